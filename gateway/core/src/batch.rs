@@ -1,0 +1,1 @@
+//! Packing records under the limits of a request.

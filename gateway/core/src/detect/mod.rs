@@ -1,0 +1,1 @@
+//! Security profiles: metrics, windows, alarm state machine.

@@ -1,0 +1,16 @@
+//! What Portcullis decides, without doing it.
+//!
+//! No tokio, no files, no clock (functions take `now`), no AWS, no wasmtime. Everything here is a
+//! pure function or a plain value, so that its tests run in a second and its parsers can be fuzzed.
+
+pub mod backoff;
+pub mod batch;
+pub mod detect;
+pub mod event;
+pub mod identity;
+pub mod limits;
+pub mod policy;
+pub mod problem;
+pub mod record;
+pub mod timestamp;
+pub mod topic;

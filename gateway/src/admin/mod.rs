@@ -1,0 +1,5 @@
+//! TBD
+
+pub mod config;
+
+pub use config::Config;

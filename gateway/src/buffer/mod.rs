@@ -1,0 +1,7 @@
+//! TBD
+
+pub mod ack;
+pub mod config;
+
+pub use ack::{Ack, Acked};
+pub use config::Config;
