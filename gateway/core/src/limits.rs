@@ -62,6 +62,11 @@ pub const PLUGIN_DEADLINE: Duration = Duration::from_millis(100);
 /// Bytes that one call may give back: payloads, messages, labels.
 pub const PLUGIN_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+// Detection (specification B.3).
+
+/// Activities waiting for detection; further ones are dropped and counted.
+pub const ACTIVITY_QUEUE_MAX: usize = 8192;
+
 // Buffer (evidence.md, "sled as a store-and-forward queue").
 
 /// A value in sled; larger ones go to blob files that nobody syncs.
