@@ -77,6 +77,8 @@ pub const DETECT_UNREGISTERED_MAX: usize = 1024;
 /// A device that was silent for so long is forgotten; an alarm of it is invalidated (specification
 /// B.4).
 pub const DETECT_SILENCE_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// What a plugin may say about a violation; the rest is cut off.
+pub const VIOLATION_MESSAGE_BYTES_MAX: usize = 4096;
 /// Addresses that one window remembers; the one that was quiet longest is forgotten.
 pub const ADDRESSES_PER_WINDOW_MAX: usize = 32;
 /// Behaviours of one profile.

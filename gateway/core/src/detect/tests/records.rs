@@ -86,3 +86,19 @@ fn a_violation_of_a_plugin_names_plugin_rule_and_message() {
         assert!(object(&violation).get("metricValue").is_none(), "{score:?}");
     }
 }
+
+#[test]
+fn what_a_plugin_says_is_cut_to_a_bound_between_characters() {
+    let hit = RuleHit {
+        plugin: "p".into(),
+        rule: "ü".repeat(10_000),
+        message: format!("x{}", "ü".repeat(1_000_000)),
+        severity: Severity::Info,
+        score: None,
+    };
+    let violation = Violation::from_plugin(ids(), Timestamp::default(), "d", hit);
+    assert!(violation.draft().members.len() < 8192);
+    let object = object(&violation);
+    assert_eq!(object["behavior"]["name"], "ü".repeat(64));
+    assert_eq!(object["message"], format!("x{}", "ü".repeat(2047)));
+}
