@@ -73,7 +73,21 @@ pub const ACTIVITY_QUEUE_MAX: usize = 8192;
 pub const CHUNK_BYTES_MAX: usize = 7_400;
 /// Records waiting for the group commit; then the appender waits.
 pub const APPEND_QUEUE_RECORDS_MAX: usize = 8192;
-/// A record's body.
+/// Bytes waiting for the group commit; then the appender waits.
+pub const APPEND_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one commit: what waits beyond it goes into the next.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Sequence numbers set aside by one durable write: how far they jump if the newest generation is lost.
+pub const SEQUENCE_RESERVE: u64 = 65_536;
+/// The cursor of a sink is written to disk at most this often while it moves.
+pub const CURSOR_INTERVAL: Duration = Duration::from_millis(250);
+/// What a generation may keep in memory of its tree.
+pub const GENERATION_CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// Damaged generations kept for salvage; then the oldest is removed.
+pub const DAMAGED_GENERATIONS_MAX: usize = 4;
+/// Nesting of a payload that is embedded as JSON; deeper ones travel as text.
+pub const PAYLOAD_JSON_DEPTH_MAX: usize = 64;
+/// A record's body and partition key, as the stream takes them.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 512;
 /// Group commit: how long the first record waits for company.
 pub const COMMIT_LINGER: Duration = Duration::from_millis(5);
@@ -98,6 +112,22 @@ pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const CONNECT_BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// See [`CONNECT_BACKOFF_BASE`]. Five minutes at most in the field; a minute until the circuit breaker comes.
 pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How long a batch waits for company while the link is up.
+pub const UPLINK_LINGER: Duration = Duration::from_millis(200);
+/// Back-off when the stream is missing, refused to us, or takes nothing: full jitter from this base.
+pub const REFUSED_BACKOFF_BASE: Duration = Duration::from_secs(5);
+/// See [`REFUSED_BACKOFF_BASE`].
+pub const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Attempts of a record that fails alone, for a reason that is not the stream's load.
+pub const RECORD_ATTEMPTS_MAX: u32 = 10;
+/// Records set aside in a row before the stream is taken to refuse everything.
+pub const DEAD_LETTER_STREAK_MAX: u32 = 5;
+/// A file of set-aside records is closed at this size.
+pub const DEAD_LETTER_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// All set-aside records together; then the oldest file is removed.
+pub const DEAD_LETTER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What the last attempt at stop may take of [`SHUTDOWN_GRACE`].
+pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
 
 // Process.
 
@@ -110,3 +140,5 @@ const _: () = assert!(PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX < PACKET_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 8 * 1024 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
+const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
+const _: () = assert!(UPLINK_DRAIN_MAX.as_millis() < SHUTDOWN_GRACE.as_millis());
