@@ -62,6 +62,45 @@ pub const PLUGIN_DEADLINE: Duration = Duration::from_millis(100);
 /// Bytes that one call may give back: payloads, messages, labels.
 pub const PLUGIN_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A component file; larger ones are refused before they are read.
+pub const PLUGIN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Time in which a fresh instance must be ready: start of the guest's runtime and `configure`.
+pub const PLUGIN_START_DEADLINE: Duration = Duration::from_secs(2);
+/// Table elements of one plugin instance, all tables together (function pointers, mostly).
+pub const PLUGIN_TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Core instances, tables and memories that one component may consist of.
+pub const PLUGIN_CORE_INSTANCES_MAX: usize = 64;
+/// Host resources (streams, pollables) that one plugin instance may hold.
+pub const PLUGIN_RESOURCES_MAX: usize = 256;
+/// JSON pointers that one plugin may declare.
+pub const PLUGIN_FIELDS_MAX: usize = 32;
+/// A JSON pointer, in bytes.
+pub const PLUGIN_POINTER_BYTES_MAX: usize = 256;
+/// Log lines of one call, standard output and error included; more are counted and dropped.
+pub const PLUGIN_LOG_LINES_MAX: usize = 20;
+/// A log line; longer ones are cut.
+pub const PLUGIN_LOG_LINE_BYTES_MAX: usize = 1024;
+/// A drop reason.
+pub const PLUGIN_REASON_BYTES_MAX: usize = 32;
+/// The key of a tag or label, and a metric's name.
+pub const PLUGIN_KEY_BYTES_MAX: usize = 64;
+/// The value of a tag or label.
+pub const PLUGIN_VALUE_BYTES_MAX: usize = 256;
+/// The message of a violation or of an error.
+pub const PLUGIN_MESSAGE_BYTES_MAX: usize = 1024;
+/// Tags that an event may carry, of all rules of its chains.
+pub const TAGS_PER_EVENT_MAX: usize = 32;
+/// Labels of one violation.
+pub const PLUGIN_LABELS_MAX: usize = 16;
+/// Different metric names of one plugin; more are ignored.
+pub const PLUGIN_METRICS_MAX: usize = 32;
+/// Calls in a row that may fail before the instance is paused.
+pub const PLUGIN_FAILURES_MAX: u32 = 5;
+/// The first pause; each further failure doubles it up to [`PLUGIN_PAUSE_MAX`].
+pub const PLUGIN_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`PLUGIN_PAUSE_MIN`].
+pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 // Detection (specification B.3).
 
 /// Activities waiting for detection; further ones are dropped and counted.
@@ -138,6 +177,8 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 const _: () = assert!(PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX < PACKET_BYTES_MAX);
 // A payload in base64 (4/3) and its envelope must fit a record.
 const _: () = assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 8 * 1024 < RECORD_BYTES_MAX);
+// A plugin may replace sixteen payloads of the largest size in one call.
+const _: () = assert!(PLUGIN_OUTPUT_BYTES_MAX >= 16 * PAYLOAD_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
