@@ -105,6 +105,31 @@ pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Activities waiting for detection; further ones are dropped and counted.
 pub const ACTIVITY_QUEUE_MAX: usize = 8192;
+/// Resolution of windows: 30 counters for the usual 300 seconds, 360 for the longest.
+pub const DETECT_BUCKET: Duration = Duration::from_secs(10);
+/// Things with windows; beyond it, those that were quiet longest are forgotten. Above the
+/// connections that can be open at once, so that nobody who is connected is forgotten.
+pub const DETECT_THINGS_MAX: usize = 16_384;
+/// Devices outside the registry with windows. A table of their own, because anybody can make up
+/// client ids: they displace each other, never a thing.
+pub const DETECT_UNREGISTERED_MAX: usize = 1024;
+/// A device that was silent for so long is forgotten; an alarm of it is invalidated (specification
+/// B.4).
+pub const DETECT_SILENCE_MAX: Duration = Duration::from_secs(2 * 24 * 3600);
+/// What a plugin may say about a violation; the rest is cut off.
+pub const VIOLATION_MESSAGE_BYTES_MAX: usize = 4096;
+/// Addresses that one window remembers; the one that was quiet longest is forgotten.
+pub const ADDRESSES_PER_WINDOW_MAX: usize = 32;
+/// Behaviours of one profile.
+pub const BEHAVIORS_PER_PROFILE_MAX: usize = 100;
+/// Profiles that may name the same target.
+pub const PROFILES_PER_TARGET_MAX: usize = 5;
+/// A profile's description, in characters.
+pub const PROFILE_DESCRIPTION_MAX: usize = 1000;
+/// `consecutiveDatapointsToAlarm` and `…ToClear`.
+pub const CONSECUTIVE_DATAPOINTS_MAX: u8 = 10;
+/// The values that AWS takes as `durationSeconds`.
+pub const DETECT_DURATIONS_SECS: [u32; 5] = [300, 600, 900, 1800, 3600];
 
 // Buffer (evidence.md, "sled as a store-and-forward queue").
 
@@ -179,6 +204,7 @@ const _: () = assert!(PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX < PACKET_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 8 * 1024 < RECORD_BYTES_MAX);
 // A plugin may replace sixteen payloads of the largest size in one call.
 const _: () = assert!(PLUGIN_OUTPUT_BYTES_MAX >= 16 * PAYLOAD_BYTES_MAX);
+const _: () = assert!(CONNECTIONS_MAX <= DETECT_THINGS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);

@@ -1,8 +1,8 @@
 //! What defend counts.
 
 use prometheus::{
-    IntCounter, IntCounterVec, Registry, register_int_counter_vec_with_registry,
-    register_int_counter_with_registry,
+    IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
+    register_int_counter_with_registry, register_int_gauge_with_registry,
 };
 
 const UNIQUE: &str = "metric names are unique";
@@ -13,6 +13,9 @@ pub(super) struct Metrics {
     pub(super) violations: IntCounterVec,
     pub(super) activities: IntCounter,
     pub(super) dropped: IntCounter,
+    pub(super) devices: IntGauge,
+    pub(super) alarms: IntGauge,
+    pub(super) evicted: IntCounter,
 }
 
 impl Metrics {
@@ -34,6 +37,24 @@ impl Metrics {
             dropped: register_int_counter_with_registry!(
                 "portcullis_defend_activities_dropped_total",
                 "Activities that detection has not seen, because its queue was full.",
+                registry
+            )
+            .expect(UNIQUE),
+            devices: register_int_gauge_with_registry!(
+                "portcullis_defend_devices",
+                "Devices with windows.",
+                registry
+            )
+            .expect(UNIQUE),
+            alarms: register_int_gauge_with_registry!(
+                "portcullis_defend_alarms_open",
+                "Alarms that are open: one for each device and behaviour.",
+                registry
+            )
+            .expect(UNIQUE),
+            evicted: register_int_counter_with_registry!(
+                "portcullis_defend_devices_evicted_total",
+                "Devices that were forgotten, because a table was full.",
                 registry
             )
             .expect(UNIQUE),

@@ -1,21 +1,44 @@
 //! The task that owns the detector.
 
-use portcullis_core::{detect::Profiles, limits::ACTIVITY_QUEUE_MAX, record::Draft};
+use std::time::{Duration, SystemTime};
+
+use portcullis_core::{
+    detect::{Cause, Detector, EventType, Limits, Profiles, Stats, Violation},
+    limits::ACTIVITY_QUEUE_MAX,
+    record::Draft,
+    timestamp::Timestamp,
+};
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{Activity, Observer, metrics::Metrics};
 use crate::supervisor::TaskResult;
 
+/// How often the datapoints that are due are taken.
+pub(super) const TICK: Duration = Duration::from_secs(1);
+/// Activities taken from the queue at once.
+const BATCH: usize = 256;
+
 /// Judges what devices do.
 #[derive(Debug)]
 pub struct Defend {
-    profiles: Profiles,
+    detector: Detector,
     activities: mpsc::Receiver<Activity>,
     violations: mpsc::Sender<Draft>,
     metrics: Metrics,
+    evicted: u64,
 }
+
+/// The buffer is gone, so that violations lead nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to append a violation: the buffer is closed")]
+struct BufferClosed;
 
 impl Defend {
     /// `violations` leads to the buffer.
@@ -28,17 +51,123 @@ impl Defend {
         let (queue, activities) = mpsc::channel(ACTIVITY_QUEUE_MAX);
         let observer = Observer::new(queue, metrics.clone());
         let defend = Self {
-            profiles,
+            detector: Detector::new(profiles, Limits::default()),
             activities,
             violations,
             metrics,
+            evicted: 0,
         };
         (defend, observer)
     }
 
-    /// Runs until `stop`, or until every observer is gone.
-    pub async fn run(self, stop: CancellationToken) -> TaskResult {
-        stop.cancelled().await;
+    /// Runs until every observer is gone, or until `stop`; then judges what is queued and ends.
+    pub async fn run(mut self, stop: CancellationToken) -> TaskResult {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            // Every branch is cancel-safe: `recv_many` and `tick` say so, a token keeps its state.
+            tokio::select! {
+                count = self.activities.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    self.judge(&mut batch).await?;
+                }
+                _ = ticks.tick() => self.tick().await?,
+                () = stop.cancelled() => break,
+            }
+        }
+        self.activities.close();
+        while self.activities.recv_many(&mut batch, BATCH).await != 0 {
+            self.judge(&mut batch).await?;
+        }
         Ok(())
     }
+
+    async fn judge(&mut self, batch: &mut Vec<Activity>) -> Result<(), BufferClosed> {
+        self.metrics.activities.inc_by(batch.len() as u64);
+        for activity in batch.drain(..) {
+            let violations = self.detector.observe(&activity, &mut new_id);
+            self.raise(violations).await?;
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self) -> Result<(), BufferClosed> {
+        let violations = self.detector.tick(now(), &mut new_id);
+        let Stats {
+            devices,
+            alarms,
+            evicted,
+        } = self.detector.stats();
+        self.metrics.devices.set(gauge(devices));
+        self.metrics.alarms.set(gauge(alarms));
+        self.metrics.evicted.inc_by(evicted - self.evicted);
+        self.evicted = evicted;
+        self.raise(violations).await
+    }
+
+    async fn raise(&self, violations: Vec<Violation>) -> Result<(), BufferClosed> {
+        for violation in violations {
+            log(&violation);
+            self.metrics
+                .violations
+                .with_label_values(&[
+                    &violation.profile(),
+                    violation.behavior(),
+                    violation.event_type.name(),
+                ])
+                .inc();
+            let sent = self.violations.send(violation.draft()).await;
+            sent.map_err(|_| BufferClosed)?;
+        }
+        Ok(())
+    }
+}
+
+fn log(violation: &Violation) {
+    let Cause::Behavior {
+        profile,
+        behavior,
+        value,
+    } = &violation.cause
+    else {
+        return;
+    };
+    let (device, name) = (&violation.device, &behavior.name);
+    let id = &violation.ids.violation_id;
+    let metric = behavior.metric.name();
+    match violation.event_type {
+        EventType::InAlarm if behavior.suppress_alerts => {
+            debug!(%device, %profile, behavior = %name, metric, value, violation = %id,
+                "A device departs from what is normal; alerts are suppressed.");
+        }
+        EventType::InAlarm => {
+            warn!(%device, %profile, behavior = %name, metric, value, violation = %id,
+                "A device departs from what is normal.");
+        }
+        EventType::AlarmCleared => {
+            info!(%device, %profile, behavior = %name, metric, value, violation = %id,
+                "A device is normal again.");
+        }
+        EventType::AlarmInvalidated => {
+            info!(%device, %profile, behavior = %name, metric, value, violation = %id,
+                "An alarm ends without a verdict.");
+        }
+    }
+}
+
+/// Ordered by time, so that records sort by it.
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+pub(super) fn now() -> Timestamp {
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

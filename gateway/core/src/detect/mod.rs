@@ -13,9 +13,21 @@
 //! forgotten and counted ([`Stats`]), and devices from outside the registry cannot displace things.
 
 mod activity;
+mod alarm;
+mod detector;
+mod json;
+mod parse;
 mod profile;
 mod violation;
+mod watch;
+mod window;
+
+#[cfg(test)]
+mod tests;
 
 pub use activity::{Activity, ActivityKind};
+pub use detector::{Detector, Limits, Stats};
+pub use parse::{parse, together};
 pub use profile::{Behavior, Comparison, Criteria, Metric, Profiles, SecurityProfile, Target};
 pub use violation::{Cause, EventType, RuleHit, Severity, Violation, ViolationIds};
+pub use watch::NewId;

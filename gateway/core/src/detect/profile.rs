@@ -2,7 +2,7 @@
 //!
 //! They come from the `parse` module alone, so that one that exists is valid.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::identity::GroupName;
 
@@ -200,6 +200,18 @@ impl Profiles {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// As in the profile, without the ARN's account.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllThings => f.write_str("all/things"),
+            Self::RegisteredThings => f.write_str("all/registered-things"),
+            Self::UnregisteredThings => f.write_str("all/unregistered-things"),
+            Self::Group(group) => write!(f, "thinggroup/{group}"),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::profile::Behavior;
 use crate::{
+    limits::{NAME_BYTES_MAX, VIOLATION_MESSAGE_BYTES_MAX},
     record::{Draft, Kind},
     timestamp::Timestamp,
 };
@@ -131,8 +132,13 @@ impl Violation {
         ids: ViolationIds,
         at: Timestamp,
         device: impl Into<Arc<str>>,
-        hit: RuleHit,
+        mut hit: RuleHit,
     ) -> Self {
+        // Plugins are not trusted to be brief: a record has a bound.
+        hit.rule
+            .truncate(hit.rule.floor_char_boundary(NAME_BYTES_MAX));
+        let end = hit.message.floor_char_boundary(VIOLATION_MESSAGE_BYTES_MAX);
+        hit.message.truncate(end);
         Self {
             ids,
             event_type: EventType::InAlarm,
