@@ -8,6 +8,7 @@ pub mod batch;
 pub mod detect;
 pub mod event;
 pub mod identity;
+pub mod json;
 pub mod limits;
 pub mod policy;
 pub mod problem;

@@ -62,6 +62,45 @@ pub const PLUGIN_DEADLINE: Duration = Duration::from_millis(100);
 /// Bytes that one call may give back: payloads, messages, labels.
 pub const PLUGIN_OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// A component file; larger ones are refused before they are read.
+pub const PLUGIN_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Time in which a fresh instance must be ready: start of the guest's runtime and `configure`.
+pub const PLUGIN_START_DEADLINE: Duration = Duration::from_secs(2);
+/// Table elements of one plugin instance, all tables together (function pointers, mostly).
+pub const PLUGIN_TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Core instances, tables and memories that one component may consist of.
+pub const PLUGIN_CORE_INSTANCES_MAX: usize = 64;
+/// Host resources (streams, pollables) that one plugin instance may hold.
+pub const PLUGIN_RESOURCES_MAX: usize = 256;
+/// JSON pointers that one plugin may declare.
+pub const PLUGIN_FIELDS_MAX: usize = 32;
+/// A JSON pointer, in bytes.
+pub const PLUGIN_POINTER_BYTES_MAX: usize = 256;
+/// Log lines of one call, standard output and error included; more are counted and dropped.
+pub const PLUGIN_LOG_LINES_MAX: usize = 20;
+/// A log line; longer ones are cut.
+pub const PLUGIN_LOG_LINE_BYTES_MAX: usize = 1024;
+/// A drop reason.
+pub const PLUGIN_REASON_BYTES_MAX: usize = 32;
+/// The key of a tag or label, and a metric's name.
+pub const PLUGIN_KEY_BYTES_MAX: usize = 64;
+/// The value of a tag or label.
+pub const PLUGIN_VALUE_BYTES_MAX: usize = 256;
+/// The message of a violation or of an error.
+pub const PLUGIN_MESSAGE_BYTES_MAX: usize = 1024;
+/// Tags that an event may carry, of all rules of its chains.
+pub const TAGS_PER_EVENT_MAX: usize = 32;
+/// Labels of one violation.
+pub const PLUGIN_LABELS_MAX: usize = 16;
+/// Different metric names of one plugin; more are ignored.
+pub const PLUGIN_METRICS_MAX: usize = 32;
+/// Calls in a row that may fail before the instance is paused.
+pub const PLUGIN_FAILURES_MAX: u32 = 5;
+/// The first pause; each further failure doubles it up to [`PLUGIN_PAUSE_MAX`].
+pub const PLUGIN_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`PLUGIN_PAUSE_MIN`].
+pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 // Detection (specification B.3).
 
 /// Activities waiting for detection; further ones are dropped and counted.
@@ -98,7 +137,21 @@ pub const DETECT_DURATIONS_SECS: [u32; 5] = [300, 600, 900, 1800, 3600];
 pub const CHUNK_BYTES_MAX: usize = 7_400;
 /// Records waiting for the group commit; then the appender waits.
 pub const APPEND_QUEUE_RECORDS_MAX: usize = 8192;
-/// A record's body.
+/// Bytes waiting for the group commit; then the appender waits.
+pub const APPEND_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one commit: what waits beyond it goes into the next.
+pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Sequence numbers set aside by one durable write: how far they jump if the newest generation is lost.
+pub const SEQUENCE_RESERVE: u64 = 65_536;
+/// The cursor of a sink is written to disk at most this often while it moves.
+pub const CURSOR_INTERVAL: Duration = Duration::from_millis(250);
+/// What a generation may keep in memory of its tree.
+pub const GENERATION_CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// Damaged generations kept for salvage; then the oldest is removed.
+pub const DAMAGED_GENERATIONS_MAX: usize = 4;
+/// Nesting of a payload that is embedded as JSON; deeper ones travel as text.
+pub const PAYLOAD_JSON_DEPTH_MAX: usize = 64;
+/// A record's body and partition key, as the stream takes them.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 512;
 /// Group commit: how long the first record waits for company.
 pub const COMMIT_LINGER: Duration = Duration::from_millis(5);
@@ -123,6 +176,22 @@ pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 pub const CONNECT_BACKOFF_BASE: Duration = Duration::from_secs(1);
 /// See [`CONNECT_BACKOFF_BASE`]. Five minutes at most in the field; a minute until the circuit breaker comes.
 pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How long a batch waits for company while the link is up.
+pub const UPLINK_LINGER: Duration = Duration::from_millis(200);
+/// Back-off when the stream is missing, refused to us, or takes nothing: full jitter from this base.
+pub const REFUSED_BACKOFF_BASE: Duration = Duration::from_secs(5);
+/// See [`REFUSED_BACKOFF_BASE`].
+pub const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// Attempts of a record that fails alone, for a reason that is not the stream's load.
+pub const RECORD_ATTEMPTS_MAX: u32 = 10;
+/// Records set aside in a row before the stream is taken to refuse everything.
+pub const DEAD_LETTER_STREAK_MAX: u32 = 5;
+/// A file of set-aside records is closed at this size.
+pub const DEAD_LETTER_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// All set-aside records together; then the oldest file is removed.
+pub const DEAD_LETTER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// What the last attempt at stop may take of [`SHUTDOWN_GRACE`].
+pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
 
 // Process.
 
@@ -133,6 +202,10 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 const _: () = assert!(PAYLOAD_BYTES_MAX + TOPIC_BYTES_MAX < PACKET_BYTES_MAX);
 // A payload in base64 (4/3) and its envelope must fit a record.
 const _: () = assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 8 * 1024 < RECORD_BYTES_MAX);
+// A plugin may replace sixteen payloads of the largest size in one call.
+const _: () = assert!(PLUGIN_OUTPUT_BYTES_MAX >= 16 * PAYLOAD_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_MAX <= DETECT_THINGS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
+const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
+const _: () = assert!(UPLINK_DRAIN_MAX.as_millis() < SHUTDOWN_GRACE.as_millis());

@@ -15,8 +15,64 @@ pub struct Problem {
     pub remedy: String,
 }
 
+/// A mistake in a text whose file the finder does not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line and column from 1, where they are known.
+    pub place: Option<Place>,
+    /// What is wrong: a lower-case fragment.
+    pub message: String,
+    /// What to write instead: an imperative fragment.
+    pub remedy: String,
+}
+
+impl Mistake {
+    /// The mistake as one of `file`.
+    pub fn in_file(self, file: impl Into<PathBuf>) -> Problem {
+        Problem {
+            file: file.into(),
+            place: self.place,
+            message: self.message,
+            remedy: self.remedy,
+        }
+    }
+}
+
+/// The candidate that `wrong` was probably meant to be: at most two edits away, or three in a long
+/// word; case aside.
+pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    let edits_max = match wrong.chars().count() {
+        0..=3 => 1,
+        4..=8 => 2,
+        _ => 3,
+    };
+    candidates
+        .into_iter()
+        .map(|candidate| (edits(&wrong, &candidate.to_lowercase()), candidate))
+        .filter(|(edits, _)| *edits <= edits_max)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
 /// A place in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// From 1.
     pub line: usize,
@@ -52,6 +108,16 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found_and_a_far_one_is_not() {
+        let words = ["connections-max", "handshakes-max", "address"];
+        assert_eq!(nearest("conections-max", words), Some("connections-max"));
+        assert_eq!(nearest("adress", words), Some("address"));
+        assert_eq!(nearest("Address", words), Some("address"));
+        assert_eq!(nearest("colour", words), None);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
 
     #[test]
     fn a_problem_names_file_line_column_and_remedy() {

@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use portcullis_core::topic::TopicFilter;
+
 /// One plugin file with its limits.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
@@ -13,4 +15,6 @@ pub struct PluginConfig {
     pub memory_bytes_max: usize,
     /// Time that one call may take.
     pub deadline: Duration,
+    /// Topics on which it may emit further messages; none by default.
+    pub emit: Vec<TopicFilter>,
 }

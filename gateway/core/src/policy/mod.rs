@@ -1,88 +1,63 @@
 //! AWS IoT policy documents: parsed, compiled, evaluated to a [`Permit`] or a [`Denial`].
+//!
+//! [`Policy::parse`] refuses what it does not understand, with the place, so that a policy in force
+//! is a policy understood. [`PolicySet::decide`] is a pure function; the only way to a [`Permit`].
+//!
+//! Absent on purpose: conditions and the variables of certificates (refused, not ignored), and the
+//! partition, region and account of an ARN (a policy written for one account holds in any).
+//! Deliberate differences from AWS, all towards closed: a Deny whose variable has no value matches
+//! with the variable as `*`; substituted values are literals; an empty value is no value.
+
+mod action;
+mod document;
+mod pattern;
+mod set;
+
+pub use action::Action;
+pub use pattern::Variable;
+pub use set::{Context, Denial, Permit, PolicySet, StatementRef};
 
 use std::sync::Arc;
 
-use crate::identity::{CertificateId, ClientId, Thing};
+use crate::problem::Mistake;
 
-/// What a client wants to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// `iot:Connect` on `client/<client id>`.
-    Connect,
-    /// `iot:Publish` on `topic/<name>`.
-    Publish,
-    /// `iot:RetainPublish` on `topic/<name>`.
-    RetainPublish,
-    /// `iot:Subscribe` on `topicfilter/<filter>`.
-    Subscribe,
-    /// `iot:Receive` on `topic/<name>`.
-    Receive,
-}
-
-/// What policy variables stand for in one request.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// `iot:ClientId`.
-    pub client_id: &'a ClientId,
-    /// `iot:Connection.Thing.*`.
-    pub thing: Option<&'a Thing>,
-    /// `iot:CertificateId`.
-    pub certificate_id: Option<&'a CertificateId>,
-}
-
-/// The statement that decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatementRef {
-    /// Name of the policy.
-    pub policy: Arc<str>,
-    /// Position in the document, from 0.
-    pub index: usize,
-    /// Its `Sid`, if it has one.
-    pub sid: Option<Arc<str>>,
-}
-
-/// Leave to do one thing. Only [`PolicySet::decide`] makes it.
+/// One policy document, compiled.
 #[derive(Clone, Debug)]
-pub struct Permit {
-    action: Action,
-    statement: StatementRef,
+pub struct Policy {
+    name: Arc<str>,
+    statements: Vec<Statement>,
 }
 
-/// Why there is no leave.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Denial {
-    /// No statement allows it.
-    Implicit,
-    /// This statement denies it.
-    Explicit(StatementRef),
-}
+impl Policy {
+    /// Reads the document `json` as the policy `name`; all mistakes at once.
+    pub fn parse(name: &str, json: &str) -> Result<Self, Vec<Mistake>> {
+        document::parse(name, json)
+    }
 
-/// The policies that apply to a principal.
-#[derive(Clone, Debug, Default)]
-pub struct PolicySet {}
-
-impl PolicySet {
-    /// Decides as specification A.5 says: a Deny anywhere wins, else one Allow is needed.
-    /// `resource` is the bare client id, topic name or topic filter.
-    pub fn decide(
-        &self,
-        context: &Context<'_>,
-        action: Action,
-        resource: &str,
-    ) -> Result<Permit, Denial> {
-        let _ = (context, action, resource);
-        Err(Denial::Implicit)
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
-impl Permit {
-    /// What it allows.
-    pub fn action(&self) -> Action {
-        self.action
-    }
+/// One statement, compiled.
+#[derive(Clone, Debug)]
+struct Statement {
+    source: StatementRef,
+    effect: Effect,
+    actions: action::Actions,
+    resources: Resources,
+}
 
-    /// The statement that allowed it.
-    pub fn statement(&self) -> &StatementRef {
-        &self.statement
-    }
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Allow,
+    Deny,
+}
+
+/// `Resource` or `NotResource`.
+#[derive(Clone, Debug)]
+enum Resources {
+    In(Vec<pattern::Pattern>),
+    NotIn(Vec<pattern::Pattern>),
 }

@@ -1,0 +1,292 @@
+//! Reads a policy document (specification A.1). Whatever is not understood is a mistake: a policy
+//! that is half understood would be half enforced.
+
+use std::sync::Arc;
+
+use super::{
+    Effect, Policy, Resources, Statement, StatementRef, action::Actions, pattern::Pattern,
+};
+use crate::{
+    json::{Document, Kind, Value},
+    limits::{NAME_BYTES_MAX, POLICY_CHARACTERS_MAX},
+    problem::{Mistake, nearest},
+};
+
+const VERSION: &str = "2012-10-17";
+const POLICY_ELEMENTS: [&str; 3] = ["Version", "Id", "Statement"];
+const STATEMENT_ELEMENTS: [&str; 7] = [
+    "Sid",
+    "Effect",
+    "Action",
+    "NotAction",
+    "Resource",
+    "NotResource",
+    "Condition",
+];
+
+pub(super) fn parse(name: &str, json: &str) -> Result<Policy, Vec<Mistake>> {
+    let document = Document::parse(json).map_err(|mistake| vec![mistake])?;
+    let mut reader = Reader {
+        document,
+        name: name.into(),
+        mistakes: Vec::new(),
+    };
+    reader.check_name_and_size(json);
+    let statements = reader.policy(document.root());
+    if reader.mistakes.is_empty() {
+        Ok(Policy {
+            name: reader.name,
+            statements,
+        })
+    } else {
+        reader.mistakes.sort_by_key(|mistake| mistake.place);
+        Err(reader.mistakes)
+    }
+}
+
+struct Reader<'a> {
+    document: Document<'a>,
+    name: Arc<str>,
+    mistakes: Vec<Mistake>,
+}
+
+impl<'a> Reader<'a> {
+    fn mistake(&mut self, at: Value<'a>, message: impl Into<String>, remedy: impl Into<String>) {
+        let mistake = self.document.mistake(at, message, remedy);
+        self.mistakes.push(mistake);
+    }
+
+    fn check_name_and_size(&mut self, json: &str) {
+        let root = self.document.root();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+        if self.name.is_empty()
+            || self.name.len() > NAME_BYTES_MAX
+            || !self.name.chars().all(allowed)
+        {
+            let message = format!("`{}` is no policy name", self.name);
+            self.mistake(
+                root,
+                message,
+                format!("name the file with 1 to {NAME_BYTES_MAX} letters, digits and `_+=,.@-`"),
+            );
+        }
+        let characters = json.chars().filter(|c| !c.is_whitespace()).count();
+        if characters > POLICY_CHARACTERS_MAX {
+            self.mistake(
+                root,
+                format!("the policy has {characters} characters, white space aside"),
+                format!("shorten it to {POLICY_CHARACTERS_MAX}, or split it into two policies"),
+            );
+        }
+    }
+
+    fn policy(&mut self, root: Value<'a>) -> Vec<Statement> {
+        let Some(elements) = self.elements(root, &POLICY_ELEMENTS, "a policy") else {
+            return Vec::new();
+        };
+        let find = |name: &str| {
+            elements
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, v)| *v)
+        };
+        match find("Version") {
+            Some(version) if version.as_string().as_deref() == Some(VERSION) => {}
+            version => self.mistake(
+                version.unwrap_or(root),
+                "the version of the policy language is missing or not supported",
+                format!("write `\"Version\": \"{VERSION}\"`"),
+            ),
+        }
+        if let Some(id) = find("Id") {
+            self.string(id, "Id");
+        }
+        let Some(statement) = find("Statement") else {
+            self.mistake(
+                root,
+                "the policy has no `Statement`",
+                "add `\"Statement\": [{\"Effect\": …, \"Action\": …, \"Resource\": …}]`",
+            );
+            return Vec::new();
+        };
+        let statements = match statement.kind() {
+            Kind::Array => statement.elements().unwrap_or_default(),
+            _ => vec![statement],
+        };
+        if statements.is_empty() {
+            self.mistake(statement, "`Statement` is empty", "add a statement");
+        }
+        (0..)
+            .zip(statements)
+            .filter_map(|(index, value)| self.statement(index, value))
+            .collect()
+    }
+
+    fn statement(&mut self, index: usize, value: Value<'a>) -> Option<Statement> {
+        let elements = self.elements(value, &STATEMENT_ELEMENTS, "a statement")?;
+        let find = |name: &str| {
+            elements
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, v)| *v)
+        };
+        if let Some((key, _)) = elements.iter().find(|(key, _)| key == "Condition") {
+            let at = find(key).unwrap_or(value);
+            self.mistake(
+                at,
+                "`Condition` is not supported yet",
+                "remove it, or say the same with `Resource` and policy variables; \
+                 it is refused because ignoring it would allow more than the policy says",
+            );
+        }
+        let sid = find("Sid").and_then(|sid| self.string(sid, "Sid"));
+        let effect = self.effect(value, find("Effect"));
+        let actions = self.either(value, &find, "Action", "NotAction");
+        let resources = self.either(value, &find, "Resource", "NotResource");
+        let actions = actions.map(|(negated, values)| {
+            let mut union = Actions::default();
+            for (at, text) in values {
+                match Actions::parse(&text) {
+                    Ok(actions) => union = union.union(actions),
+                    Err((message, remedy)) => self.mistake(at, message, remedy),
+                }
+            }
+            if negated { union.complement() } else { union }
+        });
+        let resources = resources.map(|(negated, values)| {
+            let mut patterns = Vec::new();
+            for (at, text) in values {
+                match Pattern::parse(&text) {
+                    Ok(pattern) => patterns.push(pattern),
+                    Err((message, remedy)) => self.mistake(at, message, remedy),
+                }
+            }
+            if negated {
+                Resources::NotIn(patterns)
+            } else {
+                Resources::In(patterns)
+            }
+        });
+        Some(Statement {
+            source: StatementRef {
+                policy: self.name.clone(),
+                index,
+                sid: sid.map(Into::into),
+            },
+            effect: effect?,
+            actions: actions?,
+            resources: resources?,
+        })
+    }
+
+    fn effect(&mut self, statement: Value<'a>, effect: Option<Value<'a>>) -> Option<Effect> {
+        match effect.and_then(Value::as_string).as_deref() {
+            Some("Allow") => Some(Effect::Allow),
+            Some("Deny") => Some(Effect::Deny),
+            _ => {
+                self.mistake(
+                    effect.unwrap_or(statement),
+                    "`Effect` is missing or neither `Allow` nor `Deny`",
+                    "write `\"Effect\": \"Allow\"` or `\"Effect\": \"Deny\"`",
+                );
+                None
+            }
+        }
+    }
+
+    /// The strings of exactly one of two elements, and whether it was the negated one.
+    fn either(
+        &mut self,
+        statement: Value<'a>,
+        find: &dyn Fn(&str) -> Option<Value<'a>>,
+        plain: &str,
+        negated: &str,
+    ) -> Option<(bool, Vec<(Value<'a>, String)>)> {
+        match (find(plain), find(negated)) {
+            (Some(value), None) => Some((false, self.strings(value, plain)?)),
+            (None, Some(value)) => Some((true, self.strings(value, negated)?)),
+            (None, None) => {
+                self.mistake(
+                    statement,
+                    format!("the statement has no `{plain}`"),
+                    format!("add `{plain}` (or `{negated}`)"),
+                );
+                None
+            }
+            (Some(_), Some(value)) => {
+                self.mistake(
+                    value,
+                    format!("the statement has both `{plain}` and `{negated}`"),
+                    "keep one of them",
+                );
+                None
+            }
+        }
+    }
+
+    /// A string or a list of strings, not empty.
+    fn strings(&mut self, value: Value<'a>, element: &str) -> Option<Vec<(Value<'a>, String)>> {
+        let values = match value.kind() {
+            Kind::Array => value.elements()?,
+            _ => vec![value],
+        };
+        if values.is_empty() {
+            self.mistake(
+                value,
+                format!("`{element}` is empty"),
+                "name at least one, or remove the statement",
+            );
+            return None;
+        }
+        let mut strings = Vec::new();
+        for value in values {
+            strings.push((value, self.string(value, element)?));
+        }
+        Some(strings)
+    }
+
+    fn string(&mut self, value: Value<'a>, element: &str) -> Option<String> {
+        let string = value.as_string();
+        if string.is_none() {
+            self.mistake(
+                value,
+                format!("`{element}` is no text"),
+                "write a string in double quotes",
+            );
+        }
+        string
+    }
+
+    /// The members of an object, whose names are all known and different.
+    fn elements(
+        &mut self,
+        value: Value<'a>,
+        known: &[&str],
+        what: &str,
+    ) -> Option<Vec<(String, Value<'a>)>> {
+        let Some(members) = value.members() else {
+            self.mistake(value, format!("{what} is a JSON object"), "write `{…}`");
+            return None;
+        };
+        let mut elements: Vec<(String, Value<'a>)> = Vec::new();
+        for (key, value) in members {
+            let name = key.as_string()?;
+            if !known.contains(&name.as_str()) {
+                let remedy = match nearest(&name, known.iter().copied()) {
+                    Some(near) => format!("write `{near}`"),
+                    None => format!("remove it; {what} has {}", known.join(", ")),
+                };
+                self.mistake(key, format!("unknown element `{name}`"), remedy);
+            } else if elements.iter().any(|(earlier, _)| *earlier == name) {
+                self.mistake(
+                    key,
+                    format!("`{name}` stands here a second time"),
+                    "keep one of them",
+                );
+            } else {
+                elements.push((name, value));
+            }
+        }
+        Some(elements)
+    }
+}

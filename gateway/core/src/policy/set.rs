@@ -1,0 +1,175 @@
+//! The decision.
+
+use std::sync::Arc;
+
+use super::{
+    Action, Effect, Policy, Resources, Statement,
+    pattern::{Unresolved, Variable},
+};
+use crate::identity::{CertificateId, ClientId, Thing};
+
+/// What policy variables stand for in one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// `iot:ClientId`.
+    pub client_id: &'a ClientId,
+    /// `iot:Connection.Thing.*`.
+    pub thing: Option<&'a Thing>,
+    /// `iot:CertificateId`.
+    pub certificate_id: Option<&'a CertificateId>,
+}
+
+/// The statement that decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementRef {
+    /// Name of the policy.
+    pub policy: Arc<str>,
+    /// Position in the document, from 0.
+    pub index: usize,
+    /// Its `Sid`, if it has one.
+    pub sid: Option<Arc<str>>,
+}
+
+/// Leave to do one thing. Only [`PolicySet::decide`] makes it.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    action: Action,
+    statement: StatementRef,
+}
+
+/// Why there is no leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// No statement allows it.
+    Implicit,
+    /// This statement denies it.
+    Explicit(StatementRef),
+}
+
+/// The policies that apply to a principal.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet(Arc<[Arc<Policy>]>);
+
+impl PolicySet {
+    /// All of `policies` apply; their order is irrelevant.
+    pub fn new(policies: Vec<Arc<Policy>>) -> Self {
+        Self(policies.into())
+    }
+
+    /// The policies.
+    pub fn policies(&self) -> &[Arc<Policy>] {
+        &self.0
+    }
+
+    /// Decides as specification A.5 says: a Deny anywhere wins, else one Allow is needed.
+    /// `resource` is the bare client id, topic name or topic filter.
+    ///
+    /// A shared subscription `$share/<group>/<filter>` is allowed by an Allow of the whole or of
+    /// the filter in it, and denied by a Deny of either.
+    pub fn decide(
+        &self,
+        context: &Context<'_>,
+        action: Action,
+        resource: &str,
+    ) -> Result<Permit, Denial> {
+        let certificate_id = context.certificate_id.map(ToString::to_string);
+        let request = Request {
+            context,
+            certificate_id: certificate_id.as_deref(),
+            action,
+            resource,
+            shared: (action == Action::Subscribe)
+                .then(|| shared_filter(resource))
+                .flatten(),
+        };
+        let mut allow = None;
+        let statements = self.0.iter().flat_map(|policy| &policy.statements);
+        for statement in statements.filter(|statement| request.is_met_by(statement)) {
+            match statement.effect {
+                Effect::Deny => return Err(Denial::Explicit(statement.source.clone())),
+                Effect::Allow => allow = allow.or(Some(&statement.source)),
+            }
+        }
+        match allow {
+            Some(statement) => Ok(Permit {
+                action,
+                statement: statement.clone(),
+            }),
+            None => Err(Denial::Implicit),
+        }
+    }
+}
+
+impl Permit {
+    /// What it allows.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// The statement that allowed it.
+    pub fn statement(&self) -> &StatementRef {
+        &self.statement
+    }
+}
+
+/// The filter in `$share/<group>/<filter>`.
+fn shared_filter(filter: &str) -> Option<&str> {
+    let (_group, filter) = filter.strip_prefix("$share/")?.split_once('/')?;
+    Some(filter)
+}
+
+struct Request<'a> {
+    context: &'a Context<'a>,
+    certificate_id: Option<&'a str>,
+    action: Action,
+    resource: &'a str,
+    shared: Option<&'a str>,
+}
+
+impl Request<'_> {
+    fn is_met_by(&self, statement: &Statement) -> bool {
+        if !statement.actions.contains(self.action) {
+            return false;
+        }
+        let met = |resource| self.meets_resource(statement, resource);
+        met(self.resource) || self.shared.is_some_and(met)
+    }
+
+    /// A variable without a value makes an Allow narrower and a Deny wider, whichever way round
+    /// the resources are given.
+    fn meets_resource(&self, statement: &Statement, resource: &str) -> bool {
+        let (patterns, negated) = match &statement.resources {
+            Resources::In(patterns) => (patterns, false),
+            Resources::NotIn(patterns) => (patterns, true),
+        };
+        let unresolved = if (statement.effect == Effect::Deny) != negated {
+            Unresolved::Anything
+        } else {
+            Unresolved::Never
+        };
+        let resource_type = self.action.resource_type();
+        let listed = patterns.iter().any(|pattern| {
+            pattern.matches(resource_type, resource, &|v| self.resolve(v), unresolved)
+        });
+        listed != negated
+    }
+
+    fn resolve(&self, variable: &Variable) -> Option<&str> {
+        let thing = self.context.thing;
+        match variable {
+            Variable::ClientId => Some(self.context.client_id.as_str()),
+            Variable::CertificateId => self.certificate_id,
+            Variable::ThingName => thing.map(|thing| thing.name.as_str()),
+            Variable::ThingTypeName => thing?.thing_type.as_ref().map(|name| name.as_str()),
+            Variable::Attribute(name) => thing?.attributes.get(&**name).map(String::as_str),
+            // Attachment is a matter of certificates; a plain listener has none.
+            Variable::IsAttached if thing.is_some() && self.certificate_id.is_some() => {
+                Some("true")
+            }
+            Variable::IsAttached => Some("false"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! The vectors of specification A.2, A.3 and A.5, and what a document may not be.
+
+use super::*;
+use crate::{
+    identity::{ThingName, ThingTypeName},
+    policy::Policy,
+    problem::Place,
+};
+
+fn statement(effect: &str, action: &str, resource: &str) -> String {
+    format!(
+        r#"{{"Effect":"{effect}","Action":"iot:{action}","Resource":"arn:aws:iot:*:*:{resource}"}}"#
+    )
+}
+
+fn policies(statements: &[String]) -> PolicySet {
+    let json = format!(
+        r#"{{"Version":"2012-10-17","Statement":[{}]}}"#,
+        statements.join(",")
+    );
+    PolicySet::new(vec![Arc::new(Policy::parse("p", &json).unwrap())])
+}
+
+fn thing() -> Thing {
+    Thing {
+        name: ThingName::parse("sensor-7").unwrap(),
+        thing_type: Some(ThingTypeName::parse("sensor").unwrap()),
+        attributes: [("zone", "b"), ("bad", "#"), ("empty", "")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
+        groups: Arc::from([]),
+    }
+}
+
+/// Decides for client `c1` with certificate, with the thing above or without.
+fn decide(set: &PolicySet, with: Option<&Thing>, action: Action, resource: &str) -> &'static str {
+    let client_id = ClientId::parse("c1").unwrap();
+    let certificate_id = CertificateId::of_der(b"");
+    let context = Context {
+        client_id: &client_id,
+        thing: with,
+        certificate_id: Some(&certificate_id),
+    };
+    match set.decide(&context, action, resource) {
+        Ok(permit) => {
+            assert_eq!(permit.action(), action);
+            "allowed"
+        }
+        Err(Denial::Implicit) => "implicit deny",
+        Err(Denial::Explicit(_)) => "explicit deny",
+    }
+}
+
+#[test]
+fn nothing_is_allowed_without_an_allow_and_a_deny_anywhere_wins() {
+    let allow = statement("Allow", "*", "*");
+    let deny = statement("Deny", "Publish", "topic/secret");
+    for statements in [[allow.clone(), deny.clone()], [deny.clone(), allow.clone()]] {
+        let set = policies(&statements);
+        assert_eq!(decide(&set, None, Action::Publish, "a"), "allowed");
+        assert_eq!(
+            decide(&set, None, Action::Publish, "secret"),
+            "explicit deny"
+        );
+        assert_eq!(decide(&set, None, Action::Receive, "secret"), "allowed");
+    }
+    let none = PolicySet::default();
+    assert_eq!(decide(&none, None, Action::Publish, "a"), "implicit deny");
+    let both = PolicySet::new(
+        [allow, deny]
+            .map(|s| policies(&[s]).policies()[0].clone())
+            .into(),
+    );
+    assert_eq!(
+        decide(&both, None, Action::Publish, "secret"),
+        "explicit deny"
+    );
+}
+
+#[test]
+fn a_wildcard_subscription_passes_a_denied_filter_but_receive_stops_the_messages() {
+    let set = policies(&[
+        statement("Allow", "Subscribe", "topicfilter/a/*"),
+        statement("Deny", "Subscribe", "topicfilter/a/restricted/*"),
+        statement("Allow", "Receive", "topic/a/*"),
+        statement("Deny", "Receive", "topic/a/restricted/*"),
+    ]);
+    assert_eq!(decide(&set, None, Action::Subscribe, "a/#"), "allowed");
+    assert_eq!(
+        decide(&set, None, Action::Subscribe, "a/restricted/#"),
+        "explicit deny"
+    );
+    assert_eq!(
+        decide(&set, None, Action::Receive, "a/restricted/x"),
+        "explicit deny"
+    );
+    assert_eq!(decide(&set, None, Action::Receive, "a/open"), "allowed");
+}
+
+#[test]
+fn variables_take_the_value_of_the_connection() {
+    let thing = thing();
+    for (pattern, topic) in [
+        ("topic/${iot:ClientId}", "c1"),
+        ("topic/${iot:Connection.Thing.ThingName}/x", "sensor-7/x"),
+        ("topic/${iot:Connection.Thing.ThingTypeName}/*", "sensor/x"),
+        ("topic/${iot:Connection.Thing.Attributes[zone]}", "b"),
+        ("topic/${iot:Connection.Thing.IsAttached}", "true"),
+        (
+            "topic/${iot:CertificateId}",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ),
+    ] {
+        let set = policies(&[statement("Allow", "Publish", pattern)]);
+        let got = decide(&set, Some(&thing), Action::Publish, topic);
+        assert_eq!(got, "allowed", "{pattern}");
+        let got = decide(&set, Some(&thing), Action::Publish, "other");
+        assert_eq!(got, "implicit deny", "{pattern}");
+    }
+    let set = policies(&[statement(
+        "Allow",
+        "Publish",
+        "topic/${iot:Connection.Thing.IsAttached}",
+    )]);
+    assert_eq!(decide(&set, None, Action::Publish, "false"), "allowed");
+}
+
+#[test]
+fn a_variable_without_a_value_makes_allow_narrower_and_deny_wider() {
+    let variable = "topic/${iot:Connection.Thing.ThingName}/x";
+    let all = statement("Allow", "*", "*");
+    let allow = policies(&[statement("Allow", "Publish", variable)]);
+    assert_eq!(
+        decide(&allow, None, Action::Publish, "a/x"),
+        "implicit deny"
+    );
+    assert_eq!(
+        decide(
+            &allow,
+            None,
+            Action::Publish,
+            "${iot:Connection.Thing.ThingName}/x"
+        ),
+        "implicit deny"
+    );
+    let deny = policies(&[all.clone(), statement("Deny", "Publish", variable)]);
+    assert_eq!(decide(&deny, None, Action::Publish, "a/x"), "explicit deny");
+    assert_eq!(decide(&deny, None, Action::Publish, "a/y"), "allowed");
+    assert_eq!(
+        decide(&deny, Some(&thing()), Action::Publish, "a/x"),
+        "allowed"
+    );
+
+    // The other way round.
+    let not = |effect: &str| {
+        format!(
+            r#"{{"Effect":"{effect}","Action":"iot:*","NotResource":"arn:aws:iot:*:*:{variable}"}}"#
+        )
+    };
+    let allow = policies(&[not("Allow")]);
+    assert_eq!(
+        decide(&allow, None, Action::Publish, "a/x"),
+        "implicit deny"
+    );
+    assert_eq!(decide(&allow, None, Action::Publish, "a/y"), "allowed");
+    let deny = policies(&[all, not("Deny")]);
+    assert_eq!(decide(&deny, None, Action::Publish, "a/x"), "explicit deny");
+}
+
+#[test]
+fn values_with_filter_wildcards_and_empty_values_count_as_no_value() {
+    let thing = thing();
+    for attribute in ["bad", "empty", "absent"] {
+        let pattern = format!("topicfilter/a/${{iot:Connection.Thing.Attributes[{attribute}]}}");
+        let set = policies(&[statement("Allow", "Subscribe", &pattern)]);
+        for filter in ["a/#", "a/", "a/x"] {
+            let got = decide(&set, Some(&thing), Action::Subscribe, filter);
+            assert_eq!(got, "implicit deny", "{attribute} {filter}");
+        }
+        let set = policies(&[
+            statement("Allow", "*", "*"),
+            statement("Deny", "Subscribe", &pattern),
+        ]);
+        let got = decide(&set, Some(&thing), Action::Subscribe, "a/x");
+        assert_eq!(got, "explicit deny", "{attribute}");
+    }
+}
+
+#[test]
+fn a_shared_subscription_needs_one_allow_and_no_deny_of_either_form() {
+    let shared = "$share/g/a/b";
+    let by_filter = policies(&[statement("Allow", "Subscribe", "topicfilter/a/*")]);
+    let by_whole = policies(&[statement("Allow", "Subscribe", "topicfilter/$share/g/a/b")]);
+    assert_eq!(
+        decide(&by_filter, None, Action::Subscribe, shared),
+        "allowed"
+    );
+    assert_eq!(
+        decide(&by_whole, None, Action::Subscribe, shared),
+        "allowed"
+    );
+    assert_eq!(
+        decide(&by_whole, None, Action::Subscribe, "a/b"),
+        "implicit deny"
+    );
+    for denied in ["topicfilter/a/b", "topicfilter/$share/*"] {
+        let set = policies(&[
+            statement("Allow", "*", "*"),
+            statement("Deny", "Subscribe", denied),
+        ]);
+        let got = decide(&set, None, Action::Subscribe, shared);
+        assert_eq!(got, "explicit deny", "{denied}");
+    }
+    // Only SUBSCRIBE knows shared subscriptions.
+    let publish = policies(&[statement("Allow", "Publish", "topic/a/*")]);
+    assert_eq!(
+        decide(&publish, None, Action::Publish, shared),
+        "implicit deny"
+    );
+}
+
+#[test]
+fn not_action_and_single_values_are_understood() {
+    let json = r#"{"Version":"2012-10-17","Id":"x","Statement":
+        {"Sid":"s1","Effect":"Allow","NotAction":["iot:publish","iot:Connect"],"Resource":"*"}}"#;
+    let set = PolicySet::new(vec![Arc::new(Policy::parse("p", json).unwrap())]);
+    assert_eq!(decide(&set, None, Action::Publish, "a"), "implicit deny");
+    assert_eq!(decide(&set, None, Action::RetainPublish, "a"), "allowed");
+    let client_id = ClientId::parse("c1").unwrap();
+    let context = Context {
+        client_id: &client_id,
+        thing: None,
+        certificate_id: None,
+    };
+    let permit = set.decide(&context, Action::Receive, "a").unwrap();
+    let statement = permit.statement();
+    assert_eq!((&*statement.policy, statement.index), ("p", 0));
+    assert_eq!(statement.sid.as_deref(), Some("s1"));
+}
+
+fn mistakes(json: &str) -> Vec<String> {
+    Policy::parse("p", json)
+        .unwrap_err()
+        .into_iter()
+        .map(|mistake| {
+            let place = mistake.place.unwrap();
+            assert!(!mistake.remedy.is_empty());
+            format!(
+                "{}:{} {}; {}",
+                place.line, place.column, mistake.message, mistake.remedy
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn all_mistakes_of_a_document_are_told_with_their_places() {
+    let json = r#"{
+  "Version": "2008-10-17",
+  "Statment": [],
+  "Statement": [
+    {"Effect": "allow", "Action": "iot:Pubish", "Resource": "*"},
+    {"Effect": "Allow", "Effect": "Deny", "Action": [], "Resource": ["topic/a", 7]},
+    {"Effect": "Deny", "Action": "iot:*", "NotAction": "iot:*", "Condition": {}},
+    7
+  ]
+}"#;
+    let got = mistakes(json);
+    let expected = [
+        "2:14 the version",
+        "3:3 unknown element `Statment`; write `Statement`",
+        "5:16 `Effect` is missing or neither",
+        "5:35 unknown action `iot:Pubish`; write `iot:Publish`",
+        "6:25 `Effect` stands here a second time",
+        "6:53 `Action` is empty",
+        "6:81 `Resource` is no text",
+        "7:5 the statement has no `Resource`",
+        "7:56 the statement has both `Action` and `NotAction`",
+        "7:78 `Condition` is not supported yet",
+        "8:5 a statement is a JSON object",
+    ];
+    assert_eq!(got.len(), expected.len(), "{got:#?}");
+    for (got, expected) in got.iter().zip(expected) {
+        assert!(got.starts_with(expected), "{got}\n{expected}");
+    }
+}
+
+#[test]
+fn what_is_no_policy_at_all_is_refused() {
+    assert_eq!(
+        mistakes("[]"),
+        ["1:1 a policy is a JSON object; write `{…}`"]
+    );
+    assert_eq!(mistakes("{}").len(), 2, "no version, no statement");
+    let error = Policy::parse("p", "{\n\"Version\" }").unwrap_err();
+    assert_eq!(
+        error[0].place,
+        Some(Place {
+            line: 2,
+            column: 11
+        })
+    );
+    let json =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+    assert!(Policy::parse("a/b", json).is_err(), "the name");
+}
+
+#[test]
+fn size_counts_all_characters_but_white_space() {
+    let json = |padding: usize, spaces: usize| {
+        format!(
+            r#"{{"Version":"2012-10-17","Id":"{}",{}"Statement":[{{"Effect":"Allow","Action":"*","Resource":"*"}}]}}"#,
+            "é".repeat(padding),
+            " ".repeat(spaces)
+        )
+    };
+    let room = crate::limits::POLICY_CHARACTERS_MAX - json(0, 0).chars().count();
+    assert!(Policy::parse("p", &json(room, 5000)).is_ok());
+    let error = Policy::parse("p", &json(room + 1, 0)).unwrap_err();
+    assert!(error[0].message.contains("2049"), "{error:?}");
+}

@@ -1,0 +1,226 @@
+//! sled 0.34, and the only file that names it.
+//!
+//! What evidence.md found is the law here. `flush()` alone ends in `sync_file_range` and loses
+//! acknowledged data at a power cut, so [`Database::commit`] also calls `sync_data` on the
+//! database's own file. Values past the leaf limit go to blob files that nobody syncs, so callers
+//! keep them under `CHUNK_BYTES_MAX`. Damage makes sled panic rather than fail, so it is opened on a
+//! thread of its own and every other call stands behind `catch_unwind`: a panic is a value here.
+
+use std::{
+    any::Any,
+    fs::{self, File},
+    io,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use portcullis_core::limits::{CHUNK_BYTES_MAX, GENERATION_CACHE_BYTES};
+
+/// Sequence number and part, both big-endian: sled sorts as we count.
+pub(super) type Key = [u8; 12];
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    /// sled panicked; nothing it says afterwards counts.
+    #[error("the storage engine panicked: {0}")]
+    Panicked(String),
+    /// sled returned an error.
+    #[error("the storage engine failed")]
+    Engine(#[source] sled::Error),
+    /// The file system failed.
+    #[error("failed to access the database at `{path}`")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl EngineError {
+    /// Whether the data are to blame. Otherwise (no memory, no descriptors, no space, no permission)
+    /// the generation is good and must not be set aside.
+    pub(super) fn is_damage(&self) -> bool {
+        let io = match self {
+            Self::Io { source, .. } => source,
+            Self::Engine(sled::Error::Io(source)) => source,
+            Self::Panicked(_) | Self::Engine(_) => return true,
+        };
+        !matches!(
+            io.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EDQUOT)
+                | Some(libc::EACCES | libc::EPERM | libc::EROFS)
+        )
+    }
+}
+
+/// One generation's database.
+#[derive(Debug)]
+pub(super) struct Database {
+    db: sled::Db,
+    file: File,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens or makes the database in the directory `dir` and makes what it finds durable: after a
+    /// kill, records may be in the page cache that no disk has, and they count from here on.
+    pub(super) fn open(dir: &Path) -> Result<Self, EngineError> {
+        let path = dir.to_owned();
+        let database = thread::Builder::new()
+            .name("buffer-open".into())
+            .spawn(move || Self::open_here(path))
+            .map_err(|source| EngineError::Io {
+                path: dir.to_owned(),
+                source,
+            })?
+            .join()
+            .unwrap_or_else(|panic| Err(EngineError::Panicked(panic_text(&*panic))))?;
+        database.commit()?;
+        sync_directory(dir)?;
+        Ok(database)
+    }
+
+    fn open_here(path: PathBuf) -> Result<Self, EngineError> {
+        let mut tries_left = LOCK_TRIES;
+        let db = loop {
+            let config = sled::Config::new()
+                .path(&path)
+                .mode(sled::Mode::HighThroughput)
+                .cache_capacity(GENERATION_CACHE_BYTES)
+                .flush_every_ms(None);
+            match config.open() {
+                // A database that was just closed holds its lock until its last thread is done.
+                Err(sled::Error::Io(error))
+                    if tries_left > 0 && error.to_string().contains("acquire lock") =>
+                {
+                    tries_left -= 1;
+                    thread::sleep(LOCK_PAUSE);
+                }
+                other => break other.map_err(EngineError::Engine)?,
+            }
+        };
+        let file = File::open(path.join("db")).map_err(|source| EngineError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { db, file, path })
+    }
+
+    /// Adds chunks; they are durable after [`Database::commit`] only.
+    pub(super) fn put(&self, chunks: Vec<(Key, Vec<u8>)>) -> Result<(), EngineError> {
+        let mut batch = sled::Batch::default();
+        for (key, value) in chunks {
+            assert!(
+                value.len() <= CHUNK_BYTES_MAX,
+                "chunks are cut to the limit"
+            );
+            batch.insert(&key, value);
+        }
+        guarded(|| self.db.apply_batch(batch).map_err(EngineError::Engine))
+    }
+
+    /// Makes everything that was put durable.
+    pub(super) fn commit(&self) -> Result<(), EngineError> {
+        guarded(|| self.db.flush().map_err(EngineError::Engine))?;
+        self.file.sync_data().map_err(|source| self.io(source))
+    }
+
+    /// The greatest key that is not above `key`.
+    pub(super) fn at_or_before(&self, key: Key) -> Result<Option<Key>, EngineError> {
+        guarded(|| match self.db.range(..=key).next_back() {
+            None => Ok(None),
+            Some(Err(error)) => Err(EngineError::Engine(error)),
+            Some(Ok((found, _))) => Ok(Key::try_from(&*found).ok()),
+        })
+    }
+
+    /// Visits keys and values from `from` on, in order, until told to stop.
+    pub(super) fn scan(
+        &self,
+        from: Key,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for entry in self.db.range(from..) {
+                let (key, value) = entry.map_err(EngineError::Engine)?;
+                if visit(&key, &value).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What the database's file takes on disk.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |meta| meta.len())
+    }
+
+    fn io(&self, source: io::Error) -> EngineError {
+        EngineError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// How often a lock that should be free at once is tried, and how long to wait in between.
+const LOCK_TRIES: u32 = 250;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Runs a call into sled; a panic becomes an error.
+fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    // Nothing of ours is left half-done by a panic inside sled, and a database that panicked is
+    // given up as a whole.
+    catch_unwind(AssertUnwindSafe(call))
+        .unwrap_or_else(|panic| Err(EngineError::Panicked(panic_text(&*panic))))
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Makes the entries of the directory and its files durable.
+pub(super) fn sync_directory(dir: &Path) -> Result<(), EngineError> {
+    let sync = || {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                // Snapshots come and go beside us.
+                match File::open(entry.path()) {
+                    Ok(file) => file.sync_all()?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        File::open(dir)?.sync_all()
+    };
+    sync().map_err(|source| EngineError::Io {
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+/// What all files below `dir` take on disk.
+pub(super) fn directory_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => directory_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}

@@ -1,0 +1,515 @@
+//! The seam: append a batch, read from a number, drop what is drained. Whatever keeps the records
+//! on disk stands behind these calls; above them nobody knows of directories or databases.
+//!
+//! On disk, below `data/buffer`:
+//! ```text
+//! lock                  one process at a time
+//! cursor                the last number that the sink has accepted      (see mark.rs)
+//! sequence              no number from here on was ever given away      (see mark.rs)
+//! gen-<first number>/   a database with the records from that number on (see generation.rs)
+//! gen-….damaged/        what could not be read, kept for salvage
+//! ```
+//! A generation that cannot be opened or read is set aside, the numbers that it should have held are
+//! reported as lost, and the rest is served. A write that fails is different: what the disk holds is
+//! then unknown, so the store takes nothing more and the process has to start again.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io,
+    ops::Bound,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use portcullis_core::{
+    batch::BatchLimits,
+    limits::{CURSOR_INTERVAL, SEQUENCE_RESERVE},
+    record::Record,
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Config, Metrics,
+    engine::EngineError,
+    generation::{End, Generation, list},
+    mark::{Found, Mark},
+};
+
+/// Why the buffer did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the buffer at `{0}` is in use by another process")]
+    InUse(PathBuf),
+    /// The file system failed.
+    #[error("failed to open the buffer at `{path}`")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The newest generation is good, but cannot be opened now (no memory, descriptors or space).
+    #[error("failed to open the newest generation of the buffer: {0}")]
+    Unavailable(String),
+}
+
+/// Why a batch is not durable, and none after it will be.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AppendError {
+    /// The engine failed or panicked.
+    #[error("failed to make records durable")]
+    Engine(#[from] EngineError),
+    /// The bound of the sequence numbers could not be written.
+    #[error("failed to write the bound of the sequence numbers")]
+    Sequence(#[source] io::Error),
+    /// An earlier write failed.
+    #[error("the store is not to be trusted after a failed write")]
+    Untrusted,
+}
+
+/// What a read found.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// Numbers before the records that should have one and have none: first and last.
+    pub(super) lost: Option<(u64, u64)>,
+    /// Consecutive records.
+    pub(super) records: Vec<Record>,
+    /// Where to go on.
+    pub(super) next: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Store {
+    config: Config,
+    metrics: Metrics,
+    /// Held for the length of a commit. Taken before `state`, never after it.
+    writing: Mutex<Writing>,
+    state: Mutex<State>,
+    cursor: Mutex<Cursor>,
+    /// The number after the last durable record.
+    end: AtomicU64,
+    freed: Condvar,
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Writing {
+    sequence: Mark,
+    trusted: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    generations: BTreeMap<u64, Arc<Generation>>,
+    /// The one that is appended to.
+    active: Option<u64>,
+    /// The last number that the sink has accepted.
+    accepted: u64,
+}
+
+#[derive(Debug)]
+struct Cursor {
+    mark: Mark,
+    written: Instant,
+}
+
+impl Store {
+    /// Recovers what is on disk. Opens the newest generation alone, so it takes bounded time and
+    /// memory whatever the backlog.
+    pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Self, OpenError> {
+        let at = |source| OpenError::Io {
+            path: config.dir.clone(),
+            source,
+        };
+        fs::create_dir_all(&config.dir).map_err(at)?;
+        if let Some(parent) = config.dir.parent() {
+            File::open(parent)
+                .and_then(|dir| dir.sync_all())
+                .map_err(at)?;
+        }
+        let lock = File::create(config.dir.join("lock")).map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(config.dir.clone())),
+            Err(TryLockError::Error(source)) => return Err(at(source)),
+        }
+        let (cursor, cursor_found) = Mark::open(&config.dir.join("cursor")).map_err(at)?;
+        let (sequence, sequence_found) = Mark::open(&config.dir.join("sequence")).map_err(at)?;
+        let generations: BTreeMap<_, _> = list(&config.dir)
+            .map_err(at)?
+            .into_iter()
+            .map(|generation| (generation.first_seq, Arc::new(generation)))
+            .collect();
+
+        // If a mark is gone or damaged, only the bound of the other (or a leap) is sure to be fresh.
+        let first_start =
+            sequence_found == Found::Nothing && cursor.value() == 0 && generations.is_empty();
+        let newest_first = generations.keys().next_back().copied();
+        let fresh = if first_start {
+            1
+        } else if sequence_found == Found::Value {
+            sequence.value().max(1)
+        } else {
+            cursor.value().max(newest_first.unwrap_or(0)) + SEQUENCE_RESERVE
+        };
+        let mut store = Self {
+            config: config.clone(),
+            metrics,
+            writing: Mutex::new(Writing {
+                sequence,
+                trusted: true,
+            }),
+            state: Mutex::new(State {
+                generations,
+                active: None,
+                accepted: cursor.value(),
+            }),
+            cursor: Mutex::new(Cursor {
+                mark: cursor,
+                written: Instant::now(),
+            }),
+            end: AtomicU64::new(0),
+            freed: Condvar::new(),
+            _lock: lock,
+        };
+        let end = match newest_first {
+            Some(first_seq) => store.recover_newest(first_seq, fresh)?,
+            // Drained whole: the cursor was durable before the last generation went.
+            None if cursor_found == Found::Value => store.lock_state().accepted + 1,
+            None => fresh,
+        };
+        store.end = AtomicU64::new(end);
+        store.skip_what_is_gone(cursor_found);
+        store.drop_drained(&mut store.lock_state());
+        store.update_gauges(&store.lock_state());
+        info!(
+            next_seq = end,
+            cursor = store.accepted(),
+            generations = store.lock_state().generations.len(),
+            "Buffer recovered."
+        );
+        Ok(store)
+    }
+
+    /// Opens the newest generation for appending, or sets it aside; the next sequence number.
+    fn recover_newest(&self, first_seq: u64, fresh: u64) -> Result<u64, OpenError> {
+        let mut state = self.lock_state();
+        let generation = state.generations[&first_seq].clone();
+        let accepted = state.accepted;
+        let last = match generation.end() {
+            Ok(End::At(last)) => last,
+            Ok(End::Empty) => first_seq.saturating_sub(1),
+            Ok(End::Unreadable) => {
+                // It stays readable up to there, nothing is appended behind it.
+                self.note_damage(&generation, first_seq, fresh, "unreadable end");
+                return Ok(fresh.max(accepted + 1));
+            }
+            Err(error) if error.is_damage() => {
+                self.note_damage(&generation, first_seq, fresh, &chain(&error));
+                state.generations.remove(&first_seq);
+                generation.retire();
+                return Ok(fresh.max(accepted + 1));
+            }
+            Err(error) => return Err(OpenError::Unavailable(chain(&error))),
+        };
+        let end = (last + 1).max(accepted + 1);
+        if end == last + 1 && generation.disk_bytes() < self.config.generation_bytes_max {
+            state.active = Some(first_seq);
+        }
+        Ok(end)
+    }
+
+    /// Without a cursor, reading starts at what there is: sent twice rather than not at all.
+    fn skip_what_is_gone(&self, cursor_found: Found) {
+        if cursor_found == Found::Value {
+            return;
+        }
+        let mut state = self.lock_state();
+        let first = state.generations.keys().next().copied();
+        let first = first.unwrap_or_else(|| self.end());
+        if cursor_found == Found::Damaged {
+            warn!(
+                from_seq = first,
+                "The cursor is damaged: the whole backlog is sent again."
+            );
+        }
+        state.accepted = state.accepted.max(first.saturating_sub(1));
+    }
+
+    /// The number after the last durable record.
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// The last number that the sink has accepted.
+    pub(super) fn accepted(&self) -> u64 {
+        self.lock_state().accepted
+    }
+
+    /// Makes a batch durable. Its numbers are consecutive and start at [`Store::end`].
+    pub(super) fn append(&self, records: &[Record]) -> Result<(), AppendError> {
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            return Ok(());
+        };
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !writing.trusted {
+            return Err(AppendError::Untrusted);
+        }
+        // Until the last line this store is one whose write failed.
+        writing.trusted = false;
+        if last.seq >= writing.sequence.value() {
+            writing
+                .sequence
+                .raise(last.seq + 1 + SEQUENCE_RESERVE)
+                .map_err(AppendError::Sequence)?;
+        }
+        let generation = self.active(first.seq)?;
+        generation.append(records)?;
+        self.end.store(last.seq + 1, Ordering::Release);
+        let mut state = self.lock_state();
+        if generation.disk_bytes() >= self.config.generation_bytes_max {
+            state.active = None;
+            generation.close_if_idle();
+        }
+        self.update_gauges(&state);
+        writing.trusted = true;
+        Ok(())
+    }
+
+    fn active(&self, first_seq: u64) -> Result<Arc<Generation>, EngineError> {
+        {
+            let state = self.lock_state();
+            if let Some(active) = state.active {
+                return Ok(state.generations[&active].clone());
+            }
+        }
+        let generation = Arc::new(Generation::create(&self.config.dir, first_seq)?);
+        let mut state = self.lock_state();
+        state.generations.insert(first_seq, generation.clone());
+        state.active = Some(first_seq);
+        Ok(generation)
+    }
+
+    /// Whether the generations take less than the bound; waits for it up to `patience`.
+    pub(super) fn has_room(&self, patience: Duration) -> bool {
+        let full = |state: &mut State| disk_bytes(state) >= self.config.bytes_max;
+        let (mut state, _) = self
+            .freed
+            .wait_timeout_while(self.lock_state(), patience, full)
+            .unwrap_or_else(PoisonError::into_inner);
+        !full(&mut state)
+    }
+
+    /// Records from number `from` on, which is below [`Store::end`]. An error says that nothing can
+    /// be read now, though nothing is damaged.
+    pub(super) fn read(&self, from: u64, limits: BatchLimits) -> Result<Read, EngineError> {
+        let end = self.end();
+        let (generation, next_first) = {
+            let state = self.lock_state();
+            let above = (Bound::Excluded(from), Bound::Unbounded);
+            let next = state.generations.range(above).next();
+            let holding = state.generations.range(..=from).next_back();
+            (
+                holding.map(|(_, generation)| generation.clone()),
+                next.map_or(end, |(first, _)| *first),
+            )
+        };
+        let lost_all = Read {
+            lost: (from < next_first).then(|| (from, next_first - 1)),
+            records: Vec::new(),
+            next: next_first,
+        };
+        let Some(generation) = generation else {
+            return Ok(lost_all);
+        };
+        let records = match generation.read(from, next_first, limits) {
+            Ok(records) => records,
+            Err(error) if error.is_damage() => {
+                self.note_damage(&generation, from, next_first, &chain(&error));
+                self.set_aside(&generation);
+                return Ok(lost_all);
+            }
+            Err(error) => return Err(error),
+        };
+        let (Some(first), Some(last)) = (records.first(), records.last()) else {
+            self.note_damage(&generation, from, next_first, "records missing");
+            return Ok(lost_all);
+        };
+        let lost = (first.seq > from).then(|| (from, first.seq - 1));
+        if lost.is_some() {
+            self.note_damage(&generation, from, first.seq, "records missing");
+        }
+        Ok(Read {
+            lost,
+            next: last.seq + 1,
+            records,
+        })
+    }
+
+    /// Moves the cursor: everything up to `upto` has been accepted. Durable now and then; always
+    /// before a generation is dropped.
+    pub(super) fn accept(&self, upto: u64) {
+        let before = {
+            let mut state = self.lock_state();
+            let before = state.accepted;
+            state.accepted = upto.min(self.end() - 1).max(before);
+            self.metrics
+                .accepted_records
+                .inc_by(state.accepted - before);
+            self.metrics
+                .depth_records
+                .set(gauge(self.end() - 1 - state.accepted));
+            before
+        };
+        let due = {
+            let cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+            cursor.written.elapsed() >= CURSOR_INTERVAL
+        };
+        let drained = {
+            let state = self.lock_state();
+            drained(&state).next().is_some() || self.active_is_spent(&state)
+        };
+        if upto <= before || !(due || drained) {
+            return;
+        }
+        let durable = self.persist_cursor();
+        if durable && drained {
+            self.retire_spent_active();
+            self.drop_drained(&mut self.lock_state());
+            self.update_gauges(&self.lock_state());
+            self.freed.notify_all();
+        }
+    }
+
+    /// Writes the cursor to disk if it has moved; whether it is there.
+    pub(super) fn persist_cursor(&self) -> bool {
+        let accepted = self.accepted();
+        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        cursor.written = Instant::now();
+        match cursor.mark.raise(accepted) {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, accepted, "The cursor could not be written; drained generations stay.");
+                false
+            }
+        }
+    }
+
+    /// Whether the active generation is drained and large enough that its disk is wanted back.
+    fn active_is_spent(&self, state: &State) -> bool {
+        let Some(active) = state.active else {
+            return false;
+        };
+        let bytes = state.generations[&active].disk_bytes();
+        state.accepted + 1 == self.end()
+            && (bytes >= self.config.generation_bytes_max / 4
+                || disk_bytes(state) >= self.config.bytes_max)
+    }
+
+    fn retire_spent_active(&self) {
+        // A commit under way means that it is not drained.
+        let Ok(_writing) = self.writing.try_lock() else {
+            return;
+        };
+        let mut state = self.lock_state();
+        if self.active_is_spent(&state) {
+            state.active = None;
+        }
+    }
+
+    /// Drops every generation below the cursor, except the one that is appended to.
+    fn drop_drained(&self, state: &mut State) {
+        let mut first_seqs: Vec<_> = drained(state).collect();
+        if state.active.is_none() && state.accepted + 1 == self.end() {
+            first_seqs.extend(state.generations.keys().next_back());
+        }
+        for first_seq in first_seqs {
+            if let Some(generation) = state.generations.remove(&first_seq) {
+                generation.retire();
+            }
+        }
+    }
+
+    fn set_aside(&self, generation: &Arc<Generation>) {
+        // Not in the middle of a commit into it.
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock_state();
+        let first_seq = generation.first_seq;
+        state.generations.remove(&first_seq);
+        if state.active == Some(first_seq) {
+            state.active = None;
+        }
+        generation.retire();
+        self.update_gauges(&state);
+        self.freed.notify_all();
+    }
+
+    /// Says once that a generation is damaged, and each time what that costs.
+    fn note_damage(&self, generation: &Generation, from: u64, end: u64, why: &str) {
+        if generation.mark_damaged() {
+            self.metrics.damaged_generations.inc();
+        }
+        error!(
+            generation = generation.first_seq,
+            from_seq = from,
+            to_seq = end.saturating_sub(1),
+            why,
+            "A generation of the buffer is damaged; records in this range are lost."
+        );
+    }
+
+    fn update_gauges(&self, state: &State) {
+        self.metrics
+            .depth_records
+            .set(gauge((self.end() - 1).saturating_sub(state.accepted)));
+        self.metrics.disk_bytes.set(gauge(disk_bytes(state)));
+        self.metrics
+            .generations
+            .set(i64::try_from(state.generations.len()).unwrap_or(i64::MAX));
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The generations before the newest whose every record has been accepted.
+fn drained(state: &State) -> impl Iterator<Item = u64> {
+    let first_seqs = state.generations.keys();
+    let next_first_seqs = state.generations.keys().skip(1);
+    first_seqs
+        .zip(next_first_seqs)
+        .filter(|(_, next)| **next <= state.accepted + 1)
+        .map(|(first, _)| *first)
+}
+
+fn disk_bytes(state: &State) -> u64 {
+    state
+        .generations
+        .values()
+        .map(|generation| generation.disk_bytes())
+        .sum()
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// An error with its causes, for logs.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,156 @@
+//! The group commit: one thread that turns whatever is waiting into one durable batch, then
+//! acknowledges all of it. It ends when every [`Buffer`](super::Buffer) is gone, or at the first
+//! write that fails: what the disk holds is then unknown, nothing more is acknowledged, and the
+//! process has to start again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flume::Receiver;
+use portcullis_core::{
+    limits::{APPEND_QUEUE_RECORDS_MAX, COMMIT_BYTES_MAX},
+    record::{Draft, Record},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{error, warn};
+
+use super::{
+    Ack, Metrics, Stamp,
+    store::{AppendError, Store, chain},
+};
+
+/// What waits for the commit.
+#[derive(Debug)]
+pub(super) struct Append {
+    pub(super) drafts: Vec<Draft>,
+    pub(super) ack: Option<Ack>,
+    pub(super) queued: Instant,
+    pub(super) bytes: usize,
+    /// Room in the queue, given back after the commit.
+    pub(super) _room: [OwnedSemaphorePermit; 2],
+}
+
+/// The end of the buffer that writes. Runs on a thread of its own.
+#[derive(Debug)]
+pub struct Writer {
+    pub(super) store: Arc<Store>,
+    pub(super) queue: Receiver<Append>,
+    pub(super) end: watch::Sender<u64>,
+    pub(super) stamp: Stamp,
+    pub(super) linger: Duration,
+    pub(super) metrics: Metrics,
+    pub(super) room: [Arc<Semaphore>; 2],
+}
+
+/// The store failed; nothing after it was acknowledged.
+#[derive(Debug, thiserror::Error)]
+#[error("the buffer failed: {0}")]
+pub struct WriteError(String);
+
+impl Writer {
+    /// Writes until every `Buffer` is dropped and what they queued is durable. Blocks.
+    pub fn run(self) -> Result<(), WriteError> {
+        while let Ok(first) = self.queue.recv() {
+            let group = self.gather(first);
+            if !self.wait_for_room() {
+                warn!("The buffer is full at stop; what waits stays unacknowledged.");
+                return Ok(());
+            }
+            self.commit(group).map_err(|failed| {
+                let why = chain(&failed);
+                error!(why, "The buffer failed; nothing is acknowledged any more.");
+                WriteError(why)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Collects a group: what came while the last commit ran, and company until the first one has
+    /// waited for the linger.
+    fn gather(&self, first: Append) -> Vec<Append> {
+        let deadline = first.queued + self.linger;
+        let (mut records, mut bytes) = (first.drafts.len(), first.bytes);
+        let mut group = vec![first];
+        while records < APPEND_QUEUE_RECORDS_MAX / 2 && bytes < COMMIT_BYTES_MAX {
+            let next = if records == 0 {
+                // Nothing to write, so nothing to wait for.
+                self.queue.try_recv().ok()
+            } else {
+                self.queue.recv_deadline(deadline).ok()
+            };
+            let Some(next) = next else { break };
+            records += next.drafts.len();
+            bytes += next.bytes;
+            group.push(next);
+        }
+        group
+    }
+
+    /// Waits while the disk bound is reached; `false` if everybody left meanwhile.
+    fn wait_for_room(&self) -> bool {
+        if self.store.has_room(Duration::ZERO) {
+            return true;
+        }
+        self.metrics.backpressure_waits.inc();
+        warn!("The buffer has reached its bound; publishers wait until the sink takes records.");
+        while !self.store.has_room(FULL_PATIENCE) {
+            if self.queue.is_disconnected() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn commit(&self, group: Vec<Append>) -> Result<(), AppendError> {
+        let started = Instant::now();
+        let records: Vec<Record> = (self.store.end()..)
+            .zip(group.iter().flat_map(|append| &append.drafts))
+            .map(|(seq, draft)| {
+                Record::new(draft, seq, &self.stamp.gateway_id, &self.stamp.boot_id)
+            })
+            .collect();
+        if !records.is_empty() {
+            self.store.append(&records)?;
+            self.metrics.commits.inc();
+            self.metrics
+                .commit_seconds
+                .observe(started.elapsed().as_secs_f64());
+            self.metrics.appended_records.inc_by(count(records.len()));
+            let bytes = records.iter().map(Record::wire_bytes).sum();
+            self.metrics.appended_bytes.inc_by(count(bytes));
+            self.end.send_replace(self.store.end());
+        }
+        group
+            .into_iter()
+            .filter_map(|append| append.ack)
+            .for_each(Ack::commit);
+        Ok(())
+    }
+}
+
+impl Drop for Writer {
+    /// Turns away who waits, and drops what is queued, so that its acknowledgements fail now and not
+    /// when the last handle goes.
+    fn drop(&mut self) {
+        let [records_room, bytes_room] = &self.room;
+        records_room.close();
+        bytes_room.close();
+        // Who holds room is between taking it and queueing.
+        let deadline = Instant::now() + FULL_PATIENCE;
+        while records_room.available_permits() < APPEND_QUEUE_RECORDS_MAX {
+            match self.queue.recv_deadline(deadline) {
+                Ok(append) => drop(append),
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// How often a writer that waits for disk looks whether anybody still waits for it.
+const FULL_PATIENCE: Duration = Duration::from_millis(100);
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
