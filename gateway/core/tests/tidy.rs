@@ -14,6 +14,8 @@ use std::{
 
 /// A module of `gateway/src` may use only modules of a strictly lower layer.
 const LAYERS: &[(&str, u8)] = &[
+    ("clock", 1),
+    ("document", 1),
     ("supervisor", 1),
     ("telemetry", 1),
     ("buffer", 2),
@@ -201,6 +203,23 @@ fn no_test_is_switched_off() {
         .map(|source| source.name)
         .collect();
     assert!(ignored.is_empty(), "{ignored:#?}");
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let page = fs::read_to_string(root().join("gateway/docs/metrics.md")).unwrap();
+    let mut missing = Vec::new();
+    for source in sources("gateway/src") {
+        if !source.name.ends_with("metrics.rs") {
+            continue;
+        }
+        for quoted in source.text.split('"').skip(1).step_by(2) {
+            if quoted.starts_with("portcullis_") && !page.contains(&format!("`{quoted}`")) {
+                missing.push(format!("{}: {quoted}", source.name));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in metrics.md: {missing:#?}");
 }
 
 /// A Rust file.
