@@ -1,1 +1,295 @@
-//! TBD
+//! Binds and wires: the only file that names every module.
+//!
+//! [`App::build`] does everything that can fail (load, recover, compile, bind) before anything
+//! runs; [`App::run`] hands the tasks to the supervisor and waits for the end.
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use portcullis_core::{
+    limits,
+    problem::Problem,
+    record::{Draft, Record},
+};
+use prometheus::Registry;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc},
+    task::spawn_blocking,
+};
+use tracing::{error, info};
+use uuid::Uuid;
+
+use crate::{
+    admin::{self, Admin},
+    broker::{self, BoundListener},
+    buffer::{self, Buffer, Stamp},
+    config::Config,
+    defend::{self, Defend},
+    identity::{self, Watcher},
+    pipeline::{self, Chain, Pipeline},
+    plugin,
+    supervisor::{Outcome, Stage, Supervisor, TaskResult},
+    telemetry::Readiness,
+    uplink::{self, Uplink},
+};
+
+/// Violations on their way to the buffer; then defend waits.
+const VIOLATION_QUEUE: usize = 256;
+
+/// The gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// All of them, each with its place.
+    #[error("{}", each_on_a_line(.0))]
+    Mistakes(Vec<Problem>),
+    #[error("failed to open the buffer")]
+    Buffer(#[source] buffer::OpenError),
+    #[error("failed to load a plugin")]
+    Plugin(#[source] plugin::LoadError),
+    #[error("failed to prepare a chain")]
+    Chain(#[source] pipeline::ChainError),
+    #[error("failed to start the broker")]
+    Broker(#[source] broker::StartError),
+    #[error("failed to start the admin listener")]
+    Admin(#[source] admin::BindError),
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("a start-up thread panicked")]
+    Thread(#[source] tokio::task::JoinError),
+}
+
+/// The whole gateway, built and bound, not running yet.
+#[derive(Debug)]
+pub struct App {
+    supervisor: Supervisor,
+    reload: Arc<Notify>,
+    /// Where devices connect.
+    pub mqtt: Vec<SocketAddr>,
+    /// `/metrics`, `/livez`, `/readyz`.
+    pub http: SocketAddr,
+}
+
+impl App {
+    /// Builds everything and binds every socket.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had; nothing runs then.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let registry = Registry::new();
+        let readiness = Readiness::default();
+        let [broker_ready, buffer_ready, plugins_ready] =
+            ["broker", "buffer", "plugins"].map(|name| readiness.latch(name));
+        let mut supervisor = Supervisor::default();
+
+        // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
+        let admin = Admin::bind(&config.admin, registry.clone(), readiness)
+            .await
+            .map_err(BuildError::Admin)?;
+        let http = admin.address();
+        supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
+
+        let snapshot = identity::load(&config.identity, &plain_policies(&config.broker))
+            .map_err(BuildError::Mistakes)?;
+        let (watcher, identity) = Watcher::new(
+            config.identity.clone(),
+            snapshot,
+            identity::Metrics::register(&registry),
+        );
+        let reload = Arc::new(Notify::new());
+        let reload_asked = Arc::clone(&reload);
+        supervisor.spawn(Stage::Admin, "registry", |stop| {
+            watcher.run(reload_asked, stop)
+        });
+
+        let (buffer, writer) = open_buffer(&config, &registry).await?;
+        supervisor.spawn(Stage::Pipeline, "buffer", |_| async {
+            spawn_blocking(|| writer.run()).await??;
+            Ok(())
+        });
+        drop(buffer_ready);
+
+        let source = Source(buffer.reader());
+        let dead_letters = config.data_dir.join("dead-letter");
+        let uplink = Uplink::new(
+            config.uplink.clone(),
+            dead_letters,
+            source,
+            uplink::Metrics::register(&registry),
+        );
+        supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+
+        let profiles = defend::load(&config.profiles).map_err(BuildError::Mistakes)?;
+        let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
+        let (defend, observer) = Defend::new(profiles, violations, &registry);
+        supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
+        supervisor.spawn(Stage::Pipeline, "violations", |_| {
+            append_violations(drafts, buffer.clone())
+        });
+
+        let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
+        drop(plugins_ready);
+        let (pipeline, handle) = Pipeline::new(
+            chains,
+            limits::SHARDS_PER_CHAIN,
+            buffer,
+            pipeline::Metrics::register(&registry),
+        );
+        supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
+
+        let listeners = broker::bind(
+            config.broker,
+            identity,
+            handle,
+            observer,
+            broker::Metrics::register(&registry),
+        )
+        .await
+        .map_err(BuildError::Broker)?;
+        let mqtt = listeners.iter().map(BoundListener::address).collect();
+        for listener in listeners {
+            supervisor.spawn(Stage::Ingress, "listener", |stop| listener.run(stop));
+        }
+        drop(broker_ready);
+        Ok(Self {
+            supervisor,
+            reload,
+            mqtt,
+            http,
+        })
+    }
+
+    /// Serves until `stop_requested` or a fault, then drains.
+    pub async fn run(self, stop_requested: impl Future<Output = ()>) -> Outcome {
+        info!(mqtt = ?self.mqtt, http = %self.http, "Portcullis serves.");
+        self.supervisor
+            .run(stop_requested, limits::SHUTDOWN_GRACE)
+            .await
+    }
+
+    /// Runs until SIGTERM or SIGINT; SIGHUP reloads the registry.
+    ///
+    /// # Errors
+    /// [`BuildError::Signals`] if the system refuses the handlers.
+    pub async fn run_until_signal(self) -> Result<Outcome, BuildError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(BuildError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(BuildError::Signals)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(BuildError::Signals)?;
+        let reload = Arc::clone(&self.reload);
+        let stop = async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break info!("SIGTERM: stopping."),
+                    _ = interrupt.recv() => break info!("SIGINT: stopping."),
+                    _ = hang_up.recv() => {
+                        info!("SIGHUP: reloading.");
+                        reload.notify_one();
+                    }
+                }
+            }
+        };
+        Ok(self.run(stop).await)
+    }
+}
+
+fn each_on_a_line(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// The policies that plain listeners name.
+fn plain_policies(config: &broker::Config) -> Vec<String> {
+    let policy = |listener: &broker::Listener| match listener {
+        broker::Listener::Plain {
+            identity:
+                broker::PlainIdentity {
+                    unknown: broker::PlainUnknown::Allow { policy },
+                    ..
+                },
+            ..
+        } => Some(policy.clone()),
+        _ => None,
+    };
+    config.listeners.iter().filter_map(policy).collect()
+}
+
+async fn open_buffer(
+    config: &Config,
+    registry: &Registry,
+) -> Result<(Buffer, buffer::Writer), BuildError> {
+    let stamp = Stamp {
+        gateway_id: config.gateway_id.clone(),
+        boot_id: Uuid::new_v4().to_string(),
+    };
+    let metrics = buffer::Metrics::register(registry);
+    let settings = config.buffer.clone();
+    spawn_blocking(move || Buffer::open(&settings, stamp, metrics))
+        .await
+        .map_err(BuildError::Thread)?
+        .map_err(BuildError::Buffer)
+}
+
+/// Compiles the plugins that chains use and starts each step once.
+async fn build_chains(config: &Config, metrics: plugin::Metrics) -> Result<Vec<Chain>, BuildError> {
+    let (plugins, chains) = (config.plugins.clone(), config.chains.clone());
+    let build = move || {
+        let host = plugin::Host::new(metrics).map_err(BuildError::Plugin)?;
+        let used = plugins.iter().filter(|plugin| {
+            chains
+                .iter()
+                .any(|chain| chain.steps.iter().any(|step| step.plugin == plugin.name))
+        });
+        let loaded = used
+            .map(|plugin| host.load(plugin))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(BuildError::Plugin)?;
+        chains
+            .iter()
+            .map(|chain| Chain::new(chain, &loaded).map_err(BuildError::Chain))
+            .collect()
+    };
+    spawn_blocking(build).await.map_err(BuildError::Thread)?
+}
+
+/// Ends when defend is gone and what it found is appended.
+async fn append_violations(mut drafts: mpsc::Receiver<Draft>, buffer: Buffer) -> TaskResult {
+    while let Some(draft) = drafts.recv().await {
+        if let Err(error) = buffer.append(vec![draft], None).await {
+            error!(%error, "A violation could not be kept.");
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// The buffer's reader as the uplink wants it: the two do not know each other.
+#[derive(Debug)]
+struct Source(buffer::Reader);
+
+impl uplink::RecordSource for Source {
+    async fn read(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, uplink::SourceError> {
+        self.0
+            .read(records_max, bytes_max)
+            .await
+            .map_err(|error| match error {
+                buffer::ReadError::Closed => uplink::SourceError::Closed,
+                error @ buffer::ReadError::Unavailable(_) => {
+                    uplink::SourceError::Unavailable(Box::new(error))
+                }
+            })
+    }
+
+    async fn accept(&mut self, upto_seq: u64) {
+        self.0.accept(upto_seq).await;
+    }
+
+    fn unread(&self) -> u64 {
+        self.0.unread()
+    }
+}

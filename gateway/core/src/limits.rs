@@ -44,6 +44,20 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 pub const NAME_BYTES_MAX: usize = 128;
 /// Static groups that a thing may be in.
 pub const GROUPS_PER_THING_MAX: usize = 10;
+/// Levels of a group hierarchy.
+pub const GROUP_DEPTH_MAX: usize = 7;
+/// Policies attached to one certificate.
+pub const POLICIES_PER_CERTIFICATE_MAX: usize = 10;
+/// Policies attached to one group.
+pub const POLICIES_PER_GROUP_MAX: usize = 2;
+/// Attributes of a thing that has a type.
+pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
+/// Attributes of a thing that has none.
+pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
+/// How often the files of registry, policies and certificates are looked at.
+pub const RELOAD_POLL: Duration = Duration::from_millis(250);
+/// How long they must be unchanged before they are read: an editor may be half way through.
+pub const RELOAD_SETTLE: Duration = Duration::from_millis(50);
 /// Characters of a policy document, white space aside (specification A.1).
 pub const POLICY_CHARACTERS_MAX: usize = 2048;
 /// Any configuration file; larger ones are refused before they are read.
@@ -53,6 +67,8 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Events waiting for one shard of a chain; then the publisher's session waits.
 pub const SHARD_QUEUE_EVENTS_MAX: usize = 1024;
+/// Threads of one chain; a device always has the same one.
+pub const SHARDS_PER_CHAIN: u32 = 2;
 /// Events handed to a plugin in one call.
 pub const PLUGIN_BATCH_EVENTS_MAX: usize = 256;
 /// Linear memory of one plugin instance.

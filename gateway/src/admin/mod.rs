@@ -1,5 +1,121 @@
-//! TBD
+//! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`.
+//!
+//! Read-only, without authentication in this version: bind it to the management network.
 
 pub mod config;
 
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus::{Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{supervisor::TaskResult, telemetry::Readiness};
+
 pub use config::Config;
+
+/// The admin listener with its socket.
+#[derive(Debug)]
+pub struct Admin {
+    socket: TcpListener,
+    address: SocketAddr,
+    seen: Seen,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    registry: Registry,
+    readiness: Readiness,
+}
+
+/// The configured address cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen on {address}")]
+pub struct BindError {
+    address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+impl Admin {
+    /// Binds the listener.
+    ///
+    /// # Errors
+    /// [`BindError`] if another process has the address.
+    pub async fn bind(
+        config: &Config,
+        registry: Registry,
+        readiness: Readiness,
+    ) -> Result<Self, BindError> {
+        let bind = async {
+            let socket = TcpListener::bind(config.address).await?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        };
+        let (socket, address) = bind.await.map_err(|source| BindError {
+            address: config.address,
+            source,
+        })?;
+        Ok(Self {
+            socket,
+            address,
+            seen: Seen {
+                registry,
+                readiness,
+            },
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop`.
+    pub async fn run(self, stop: CancellationToken) -> TaskResult {
+        let routes = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .with_state(self.seen);
+        axum::serve(self.socket, routes)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await?;
+        Ok(())
+    }
+}
+
+async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
+    match TextEncoder::new().encode_to_string(&seen.registry.gather()) {
+        Ok(text) => (
+            StatusCode::OK,
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+            text,
+        ),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            format!("{error}\n"),
+        ),
+    }
+}
+
+/// 200 once everything is ready, else 503 with the parts that are not.
+async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
+    let waiting = seen.readiness.waiting();
+    if waiting.is_empty() {
+        (StatusCode::OK, "ready\n".to_owned())
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("waiting for: {}\n", waiting.join(", ")),
+        )
+    }
+}

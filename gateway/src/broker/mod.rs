@@ -1,5 +1,93 @@
-//! TBD
+//! Devices and local applications: listeners, sessions, admission, the local bus.
+//!
+//! The only place that knows MQTT packets and rumqttd. A connection is accepted by a
+//! [`listener`], proves its certificate in [`tls`], says CONNECT in [`connect`] and is then served
+//! by a [`session`], which asks [`admission`] before anything happens. Sessions of this version
+//! live as long as their connection: nothing is queued for a client that is away.
 
+mod admission;
+mod bus;
+mod clients;
+mod codec;
 pub mod config;
+mod connect;
+mod listener;
+mod metrics;
+mod retained;
+mod session;
+mod tls;
 
-pub use config::Config;
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+use self::{bus::Bus, clients::Clients, retained::Retained};
+use crate::{defend::Observer, identity::SnapshotWatch, pipeline};
+
+pub use config::{Config, Listener, OnPublishDenied, PlainIdentity, PlainUnknown};
+pub use listener::BoundListener;
+pub use metrics::Metrics;
+
+/// The broker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process has the address, or it is none of this machine's.
+    #[error("failed to listen on {address}")]
+    Bind {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The router did not start.
+    #[error("failed to start the local bus")]
+    Bus(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What sessions share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    metrics: Metrics,
+    identity: SnapshotWatch,
+    observer: Observer,
+    pipeline: pipeline::Handle,
+    bus: Arc<Bus>,
+    clients: Arc<Clients>,
+    retained: Retained,
+    connections: Arc<Semaphore>,
+    handshakes: Semaphore,
+}
+
+/// Binds every configured listener, so that an address in use is found before anything runs.
+///
+/// # Errors
+/// The first listener that cannot be bound, or a bus that does not start.
+pub async fn bind(
+    config: Config,
+    identity: SnapshotWatch,
+    pipeline: pipeline::Handle,
+    observer: Observer,
+    metrics: Metrics,
+) -> Result<Vec<BoundListener>, StartError> {
+    let bus =
+        Bus::start(config.connections_max).map_err(|error| StartError::Bus(Box::new(error)))?;
+    let shared = Arc::new(Shared {
+        connections: Arc::new(Semaphore::new(config.connections_max)),
+        handshakes: Semaphore::new(config.handshakes_max),
+        bus: Arc::new(bus),
+        clients: Arc::default(),
+        retained: Retained::default(),
+        config,
+        metrics,
+        identity,
+        observer,
+        pipeline,
+    });
+    let mut bound = Vec::new();
+    for listener in &shared.config.listeners {
+        bound.push(BoundListener::bind(listener.clone(), Arc::clone(&shared)).await?);
+    }
+    Ok(bound)
+}

@@ -17,6 +17,11 @@ impl Ack {
         (Self(sender), receiver)
     }
 
+    /// Nothing is to be made durable: the event goes to no stream.
+    pub fn not_routed(self) {
+        self.commit();
+    }
+
     /// Everything that the event gave rise to is durable.
     pub(crate) fn commit(self) {
         // The session may be gone; then nobody waits.

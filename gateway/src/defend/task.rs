@@ -1,12 +1,11 @@
 //! The task that owns the detector.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use portcullis_core::{
     detect::{Cause, Detector, EventType, Limits, Profiles, Stats, Violation},
     limits::ACTIVITY_QUEUE_MAX,
     record::Draft,
-    timestamp::Timestamp,
 };
 use prometheus::Registry;
 use tokio::{
@@ -18,7 +17,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Activity, Observer, metrics::Metrics};
-use crate::supervisor::TaskResult;
+use crate::{clock::now, supervisor::TaskResult};
 
 /// How often the datapoints that are due are taken.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -161,11 +160,6 @@ fn log(violation: &Violation) {
 /// Ordered by time, so that records sort by it.
 fn new_id() -> String {
     Uuid::now_v7().to_string()
-}
-
-pub(super) fn now() -> Timestamp {
-    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn gauge(count: usize) -> i64 {

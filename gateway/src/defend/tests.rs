@@ -33,7 +33,7 @@ fn activity(device: &str) -> Activity {
         client_id: ClientId::parse(device).unwrap(),
         certificate_id: None,
         source: IpAddr::from([127, 0, 0, 1]),
-        at: super::task::now(),
+        at: crate::clock::now(),
         kind: ActivityKind::Published {
             topic: TopicName::parse("a").unwrap(),
             bytes: 1,
@@ -151,7 +151,7 @@ async fn the_tick_takes_datapoints_and_shows_how_many_alarms_are_open() {
         // A flood of an hour ago: the alarm opens, and the first tick clears it.
         for _ in 0..100 {
             observer.observe(Activity {
-                at: Timestamp::from_millis(super::task::now().as_millis() - 3_600_000),
+                at: Timestamp::from_millis(crate::clock::now().as_millis() - 3_600_000),
                 ..activity("hostile")
             });
         }

@@ -1,5 +1,27 @@
-//! TBD
+//! Who may connect as what: registry, certificates, policies, as one immutable [`Snapshot`].
+//!
+//! `registry.toml`, `policies/*.json` and the PEM files are read together, checked together and
+//! published together through a `watch` channel; the broker asks the newest snapshot. A change with
+//! any mistake is refused whole and the last good snapshot stays in force (invariant 8).
+//! Certificates that the local CA signed but the registry does not list are refused.
+//!
+//! Also here: the local CA and the edits of the registry that the command line makes. They write
+//! files; a running gateway finds the change by itself.
 
+pub mod authority;
 pub mod config;
+pub mod edit;
+pub mod files;
+mod metrics;
+mod policies;
+pub mod registry;
+mod snapshot;
+mod trust;
+mod watcher;
 
 pub use config::Config;
+pub use metrics::Metrics;
+pub use registry::Registry;
+pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, load};
+pub use trust::Trust;
+pub use watcher::{SnapshotWatch, Watcher};

@@ -1,6 +1,9 @@
 //! What the host keeps for one instance: its limits, its log lines, its WASI context.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use portcullis_core::{
     limits::{
@@ -20,6 +23,9 @@ use super::{
     },
     wasi,
 };
+
+/// Lines on standard error that are quoted when a call traps: Rust writes two, place and message.
+const LAST_WORDS_LINES_MAX: usize = 2;
 
 /// Names an instance in log lines.
 #[derive(Clone, Debug)]
@@ -173,7 +179,7 @@ impl SharedLines {
             label,
             written: 0,
             dropped: 0,
-            last: None,
+            last_words: VecDeque::new(),
         })))
     }
 
@@ -188,13 +194,13 @@ pub(super) struct Lines {
     label: Label,
     written: usize,
     dropped: u64,
-    last: Option<String>,
+    last_words: VecDeque<String>,
 }
 
 impl Lines {
     fn begin_call(&mut self) {
         self.written = 0;
-        self.last = None;
+        self.last_words.clear();
     }
 
     /// Lines dropped since the last time of asking.
@@ -202,14 +208,21 @@ impl Lines {
         std::mem::take(&mut self.dropped)
     }
 
-    /// The last line on standard error during this call: after a trap, the guest's last words.
-    pub(super) fn take_last_error(&mut self) -> Option<String> {
-        self.last.take()
+    /// The last lines on standard error during this call: after a trap, the guest's last words.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let words: Vec<&str> = self.last_words.iter().map(String::as_str).collect();
+        (!words.is_empty()).then(|| words.join(" "))
     }
 
     /// A line on standard error.
     pub(super) fn write_error(&mut self, line: &str) {
-        self.last = Some(cut(line));
+        // Rust says how to get a backtrace, which is of no use here.
+        if !line.starts_with("note: run with") {
+            if self.last_words.len() >= LAST_WORDS_LINES_MAX {
+                self.last_words.pop_front();
+            }
+            self.last_words.push_back(cut(line));
+        }
         self.write(Level::Warn, line);
     }
 

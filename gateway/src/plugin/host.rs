@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::Read as _,
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -179,7 +179,7 @@ fn engine_config() -> Config {
 }
 
 /// Advances the epoch until the engine is gone.
-fn start_ticker(engine: EngineWeak) -> std::io::Result<()> {
+fn start_ticker(engine: EngineWeak) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("plugin-deadline".into())
         .stack_size(64 * 1024)
@@ -190,7 +190,6 @@ fn start_ticker(engine: EngineWeak) -> std::io::Result<()> {
                 thread::sleep(TICK);
             }
         })
-        .map(drop)
 }
 
 /// An error and its causes, on one line, cut.
@@ -217,5 +216,26 @@ impl fmt::Debug for Plugin {
         f.debug_struct("Plugin")
             .field("config", &self.0.config)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_that_keeps_deadlines_ends_with_the_engine() {
+        let engine = Engine::new(&engine_config()).unwrap();
+        let ticker = start_ticker(engine.weak()).unwrap();
+        assert!(!ticker.is_finished());
+        drop(engine);
+        ticker.join().unwrap();
+    }
+
+    #[test]
+    fn a_deadline_is_never_cut_short() {
+        for (millis, ticks) in [(1, 2), (5, 2), (6, 3), (100, 21)] {
+            assert_eq!(Loaded::ticks(Duration::from_millis(millis)), ticks);
+        }
     }
 }

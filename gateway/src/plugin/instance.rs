@@ -294,7 +294,7 @@ fn failure(error: &wasmtime::Error, store: &Store<Guest>) -> CallError {
         return CallError::Output;
     }
     let guest = store.data();
-    let text = match guest.lines.lock().take_last_error() {
+    let text = match guest.lines.lock().last_words() {
         Some(last) => format!("{text}; last words: {last}"),
         None => text,
     };

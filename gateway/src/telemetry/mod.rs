@@ -1,5 +1,12 @@
-//! TBD
+//! How the gateway is seen: log lines, the metrics registry, readiness.
+//!
+//! Modules register their own metrics on the registry that [`Telemetry`] holds; names and labels
+//! live beside the code that counts.
 
 pub mod config;
+mod logging;
+mod readiness;
 
-pub use config::Config;
+pub use config::{Config, Format};
+pub use logging::{chain, init_logging};
+pub use readiness::{Latch, Readiness};

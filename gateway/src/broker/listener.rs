@@ -1,0 +1,237 @@
+//! Accepts connections. Whatever a peer does or does not do happens in its connection's own task,
+//! under a time limit; the accept loop waits for nobody.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use super::{
+    Shared, StartError,
+    config::Listener,
+    connect::{self, Peer},
+    tls::Tls,
+};
+use crate::{
+    identity::{Credential, SnapshotWatch, Trust},
+    supervisor::TaskResult,
+};
+
+/// Pause after a failed accept: the process is out of file descriptors, and trying at once would
+/// only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A listener with its socket.
+#[derive(Debug)]
+pub struct BoundListener {
+    listener: Listener,
+    socket: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl BoundListener {
+    pub(super) async fn bind(listener: Listener, shared: Arc<Shared>) -> Result<Self, StartError> {
+        let address = match &listener {
+            Listener::Tls { address } | Listener::Plain { address, .. } => *address,
+        };
+        let bind = async {
+            let socket = TcpListener::bind(address).await?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        };
+        let (socket, address) = bind
+            .await
+            .map_err(|source: io::Error| StartError::Bind { address, source })?;
+        Ok(Self {
+            listener,
+            socket,
+            address,
+            shared,
+        })
+    }
+
+    /// Where it listens; with a configured port of 0 this is the port that was given.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`, then lets every connection end in order.
+    pub async fn run(self, stop: CancellationToken) -> TaskResult {
+        let mut identity = self.shared.identity.clone();
+        let mut trusted = Trusted::new(&mut identity)?;
+        let connections = TaskTracker::new();
+        info!(address = %self.address, kind = self.kind(), "Listening.");
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.socket.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        warn!(%error, "Accepting a connection failed.");
+                        sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                },
+            };
+            trusted.refresh(&mut identity);
+            let Ok(place) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
+                self.shared
+                    .metrics
+                    .refused
+                    .with_label_values(&["connections-max"])
+                    .inc();
+                debug!(%peer, "Connection refused: too many connections.");
+                continue;
+            };
+            let shared = Arc::clone(&self.shared);
+            let listener = self.listener.clone();
+            let tls = Arc::clone(&trusted.tls);
+            let stop = stop.clone();
+            connections.spawn(async move {
+                // On the heap: the accept loop should not carry every state of a connection.
+                Box::pin(serve(&shared, &listener, &tls, stream, peer, stop)).await;
+                drop(place);
+            });
+        }
+        drop(self.socket);
+        connections.close();
+        connections.wait().await;
+        Ok(())
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.listener {
+            Listener::Tls { .. } => "tls",
+            Listener::Plain { .. } => "plain",
+        }
+    }
+}
+
+/// The TLS settings that fit the present snapshot.
+struct Trusted {
+    trust: Arc<Trust>,
+    tls: Arc<Tls>,
+}
+
+impl Trusted {
+    fn new(identity: &mut SnapshotWatch) -> Result<Self, super::tls::TlsError> {
+        let trust = Arc::clone(identity.borrow_and_update().trust());
+        let tls = Arc::new(Tls::new(&trust)?);
+        Ok(Self { trust, tls })
+    }
+
+    /// New CA or server certificates serve from the next connection on; the present ones go on.
+    fn refresh(&mut self, identity: &mut SnapshotWatch) {
+        if !identity.has_changed().unwrap_or(false) {
+            return;
+        }
+        let trust = Arc::clone(identity.borrow_and_update().trust());
+        if Arc::ptr_eq(&trust, &self.trust) {
+            return;
+        }
+        match Tls::new(&trust) {
+            Ok(tls) => {
+                self.tls = Arc::new(tls);
+                info!("New certificates serve.");
+            }
+            Err(error) => warn!(
+                error = crate::telemetry::chain(&error),
+                "New certificates were refused."
+            ),
+        }
+        self.trust = trust;
+    }
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    listener: &Listener,
+    tls: &Tls,
+    stream: TcpStream,
+    address: SocketAddr,
+    stop: CancellationToken,
+) {
+    // Small packets both ways; a failure here costs latency only.
+    drop(stream.set_nodelay(true));
+    match listener {
+        Listener::Tls { .. } => {
+            if let Some((stream, certificate)) = handshake(shared, tls, stream, address).await {
+                let peer = Peer {
+                    address,
+                    credential: Credential::Certificate(certificate),
+                };
+                connect::serve(shared, stream, &peer, stop).await;
+            }
+        }
+        Listener::Plain { identity, .. } => {
+            let credential = Credential::Plain {
+                thing: identity.thing.as_ref(),
+                unknown_policy: match &identity.unknown {
+                    super::PlainUnknown::Refuse => None,
+                    super::PlainUnknown::Allow { policy } => Some(policy),
+                },
+            };
+            connect::serve(
+                shared,
+                stream,
+                &Peer {
+                    address,
+                    credential,
+                },
+                stop,
+            )
+            .await;
+        }
+    }
+}
+
+type Shaken = (
+    tokio_rustls::server::TlsStream<TcpStream>,
+    portcullis_core::identity::CertificateId,
+);
+
+async fn handshake(
+    shared: &Shared,
+    tls: &Tls,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<Shaken> {
+    let limited = async {
+        let _turn = shared
+            .handshakes
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        tls.accept(stream).await
+    };
+    let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();
+    match timeout(shared.config.handshake_timeout, limited).await {
+        Ok(Ok(shaken)) => Some(shaken),
+        Ok(Err(refusal)) => {
+            refused(refusal.reason);
+            match refusal.shown {
+                Some(shown) => warn!(
+                    %peer, reason = refusal.reason, certificate = %shown.id, subject = shown.subject,
+                    issuer = shown.issuer, error = %refusal.error, "Connection refused: bad client certificate."
+                ),
+                None if refusal.reason == "tls-no-certificate" => {
+                    warn!(%peer, reason = refusal.reason, "Connection refused: no client certificate.");
+                }
+                None => {
+                    debug!(%peer, reason = refusal.reason, error = %refusal.error, "Handshake failed.")
+                }
+            }
+            None
+        }
+        Err(_) => {
+            refused("tls-timeout");
+            debug!(%peer, "Handshake timed out.");
+            None
+        }
+    }
+}

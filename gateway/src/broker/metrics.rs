@@ -1,0 +1,101 @@
+//! What the broker counts.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Counters and gauges of listeners and sessions.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Connections that sent an accepted CONNECT and are still there.
+    pub(super) connections: IntGauge,
+    pub(super) connected: IntCounterVec,
+    pub(super) refused: IntCounterVec,
+    pub(super) disconnected: IntCounterVec,
+    pub(super) denied: IntCounterVec,
+    pub(super) publishes: IntCounterVec,
+    pub(super) publish_bytes: IntCounter,
+    pub(super) acknowledged: IntCounter,
+    pub(super) unacknowledged: IntCounter,
+    pub(super) deliveries: IntCounterVec,
+    pub(super) delivery_dropped: IntCounterVec,
+    pub(super) retained_refused: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(registry: &Registry) -> Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)
+                .expect("the options are constants");
+            registry
+                .register(Box::new(counters.clone()))
+                .expect("metric names are unique");
+            counters
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help).expect("the options are constants");
+            registry
+                .register(Box::new(counter.clone()))
+                .expect("metric names are unique");
+            counter
+        };
+        let connections = IntGauge::new("portcullis_broker_connections", "Connected clients.")
+            .expect("the options are constants");
+        registry
+            .register(Box::new(connections.clone()))
+            .expect("metric names are unique");
+        Self {
+            connections,
+            connected: counters(
+                "portcullis_broker_connected_total",
+                "Accepted CONNECTs, by protocol version and whether the client id was taken over.",
+                &["version", "takeover"],
+            ),
+            refused: counters(
+                "portcullis_broker_refused_total",
+                "Connections refused before they were served, by reason.",
+                &["reason"],
+            ),
+            disconnected: counters(
+                "portcullis_broker_disconnected_total",
+                "Ended connections, by reason.",
+                &["reason"],
+            ),
+            denied: counters(
+                "portcullis_broker_denied_total",
+                "Requests that no policy allows, by action and reason.",
+                &["action", "reason"],
+            ),
+            publishes: counters(
+                "portcullis_broker_publishes_total",
+                "Admitted publishes, by QoS.",
+                &["qos"],
+            ),
+            publish_bytes: counter(
+                "portcullis_broker_publish_bytes_total",
+                "Payload bytes of admitted publishes.",
+            ),
+            acknowledged: counter(
+                "portcullis_broker_acknowledged_total",
+                "QoS 1 and 2 publishes acknowledged after their commit.",
+            ),
+            unacknowledged: counter(
+                "portcullis_broker_unacknowledged_total",
+                "QoS 1 and 2 publishes whose commit failed; the client was not told a success.",
+            ),
+            deliveries: counters(
+                "portcullis_broker_deliveries_total",
+                "Messages delivered to local subscribers, by QoS.",
+                &["qos"],
+            ),
+            delivery_dropped: counters(
+                "portcullis_broker_delivery_dropped_total",
+                "Messages not delivered to a local subscriber, by reason.",
+                &["reason"],
+            ),
+            retained_refused: counter(
+                "portcullis_broker_retained_refused_total",
+                "Messages not retained because the bound on retained messages is reached.",
+            ),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! What a client sends: PUBLISH with its acknowledgements, SUBSCRIBE, UNSUBSCRIBE.
+
+use portcullis_core::{
+    event::{Event, Qos},
+    limits::FILTERS_PER_SUBSCRIBE_MAX,
+    policy::Permit,
+    topic::{TopicFilter, TopicName},
+};
+use rumqttc::v5::mqttbytes::v5::{
+    DisconnectReasonCode, Filter, PubAck, PubAckReason, PubComp, PubRec, Publish, SubAck,
+    Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{End, Pending, Session, note_denied, observe};
+use crate::{
+    broker::{
+        OnPublishDenied,
+        admission::Denied,
+        bus::Message,
+        codec::{Packet, Version},
+        connect::qos,
+        retained::Kept,
+    },
+    buffer::Ack,
+    clock::now,
+    defend::ActivityKind,
+};
+
+/// Topics that start like this are the gateway's own and go to no stream.
+const RESERVED: char = '$';
+
+impl<S> Session<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
+        if publish
+            .properties
+            .as_ref()
+            .is_some_and(|given| given.topic_alias.is_some())
+        {
+            let detail = "a topic alias, and the maximum is 0".to_owned();
+            return Err(End::Broke(DisconnectReasonCode::TopicAliasInvalid, detail));
+        }
+        let topic = TopicName::parse_bytes(&publish.topic).map_err(|error| {
+            End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
+        })?;
+        let level = qos(publish.qos);
+        if level == Qos::ExactlyOnce && self.unreleased.contains(&publish.pkid) {
+            // The client has not seen our PUBREC; the message is in already.
+            let waiting = self
+                .pending
+                .iter()
+                .any(|pending| pending.pkid == publish.pkid);
+            return if waiting {
+                Ok(())
+            } else {
+                self.send(Packet::PubRec(PubRec::new(publish.pkid, None)))
+                    .await
+            };
+        }
+        match self.admission.publish(&topic, publish.retain) {
+            Ok(permit) => {
+                observe(
+                    &self.shared,
+                    self.principal(),
+                    ActivityKind::Published {
+                        topic: topic.clone(),
+                        bytes: publish.payload.len(),
+                    },
+                );
+                self.take(&permit, topic, level, publish).await
+            }
+            Err(denied) => self.refuse_publish(&denied, level, publish.pkid).await,
+        }
+    }
+
+    /// An admitted publish: to the local subscribers, and upstream; acknowledged after the commit.
+    async fn take(
+        &mut self,
+        permit: &Permit,
+        topic: TopicName,
+        level: Qos,
+        publish: Publish,
+    ) -> Result<(), End> {
+        let metrics = &self.shared.metrics;
+        metrics
+            .publishes
+            .with_label_values(&[qos_label(level)])
+            .inc();
+        metrics
+            .publish_bytes
+            .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
+        let message = Message {
+            topic: topic.clone(),
+            payload: publish.payload.clone(),
+            qos: level,
+            retain: publish.retain,
+            publisher: self.ticket.session,
+            properties: publish.properties.clone(),
+        };
+        if publish.retain && self.shared.retained.keep(message.clone()) == Kept::Full {
+            metrics.retained_refused.inc();
+        }
+        self.shared.bus.publish(permit, message).map_err(End::Bus)?;
+
+        let event = self.event(topic, level, &publish);
+        let (ack, pending) = match level {
+            Qos::AtMostOnce => (None, None),
+            Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                let (ack, acked) = Ack::new();
+                (
+                    Some(ack),
+                    Some(Pending {
+                        pkid: publish.pkid,
+                        qos: level,
+                        acked,
+                    }),
+                )
+            }
+        };
+        if level == Qos::ExactlyOnce {
+            self.unreleased.insert(publish.pkid);
+        }
+        self.pending.extend(pending);
+        if event.topic.as_str().starts_with(RESERVED) {
+            if let Some(ack) = ack {
+                ack.not_routed();
+            }
+            return Ok(());
+        }
+        // Waiting here is the back-pressure. A newcomer with our client id does not wait for it.
+        tokio::select! {
+            submitted = self.shared.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
+            () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
+        }
+    }
+
+    fn event(&self, topic: TopicName, level: Qos, publish: &Publish) -> Event {
+        let principal = self.principal();
+        Event {
+            thing: principal.thing.as_ref().map(|thing| thing.name.clone()),
+            groups: principal.groups(),
+            client_id: principal.client_id.clone(),
+            received_at: now(),
+            topic,
+            payload: publish.payload.clone(),
+            qos: level,
+            retain: publish.retain,
+            user_properties: publish
+                .properties
+                .as_ref()
+                .map(|p| p.user_properties.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    async fn refuse_publish(&mut self, denied: &Denied, level: Qos, pkid: u16) -> Result<(), End> {
+        note_denied(&self.shared, self.principal(), denied);
+        let answer = match self.shared.config.on_publish_denied {
+            OnPublishDenied::Disconnect => return Err(End::NotAuthorized),
+            OnPublishDenied::PubackError if self.version == Version::V311 => {
+                return Err(End::NotAuthorized);
+            }
+            OnPublishDenied::PubackError => PubAckReason::NotAuthorized,
+            OnPublishDenied::DropAndAck => PubAckReason::Success,
+        };
+        match level {
+            Qos::AtMostOnce => Ok(()),
+            Qos::AtLeastOnce => {
+                let mut ack = PubAck::new(pkid, None);
+                ack.reason = answer;
+                self.send(Packet::PubAck(ack)).await
+            }
+            // With an error the exchange ends here, else it goes on as if the message were taken.
+            Qos::ExactlyOnce if answer == PubAckReason::Success => {
+                self.unreleased.insert(pkid);
+                self.send(Packet::PubRec(PubRec::new(pkid, None))).await
+            }
+            Qos::ExactlyOnce => {
+                let mut received = PubRec::new(pkid, None);
+                received.reason = rumqttc::v5::mqttbytes::v5::PubRecReason::NotAuthorized;
+                self.send(Packet::PubRec(received)).await
+            }
+        }
+    }
+
+    /// The oldest pending publish is decided.
+    pub(super) async fn acknowledge(
+        &mut self,
+        (pkid, level, committed): (u16, Qos, bool),
+    ) -> Result<(), End> {
+        if !committed {
+            self.shared.metrics.unacknowledged.inc();
+            return Err(End::NotCommitted);
+        }
+        self.shared.metrics.acknowledged.inc();
+        let answer = match level {
+            Qos::ExactlyOnce => Packet::PubRec(PubRec::new(pkid, None)),
+            Qos::AtLeastOnce | Qos::AtMostOnce => Packet::PubAck(PubAck::new(pkid, None)),
+        };
+        self.send(answer).await
+    }
+
+    pub(super) async fn on_pubrel(&mut self, pkid: u16) -> Result<(), End> {
+        self.unreleased.remove(&pkid);
+        self.send(Packet::PubComp(PubComp::new(pkid, None))).await
+    }
+
+    pub(super) async fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let broke =
+            |detail: &str| End::Broke(DisconnectReasonCode::ProtocolError, detail.to_owned());
+        if subscribe.filters.is_empty() {
+            return Err(broke("a SUBSCRIBE without a filter"));
+        }
+        let identifier = subscribe.properties.as_ref().and_then(|given| given.id);
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut granted = Vec::new();
+        for (index, filter) in subscribe.filters.iter().enumerate() {
+            let code = if index >= FILTERS_PER_SUBSCRIBE_MAX {
+                SubscribeReasonCode::QuotaExceeded
+            } else if identifier.is_some() {
+                SubscribeReasonCode::SubscriptionIdNotSupported
+            } else {
+                self.subscribe(filter, &mut granted).await?
+            };
+            codes.push(code);
+        }
+        let ack = SubAck {
+            pkid: subscribe.pkid,
+            return_codes: codes,
+            properties: None,
+        };
+        self.send(Packet::SubAck(ack)).await?;
+        for filter in granted {
+            self.send_retained(&filter).await?;
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &mut self,
+        filter: &Filter,
+        granted: &mut Vec<TopicFilter>,
+    ) -> Result<SubscribeReasonCode, End> {
+        if filter.path.starts_with("$share/") {
+            return Ok(SubscribeReasonCode::SharedSubscriptionsNotSupported);
+        }
+        let Ok(parsed) = TopicFilter::parse(&filter.path) else {
+            return Ok(SubscribeReasonCode::TopicFilterInvalid);
+        };
+        let permit = match self.admission.subscribe(&parsed) {
+            Ok(permit) => permit,
+            Err(denied) => {
+                note_denied(&self.shared, self.principal(), &denied);
+                return Ok(SubscribeReasonCode::NotAuthorized);
+            }
+        };
+        let bus = &self.shared.bus;
+        let outcome = self
+            .outbound
+            .subscribe(bus, &permit, &parsed, filter)
+            .await
+            .map_err(End::Bus)?;
+        if outcome.wants_retained {
+            granted.push(parsed);
+        }
+        Ok(outcome.code)
+    }
+
+    pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            reasons.push(match TopicFilter::parse(filter) {
+                Err(_) => UnsubAckReason::TopicFilterInvalid,
+                Ok(filter) if self.outbound.unsubscribe(&filter).map_err(End::Bus)? => {
+                    UnsubAckReason::Success
+                }
+                Ok(_) => UnsubAckReason::NoSubscriptionExisted,
+            });
+        }
+        self.send(Packet::UnsubAck(UnsubAck {
+            pkid: unsubscribe.pkid,
+            reasons,
+            properties: None,
+        }))
+        .await
+    }
+
+    /// The client went without leave: its will is a publish like any other, and must be allowed
+    /// now as well.
+    pub(super) async fn publish_will(&mut self) {
+        let Some(will) = self.will.take() else {
+            return;
+        };
+        match self.admission.publish(&will.topic, will.retain) {
+            Ok(permit) => {
+                let publish = Publish {
+                    retain: will.retain,
+                    payload: will.payload,
+                    properties: will.properties,
+                    ..Publish::default()
+                };
+                // Its acknowledgement has no reader, and a bus that is gone has been reported.
+                drop(self.take(&permit, will.topic, will.qos, publish).await);
+            }
+            Err(denied) => note_denied(&self.shared, self.principal(), &denied),
+        }
+    }
+}
+
+pub(super) fn qos_label(qos: Qos) -> &'static str {
+    match qos {
+        Qos::AtMostOnce => "0",
+        Qos::AtLeastOnce => "1",
+        Qos::ExactlyOnce => "2",
+    }
+}

@@ -1,0 +1,231 @@
+//! TLS 1.2 and 1.3 with mandatory client certificates.
+//!
+//! A handshake gets its own verifier, so that a refusal can name the certificate that was shown.
+//! Sessions are never resumed: every connection proves its certificate anew, and a revoked one
+//! cannot come back on an old ticket.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use portcullis_core::identity::CertificateId;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
+    SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, UnixTime},
+    server::{
+        NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::identity::Trust;
+
+/// Everything that handshakes share; made anew when CA or server certificate change.
+#[derive(Debug)]
+pub(super) struct Tls {
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    resolver: Arc<dyn ResolvesServerCert>,
+}
+
+/// The trust material cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TlsError {
+    #[error("failed to use a CA certificate")]
+    Ca(#[source] Error),
+    #[error("failed to make the client verifier")]
+    Verifier(#[source] rustls::server::VerifierBuilderError),
+    #[error("failed to use the server's key")]
+    Key(#[source] Error),
+}
+
+/// A handshake that came to nothing.
+#[derive(Debug)]
+pub(super) struct HandshakeRefusal {
+    /// The metric label.
+    pub(super) reason: &'static str,
+    /// What to log.
+    pub(super) error: io::Error,
+    /// The certificate that was shown, if it came that far.
+    pub(super) shown: Option<ShownCertificate>,
+}
+
+/// Who a refused certificate said it was.
+#[derive(Clone, Debug)]
+pub(super) struct ShownCertificate {
+    pub(super) id: CertificateId,
+    pub(super) subject: String,
+    pub(super) issuer: String,
+}
+
+impl Tls {
+    pub(super) fn new(trust: &Trust) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in &trust.ca {
+            roots.add(certificate.clone()).map_err(TlsError::Ca)?;
+        }
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(TlsError::Verifier)?;
+        let key = CertifiedKey::from_der(
+            trust.server_chain.clone(),
+            trust.server_key.clone_key(),
+            &provider,
+        )
+        .map_err(TlsError::Key)?;
+        Ok(Self {
+            provider,
+            verifier,
+            resolver: Arc::new(SingleCertAndKey::from(key)),
+        })
+    }
+
+    /// Shakes hands; the caller sets the time limit.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, CertificateId), HandshakeRefusal> {
+        let shown = Arc::new(Mutex::new(None));
+        let config = self
+            .config(Arc::clone(&shown))
+            .map_err(|error| HandshakeRefusal {
+                reason: "tls-config",
+                error: io::Error::other(error),
+                shown: None,
+            })?;
+        match TlsAcceptor::from(Arc::new(config)).accept(stream).await {
+            Ok(stream) => match stream
+                .get_ref()
+                .1
+                .peer_certificates()
+                .and_then(|chain| chain.first())
+            {
+                Some(leaf) => {
+                    let id = CertificateId::of_der(leaf);
+                    Ok((stream, id))
+                }
+                None => Err(HandshakeRefusal {
+                    reason: "tls-no-certificate",
+                    error: io::Error::other("the client showed no certificate"),
+                    shown: None,
+                }),
+            },
+            Err(error) => {
+                let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(HandshakeRefusal {
+                    reason: reason(&error),
+                    error,
+                    shown,
+                })
+            }
+        }
+    }
+
+    fn config(&self, shown: Arc<Mutex<Option<ShownCertificate>>>) -> Result<ServerConfig, Error> {
+        let verifier = Witness {
+            inner: Arc::clone(&self.verifier),
+            shown,
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(&self.resolver));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// The metric label of a failed handshake.
+fn reason(error: &io::Error) -> &'static str {
+    match error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    {
+        Some(Error::NoCertificatesPresented) => "tls-no-certificate",
+        Some(Error::InvalidCertificate(error)) => match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "tls-certificate-expired"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "tls-certificate-not-yet-valid"
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "tls-certificate-unknown-issuer"
+            }
+            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+                "tls-certificate-wrong-purpose"
+            }
+            _ => "tls-certificate-invalid",
+        },
+        Some(_) => "tls-protocol",
+        None => "tls-connection",
+    }
+}
+
+/// Checks as the inner verifier does and remembers whom it refused.
+#[derive(Debug)]
+struct Witness {
+    inner: Arc<dyn ClientCertVerifier>,
+    shown: Arc<Mutex<Option<ShownCertificate>>>,
+}
+
+impl ClientCertVerifier for Witness {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.inner.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.inner
+            .verify_client_cert(end_entity, intermediates, now)
+            .inspect_err(|_| {
+                let names = X509Certificate::from_der(end_entity).map(|(_, certificate)| {
+                    ShownCertificate {
+                        id: CertificateId::of_der(end_entity),
+                        subject: certificate.subject().to_string(),
+                        issuer: certificate.issuer().to_string(),
+                    }
+                });
+                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = names.ok();
+            })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,192 @@
+//! TOML files of the operator, read so that every mistake is found at once.
+//!
+//! A [`Document`] is parsed with places; a [`Section`] of it is read into its wire struct. Where
+//! serde gives up at the first mistake, the section drops the key at fault and reads on, so that
+//! ten mistakes make ten problems. Checks of values ask the section for places afterwards.
+//!
+//! Absent on purpose: meaning. What a key may hold is said by the module that owns it.
+
+mod section;
+
+pub use section::Section;
+
+use std::{
+    fs,
+    io::{self, Read},
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use portcullis_core::{
+    limits::CONFIG_FILE_BYTES_MAX,
+    problem::{Place, Problem, nearest},
+};
+use toml::de::{DeTable, DeValue};
+
+/// A parsed file.
+#[derive(Debug)]
+pub struct Document<'t> {
+    file: PathBuf,
+    text: &'t str,
+    root: toml::Spanned<DeTable<'t>>,
+    problems: Vec<Problem>,
+}
+
+impl<'t> Document<'t> {
+    /// Parses `text`, which is the content of `file`. Syntax errors are problems; what stands
+    /// beside them is still read.
+    pub fn parse(file: &Path, text: &'t str) -> Self {
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let mut document = Self {
+            file: file.to_owned(),
+            problems: Vec::new(),
+            root,
+            text,
+        };
+        for error in errors {
+            let message = error.message().replace('\n', ", ");
+            let remedy = if message.contains("duplicate key") {
+                "keep one of them"
+            } else {
+                "correct the TOML syntax"
+            };
+            document.problem(error.span(), message, remedy);
+        }
+        document
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The text.
+    pub fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// The table `[name]`; an empty one if it is absent.
+    pub fn section(&mut self, name: &str) -> Section<'_, 't> {
+        let value = self.root.get_ref().get(name).cloned();
+        Section::new(self, name.to_owned(), value)
+    }
+
+    /// Whether `[name]` or `name =` is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.root.get_ref().contains_key(name)
+    }
+
+    /// The tables `[[name]]`, by number.
+    pub fn section_count(&mut self, name: &str) -> usize {
+        let Some(value) = self.root.get_ref().get(name) else {
+            return 0;
+        };
+        let span = value.span();
+        match value.get_ref() {
+            DeValue::Array(elements) => elements.len(),
+            _ => {
+                self.problem(
+                    Some(span),
+                    format!("`{name}` is not a list of tables"),
+                    format!("write `[[{name}]]`"),
+                );
+                0
+            }
+        }
+    }
+
+    /// The `index`th of the tables `[[name]]`.
+    pub fn section_at(&mut self, name: &str, index: usize) -> Section<'_, 't> {
+        let value = self
+            .root
+            .get_ref()
+            .get(name)
+            .and_then(|value| value.get_ref().as_array())
+            .and_then(|elements| elements.get(index))
+            .cloned();
+        Section::new(self, name.to_owned(), value)
+    }
+
+    /// Makes a problem of every key of the outermost table that is not among `known`.
+    pub fn refuse_unknown(&mut self, known: &[&str]) {
+        let unknown: Vec<_> = self
+            .root
+            .get_ref()
+            .keys()
+            .filter(|key| !known.contains(&key.get_ref().as_ref()))
+            .map(|key| (key.span(), key.get_ref().to_string()))
+            .collect();
+        for (span, key) in unknown {
+            self.problem(
+                Some(span),
+                format!("unknown section `{key}`"),
+                unknown_key_remedy(&key, known),
+            );
+        }
+    }
+
+    /// Adds a problem of this file.
+    pub fn problem(
+        &mut self,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            file: self.file.clone(),
+            place: span.map(|span| Place::of_offset(self.text, span.start)),
+            message: message.into(),
+            remedy: remedy.into(),
+        });
+    }
+
+    /// What was found so far, in the order of the text.
+    pub fn into_problems(mut self) -> Vec<Problem> {
+        self.problems.sort_by_key(|problem| problem.place);
+        self.problems.dedup();
+        self.problems
+    }
+}
+
+fn unknown_key_remedy(key: &str, known: &[&str]) -> String {
+    match nearest(key, known.iter().copied()) {
+        Some(near) => format!("write `{near}`"),
+        None => format!("remove it, or use one of {}", known.join(", ")),
+    }
+}
+
+/// Reads a file of the configuration, whose size is bounded before it is read.
+pub fn read_text(file: &Path) -> Result<String, Problem> {
+    let problem = |message: String, remedy: &str| Problem {
+        file: file.to_owned(),
+        place: None,
+        message,
+        remedy: remedy.to_owned(),
+    };
+    let text = || -> io::Result<String> {
+        let mut text = String::new();
+        fs::File::open(file)?
+            .take(CONFIG_FILE_BYTES_MAX + 1)
+            .read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match text() {
+        Ok(text) if text.len() as u64 > CONFIG_FILE_BYTES_MAX => Err(problem(
+            format!("the file has more than {CONFIG_FILE_BYTES_MAX} bytes"),
+            "make it smaller",
+        )),
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(problem(
+            "the file does not exist".to_owned(),
+            "create it, or correct the path that names it",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(problem(
+            "the file is not UTF-8 text".to_owned(),
+            "save it as UTF-8",
+        )),
+        Err(error) => Err(problem(
+            format!("the file cannot be read: {error}"),
+            "make it readable for the gateway's user",
+        )),
+    }
+}

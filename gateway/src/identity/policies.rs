@@ -1,0 +1,72 @@
+//! `policies/*.json`: the name of a policy is the name of its file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use portcullis_core::{policy::Policy, problem::Problem};
+
+use crate::document::read_text;
+
+/// The policies that could be read, and the names of all that are there.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    pub(super) parsed: BTreeMap<String, Arc<Policy>>,
+    pub(super) names: BTreeSet<String>,
+}
+
+/// Reads all policies in `dir`; problems go to `problems`.
+pub(super) fn read(dir: &Path, problems: &mut Vec<Problem>) -> Policies {
+    let mut policies = Policies::default();
+    let files = match json_files(dir) {
+        Ok(files) => files,
+        Err(error) => {
+            problems.push(Problem {
+                file: dir.to_owned(),
+                place: None,
+                message: format!("the directory of policies cannot be read: {error}"),
+                remedy: "create it; one JSON file a policy".to_owned(),
+            });
+            return policies;
+        }
+    };
+    for file in files {
+        let stem = file.file_stem().unwrap_or_default();
+        let name = stem.to_string_lossy().into_owned();
+        policies.names.insert(name.clone());
+        let text = match read_text(&file) {
+            Ok(text) => text,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        match Policy::parse(&name, &text) {
+            Ok(policy) => {
+                policies.parsed.insert(name, Arc::new(policy));
+            }
+            Err(mistakes) => {
+                let all = mistakes.into_iter();
+                problems.extend(all.map(|mistake| mistake.in_file(&file)));
+            }
+        }
+    }
+    policies
+}
+
+/// The files `*.json` in `dir`, hidden ones aside, in the order of their names.
+pub(super) fn json_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".json") && !name.starts_with('.') {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,321 @@
+//! Everything that authentication needs, at one moment.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use portcullis_core::{
+    identity::{CertificateId, ClientId, Principal, Thing, ThingName},
+    policy::{Policy, PolicySet},
+    problem::Problem,
+};
+
+use super::{
+    Config, Registry, Trust,
+    policies::{self, Policies},
+    registry::{RegisteredCertificate, Status},
+    trust::{self, Expiry},
+    watcher::Fingerprint,
+};
+use crate::document::read_text;
+
+/// Registry, policies and certificates of one successful load. Immutable; shared as `Arc`.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(super) generation: u64,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) plain_policies: Vec<String>,
+    require_thing: bool,
+    registry: Registry,
+    things: BTreeMap<ThingName, Entry>,
+    certificates: HashMap<CertificateId, (RegisteredCertificate, Vec<Arc<Policy>>)>,
+    policies: BTreeMap<String, Arc<Policy>>,
+    trust: Arc<Trust>,
+}
+
+/// A thing with the policies of its groups and their ancestors.
+#[derive(Debug)]
+struct Entry {
+    thing: Arc<Thing>,
+    policies: Vec<Arc<Policy>>,
+}
+
+/// What a client shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Credential<'a> {
+    /// A certificate that TLS has verified.
+    Certificate(CertificateId),
+    /// Nothing: a plain listener.
+    Plain {
+        /// Every client is this thing; `None`: the one named like the client id.
+        thing: Option<&'a ThingName>,
+        /// The policy of clients that are no thing; `None`: they are refused.
+        unknown_policy: Option<&'a str>,
+    },
+}
+
+/// Why a client is nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The registry does not list the certificate.
+    CertificateUnknown,
+    /// It is listed as inactive or revoked.
+    CertificateNotActive,
+    /// The certificate belongs to no thing, or the thing of a plain listener is gone.
+    NoThing,
+    /// No thing is named like the client id.
+    UnknownClientId,
+    /// The policy of unknown clients is gone.
+    NoPolicy,
+}
+
+impl Refusal {
+    /// The label in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::CertificateUnknown => "certificate_unknown",
+            Self::CertificateNotActive => "certificate_not_active",
+            Self::NoThing => "no_thing",
+            Self::UnknownClientId => "unknown_client_id",
+            Self::NoPolicy => "no_policy",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CertificateUnknown => "the registry does not list the certificate",
+            Self::CertificateNotActive => "the certificate is not active",
+            Self::NoThing => "the connection belongs to no registered thing",
+            Self::UnknownClientId => "no thing is named like the client id",
+            Self::NoPolicy => "the policy of unknown clients does not exist",
+        })
+    }
+}
+
+/// All that can be said about the files of a configuration, mistakes or not.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The snapshot, if there is no problem.
+    pub snapshot: Option<Snapshot>,
+    /// What could be read of the registry.
+    pub registry: Registry,
+    /// Mistakes.
+    pub problems: Vec<Problem>,
+    /// What works but should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+/// Loads the files that `config` names. `plain_policies` are the policies of plain listeners, which
+/// must exist.
+pub fn load(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Vec<Problem>> {
+    log_warnings(inspect(config, plain_policies))
+}
+
+/// Like [`load`] while the gateway runs; see [`Expiry::Warning`].
+pub(super) fn reload(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Vec<Problem>> {
+    log_warnings(read(config, plain_policies, Expiry::Warning))
+}
+
+/// Reads everything and tells everything.
+pub fn inspect(config: &Config, plain_policies: &[String]) -> Inspection {
+    read(config, plain_policies, Expiry::Problem)
+}
+
+fn log_warnings(inspection: Inspection) -> Result<Snapshot, Vec<Problem>> {
+    for warning in &inspection.warnings {
+        tracing::warn!(%warning, "The configuration needs a look.");
+    }
+    inspection.snapshot.ok_or(inspection.problems)
+}
+
+fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspection {
+    // Before the files are read: a change from here on is seen as one.
+    let fingerprint = Fingerprint::take(config);
+    let mut problems = Vec::new();
+    let Policies { parsed, names } = policies::read(&config.policies, &mut problems);
+    for policy in plain_policies {
+        if !names.contains(policy) {
+            problems.push(Problem {
+                file: config.policies.join(format!("{policy}.json")),
+                place: None,
+                message: "the policy of a plain listener does not exist".to_owned(),
+                remedy: "create it, or change `plain-policy` in gateway.toml".to_owned(),
+            });
+        }
+    }
+    let registry = match read_text(&config.registry) {
+        Ok(text) => {
+            let (registry, mut found) = Registry::parse(&config.registry, &text, Some(&names));
+            problems.append(&mut found);
+            registry
+        }
+        Err(problem) => {
+            problems.push(problem);
+            Registry::default()
+        }
+    };
+    let (trust, mut found, warnings) = trust::read(config, expiry);
+    problems.append(&mut found);
+    let snapshot = trust
+        .filter(|trust| problems.is_empty() && !trust.ca.is_empty())
+        .map(|trust| Snapshot {
+            generation: 1,
+            fingerprint,
+            plain_policies: plain_policies.to_vec(),
+            require_thing: config.require_thing,
+            things: things(&registry, &parsed),
+            certificates: certificates(&registry, &parsed),
+            registry: registry.clone(),
+            policies: parsed,
+            trust: Arc::new(trust),
+        });
+    Inspection {
+        snapshot,
+        registry,
+        problems,
+        warnings,
+    }
+}
+
+fn things(
+    registry: &Registry,
+    policies: &BTreeMap<String, Arc<Policy>>,
+) -> BTreeMap<ThingName, Entry> {
+    let attached: HashMap<&str, &Vec<String>> = registry
+        .groups
+        .iter()
+        .map(|group| (group.name.as_str(), &group.policies))
+        .collect();
+    let entry = |thing: &Arc<Thing>| {
+        let names = thing
+            .groups
+            .iter()
+            .filter_map(|group| attached.get(group.as_str()))
+            .flat_map(|names| names.iter());
+        Entry {
+            thing: thing.clone(),
+            policies: named(names, policies),
+        }
+    };
+    registry
+        .things
+        .iter()
+        .map(|registered| (registered.thing.name.clone(), entry(&registered.thing)))
+        .collect()
+}
+
+fn certificates(
+    registry: &Registry,
+    policies: &BTreeMap<String, Arc<Policy>>,
+) -> HashMap<CertificateId, (RegisteredCertificate, Vec<Arc<Policy>>)> {
+    registry
+        .certificates
+        .iter()
+        .map(|certificate| {
+            let policies = named(certificate.policies.iter(), policies);
+            (certificate.id, (certificate.clone(), policies))
+        })
+        .collect()
+}
+
+/// The policies of these names, each once.
+fn named<'a>(
+    names: impl Iterator<Item = &'a String>,
+    policies: &BTreeMap<String, Arc<Policy>>,
+) -> Vec<Arc<Policy>> {
+    let mut found: Vec<Arc<Policy>> = Vec::new();
+    for policy in names.filter_map(|name| policies.get(name)) {
+        if !found.iter().any(|earlier| Arc::ptr_eq(earlier, policy)) {
+            found.push(policy.clone());
+        }
+    }
+    found
+}
+
+impl Snapshot {
+    /// Grows with every load.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Who a client with `credential` and `client_id` is (specification A.3, A.5).
+    pub fn authenticate(
+        &self,
+        credential: &Credential<'_>,
+        client_id: &ClientId,
+        source: IpAddr,
+    ) -> Result<Principal, Refusal> {
+        let principal = |thing, certificate_id, policies| Principal {
+            thing,
+            client_id: client_id.clone(),
+            certificate_id,
+            source,
+            policies: PolicySet::new(policies),
+        };
+        match credential {
+            Credential::Certificate(id) => {
+                let (certificate, policies) = self
+                    .certificates
+                    .get(id)
+                    .ok_or(Refusal::CertificateUnknown)?;
+                if certificate.status != Status::Active {
+                    return Err(Refusal::CertificateNotActive);
+                }
+                let entry = certificate.thing.as_ref().and_then(|t| self.things.get(t));
+                match entry {
+                    Some(entry) => {
+                        let mut all = policies.clone();
+                        all.extend(entry.policies.iter().cloned());
+                        Ok(principal(Some(entry.thing.clone()), Some(*id), all))
+                    }
+                    None if self.require_thing => Err(Refusal::NoThing),
+                    None => Ok(principal(None, Some(*id), policies.clone())),
+                }
+            }
+            Credential::Plain {
+                thing,
+                unknown_policy,
+            } => {
+                let name = thing.map_or(client_id.as_str(), ThingName::as_str);
+                match (self.things.get(name), unknown_policy) {
+                    (Some(entry), _) => Ok(principal(
+                        Some(entry.thing.clone()),
+                        None,
+                        entry.policies.clone(),
+                    )),
+                    (None, _) if thing.is_some() => Err(Refusal::NoThing),
+                    (None, None) => Err(Refusal::UnknownClientId),
+                    (None, Some(policy)) => {
+                        let policy = self.policies.get(*policy).ok_or(Refusal::NoPolicy)?;
+                        Ok(principal(None, None, vec![policy.clone()]))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Certificates and key of the TLS listener.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
+    /// All things, by name.
+    pub fn things(&self) -> impl Iterator<Item = &Arc<Thing>> {
+        self.things.values().map(|entry| &entry.thing)
+    }
+
+    /// The thing `name`.
+    pub fn thing(&self, name: &str) -> Option<&Arc<Thing>> {
+        self.things.get(name).map(|entry| &entry.thing)
+    }
+
+    /// The registry that it was made from.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
