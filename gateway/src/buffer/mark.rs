@@ -86,12 +86,18 @@ impl Mark {
 
     /// Moves the number up to `value`, durably; a smaller one changes nothing.
     pub(super) fn raise(&mut self, value: u64) -> io::Result<()> {
+        self.note(value)?;
+        self.file.sync_data()
+    }
+
+    /// Moves the number up to `value` without waiting for the disk: it survives a kill, and a power
+    /// cut if the system got round to it.
+    pub(super) fn note(&mut self, value: u64) -> io::Result<()> {
         if value <= self.value {
             return Ok(());
         }
         self.file
             .write_all_at(&encode(value), SLOT_OFFSETS[self.next_slot])?;
-        self.file.sync_data()?;
         self.value = value;
         self.next_slot = 1 - self.next_slot;
         Ok(())

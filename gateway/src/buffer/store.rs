@@ -6,6 +6,8 @@
 //! lock                  one process at a time
 //! cursor                the last number that the sink has accepted      (see mark.rs)
 //! sequence              no number from here on was ever given away      (see mark.rs)
+//! end                   the number after the last durable record, not synced: after a kill or an
+//!                       orderly stop it tells a generation that lost its tail from one that ends there
 //! gen-<first number>/   a database with the records from that number on (see generation.rs)
 //! gen-….damaged/        what could not be read, kept for salvage
 //! ```
@@ -103,6 +105,7 @@ pub(super) struct Store {
 #[derive(Debug)]
 struct Writing {
     sequence: Mark,
+    end: Mark,
     trusted: bool,
 }
 
@@ -143,6 +146,7 @@ impl Store {
         }
         let (cursor, cursor_found) = Mark::open(&config.dir.join("cursor")).map_err(at)?;
         let (sequence, sequence_found) = Mark::open(&config.dir.join("sequence")).map_err(at)?;
+        let (end_mark, _) = Mark::open(&config.dir.join("end")).map_err(at)?;
         let generations: BTreeMap<_, _> = list(&config.dir)
             .map_err(at)?
             .into_iter()
@@ -165,6 +169,7 @@ impl Store {
             metrics,
             writing: Mutex::new(Writing {
                 sequence,
+                end: end_mark,
                 trusted: true,
             }),
             state: Mutex::new(State {
@@ -180,10 +185,16 @@ impl Store {
             freed: Condvar::new(),
             _lock: lock,
         };
+        let noted_end = store
+            .writing
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .end
+            .value();
         let end = match newest_first {
-            Some(first_seq) => store.recover_newest(first_seq, fresh)?,
+            Some(first_seq) => store.recover_newest(first_seq, noted_end, fresh)?,
             // Drained whole: the cursor was durable before the last generation went.
-            None if cursor_found == Found::Value => store.lock_state().accepted + 1,
+            None if cursor_found == Found::Value => (store.accepted() + 1).max(noted_end),
             None => fresh,
         };
         store.end = AtomicU64::new(end);
@@ -199,16 +210,18 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens the newest generation for appending, or sets it aside; the next sequence number.
-    fn recover_newest(&self, first_seq: u64, fresh: u64) -> Result<u64, OpenError> {
+    /// Looks where the newest generation ends, or sets it aside; the next sequence number. What is
+    /// appended goes into a new generation: one with damage that nobody has noticed yet must not be
+    /// able to fail every start.
+    fn recover_newest(&self, first_seq: u64, noted_end: u64, fresh: u64) -> Result<u64, OpenError> {
         let mut state = self.lock_state();
         let generation = state.generations[&first_seq].clone();
         let accepted = state.accepted;
-        let last = match generation.end() {
-            Ok(End::At(last)) => last,
-            Ok(End::Empty) => first_seq.saturating_sub(1),
+        let next = match generation.end() {
+            Ok(End::At(last)) => last + 1,
+            Ok(End::Empty) => first_seq,
             Ok(End::Unreadable) => {
-                // It stays readable up to there, nothing is appended behind it.
+                // It stays readable up to there.
                 self.note_damage(&generation, first_seq, fresh, "unreadable end");
                 return Ok(fresh.max(accepted + 1));
             }
@@ -220,11 +233,15 @@ impl Store {
             }
             Err(error) => return Err(OpenError::Unavailable(chain(&error))),
         };
-        let end = (last + 1).max(accepted + 1);
-        if end == last + 1 && generation.disk_bytes() < self.config.generation_bytes_max {
-            state.active = Some(first_seq);
+        if next < noted_end {
+            self.note_damage(&generation, next, noted_end, "the tail is gone");
         }
-        Ok(end)
+        if next == first_seq {
+            // No record in it; its name is free for the next one.
+            state.generations.remove(&first_seq);
+            generation.retire();
+        }
+        Ok(next.max(noted_end).max(accepted + 1))
     }
 
     /// Without a cursor, reading starts at what there is: sent twice rather than not at all.
@@ -274,6 +291,10 @@ impl Store {
         let generation = self.active(first.seq)?;
         generation.append(records)?;
         self.end.store(last.seq + 1, Ordering::Release);
+        if let Err(error) = writing.end.note(last.seq + 1) {
+            // Only the diagnosis after damage rests on it.
+            warn!(%error, "The end of the buffer could not be noted.");
+        }
         let mut state = self.lock_state();
         if generation.disk_bytes() >= self.config.generation_bytes_max {
             state.active = None;
@@ -375,7 +396,7 @@ impl Store {
         };
         let drained = {
             let state = self.lock_state();
-            drained(&state).next().is_some() || self.active_is_spent(&state)
+            self.drained(&state).next().is_some() || self.active_is_spent(&state)
         };
         if upto <= before || !(due || drained) {
             return;
@@ -425,12 +446,23 @@ impl Store {
         }
     }
 
+    /// The closed generations whose every record has been accepted.
+    fn drained(&self, state: &State) -> impl Iterator<Item = u64> {
+        let ends = state.generations.keys().skip(1).copied();
+        let ends = ends.chain([self.end()]);
+        let (active, accepted) = (state.active, state.accepted);
+        state
+            .generations
+            .keys()
+            .copied()
+            .zip(ends)
+            .filter(move |(first, end)| *end <= accepted + 1 && Some(*first) != active)
+            .map(|(first, _)| first)
+    }
+
     /// Drops every generation below the cursor, except the one that is appended to.
     fn drop_drained(&self, state: &mut State) {
-        let mut first_seqs: Vec<_> = drained(state).collect();
-        if state.active.is_none() && state.accepted + 1 == self.end() {
-            first_seqs.extend(state.generations.keys().next_back());
-        }
+        let first_seqs: Vec<_> = self.drained(state).collect();
         for first_seq in first_seqs {
             if let Some(generation) = state.generations.remove(&first_seq) {
                 generation.retire();
@@ -479,16 +511,6 @@ impl Store {
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The generations before the newest whose every record has been accepted.
-fn drained(state: &State) -> impl Iterator<Item = u64> {
-    let first_seqs = state.generations.keys();
-    let next_first_seqs = state.generations.keys().skip(1);
-    first_seqs
-        .zip(next_first_seqs)
-        .filter(|(_, next)| **next <= state.accepted + 1)
-        .map(|(first, _)| *first)
 }
 
 fn disk_bytes(state: &State) -> u64 {

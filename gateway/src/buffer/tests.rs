@@ -1,11 +1,6 @@
 //! The buffer against a plain list, with restarts in the middle, damage, and full disks.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
 use portcullis_core::record::{Draft, Kind, Record};
@@ -127,4 +122,391 @@ async fn what_was_acknowledged_is_read_in_order_with_numbers_from_1() {
     }
     let seen: Vec<_> = seen.iter().map(|r| (r.seq, text(r))).collect();
     assert_eq!(seen, [(1, "a".into()), (2, "b".into()), (3, "c".into())]);
+}
+
+#[tokio::test]
+async fn numbers_go_on_after_a_restart_also_when_everything_was_drained() {
+    let mut bench = Bench::new(1 << 20);
+    for round in 0..4 {
+        bench.store(&["x", "y"]).await;
+        let mut reader = bench.reader();
+        let seqs: Vec<_> = read(&mut reader, 10).await.iter().map(|r| r.seq).collect();
+        assert_eq!(seqs, [2 * round + 1, 2 * round + 2]);
+        reader.accept(seqs[1]).await;
+        drop(reader);
+        bench.stop();
+        bench.start();
+    }
+}
+
+#[tokio::test]
+async fn numbers_go_on_after_the_last_generation_was_dropped() {
+    let mut bench = Bench::new(1);
+    let mut reader = bench.reader();
+    bench.store(&["x", "y"]).await;
+    read(&mut reader, 10).await;
+    reader.accept(2).await;
+    assert_eq!(
+        bench.generations(),
+        Vec::<PathBuf>::new(),
+        "drained, dropped"
+    );
+    drop(reader);
+    bench.stop();
+    bench.start();
+    bench.store(&["z"]).await;
+    assert_eq!(read(&mut bench.reader(), 10).await[0].seq, 3);
+}
+
+#[tokio::test]
+async fn what_was_not_accepted_is_read_again_after_a_restart() {
+    let mut bench = Bench::new(1 << 20);
+    bench.store(&["a", "b", "c"]).await;
+    let mut reader = bench.reader();
+    assert_eq!(read(&mut reader, 10).await.len(), 3);
+    reader.accept(1).await;
+    drop(reader);
+    bench.stop();
+    bench.start();
+    let again = read(&mut bench.reader(), 10).await;
+    assert_eq!(again.iter().map(text).collect::<Vec<_>>(), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn an_ack_without_drafts_waits_for_what_was_queued_before() {
+    let bench = Bench::new(1 << 20);
+    let mut first = bench.append(&["a"]).await;
+    durable(bench.append(&[]).await).await;
+    assert_eq!(first.try_recv(), Ok(()));
+    durable(bench.append(&[]).await).await;
+    assert_eq!(
+        bench.metrics.commits.get(),
+        1,
+        "nothing to write, no commit"
+    );
+}
+
+#[tokio::test]
+async fn large_records_come_back_as_they_were() {
+    let mut bench = Bench::new(1 << 20);
+    let large = "x".repeat(300_000);
+    bench.store(&["a", &large, "b"]).await;
+    bench.stop();
+    bench.start();
+    let mut reader = bench.reader();
+    let mut texts = Vec::new();
+    while texts.len() < 3 {
+        texts.extend(read(&mut reader, 10).await.iter().map(text));
+    }
+    assert_eq!(texts, ["a", &large, "b"]);
+}
+
+#[tokio::test]
+async fn a_read_gives_at_most_what_was_asked_for_but_at_least_one() {
+    let bench = Bench::new(1 << 20);
+    bench.store(&["a", "b", "c", "d"]).await;
+    let mut reader = bench.reader();
+    let one = reader.read(10, 0).await.unwrap();
+    assert_eq!(one.len(), 1);
+    let bytes = one[0].wire_bytes();
+    assert_eq!(reader.read(10, 2 * bytes).await.unwrap().len(), 2);
+    assert_eq!(reader.read(1, 1 << 20).await.unwrap()[0].seq, 4);
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_records_and_ends_after_the_last() {
+    let mut bench = Bench::new(1 << 20);
+    let mut reader = bench.reader();
+    let (records, ()) = tokio::join!(read(&mut reader, 10), bench.store(&["a"]));
+    assert_eq!(records.len(), 1);
+    bench.store(&["b"]).await;
+    bench.stop();
+    assert_eq!(read(&mut reader, 10).await.len(), 1);
+    assert!(matches!(
+        timeout(GENEROUS, reader.read(1, 1)).await.unwrap(),
+        Err(ReadError::Closed)
+    ));
+}
+
+#[tokio::test]
+async fn disk_and_handles_come_back_when_generations_are_drained() {
+    let bench = Bench::new(256 * 1024);
+    let mut reader = bench.reader();
+    let body = "x".repeat(2000);
+    for _ in 0..40 {
+        bench.store(&[&*body; 50]).await;
+    }
+    assert!(bench.generations().len() > 3, "{:?}", bench.generations());
+    let mut last = 0;
+    while last < 2000 {
+        last = read(&mut reader, 500).await.last().unwrap().seq;
+    }
+    reader.accept(last).await;
+    assert_eq!(bench.generations(), Vec::<PathBuf>::new());
+    assert_eq!(bench.metrics.disk_bytes.get(), 0);
+    assert_eq!(bench.metrics.depth_records.get(), 0);
+    let held = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|fd| fs::read_link(fd.unwrap().path()).ok())
+        .filter(|path| path.starts_with(&bench.config.dir))
+        .filter(|path| path.to_string_lossy().contains("gen-"))
+        .collect::<Vec<_>>();
+    assert_eq!(held, Vec::<PathBuf>::new(), "an open file keeps its disk");
+}
+
+#[tokio::test]
+async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
+    let mut bench = Bench::new(64 * 1024);
+    bench.stop();
+    bench.config.bytes_max = 2 << 20;
+    bench.start();
+    let body = "x".repeat(7000);
+    let mut waiting = Vec::new();
+    // More than the disk bound and the queue take together.
+    let flood = async {
+        for _ in 0..400 {
+            waiting.push(bench.append(&[&*body; 10]).await);
+        }
+    };
+    let mut reader = bench.reader();
+    let drain = async {
+        while bench.metrics.backpressure_waits.get() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut seen = 0;
+        while seen < 4000 {
+            let records = read(&mut reader, 500).await;
+            assert_eq!(records[0].seq, seen + 1);
+            seen = records.last().unwrap().seq;
+            reader.accept(seen).await;
+            let disk = bench.metrics.disk_bytes.get();
+            assert!(disk < 12 << 20, "the bound and one commit: {disk}");
+        }
+    };
+    timeout(GENEROUS, async { tokio::join!(flood, drain) })
+        .await
+        .unwrap();
+    for acked in waiting {
+        durable(acked).await;
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let bench = Bench::new(1 << 20);
+    let stamp = Stamp {
+        gateway_id: "gw".into(),
+        boot_id: "boot".into(),
+    };
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    assert!(matches!(
+        Buffer::open(&bench.config, stamp, metrics),
+        Err(OpenError::InUse(_))
+    ));
+}
+
+/// Overwrites half of the generation's log, and removes its snapshots.
+fn damage(generation: &std::path::Path) {
+    for entry in fs::read_dir(generation).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("snap")
+        {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let log = generation.join("db");
+    let mut content = fs::read(&log).unwrap();
+    let eighth = content.len() / 8;
+    content[eighth..5 * eighth].fill(0x5a);
+    fs::write(log, content).unwrap();
+}
+
+const BODY_BYTES: usize = 1500;
+
+/// 2000 records.
+async fn several_generations() -> Bench {
+    let mut bench = Bench::new(1 << 20);
+    let body = "x".repeat(BODY_BYTES);
+    for _ in 0..20 {
+        bench.store(&[&*body; 100]).await;
+    }
+    bench.stop();
+    assert!(bench.generations().len() > 3, "{:?}", bench.generations());
+    bench
+}
+
+fn first_seq(generation: &std::path::Path) -> u64 {
+    let name = generation.file_name().unwrap().to_str().unwrap();
+    name.strip_prefix("gen-").unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_damaged_generation_costs_only_what_it_held_and_the_loss_is_counted() {
+    let mut bench = several_generations().await;
+    let generations = bench.generations();
+    damage(&generations[1]);
+    let lost_at_most = first_seq(&generations[1])..first_seq(&generations[2]);
+    bench.start();
+    let mut reader = bench.reader();
+    let mut seen = Vec::new();
+    while seen.last() != Some(&2000_u64) {
+        seen.extend(read(&mut reader, 500).await.iter().map(|r| r.seq));
+    }
+    let lost: Vec<u64> = (1..=2000).filter(|seq| !seen.contains(seq)).collect();
+    assert!(!lost.is_empty());
+    assert!(lost.iter().all(|seq| lost_at_most.contains(seq)));
+    assert!(seen.is_sorted());
+    let lost_count = u64::try_from(lost.len()).unwrap();
+    assert_eq!(bench.metrics.lost_records.get(), lost_count);
+    assert_eq!(bench.metrics.damaged_generations.get(), 1);
+    reader.accept(2000).await;
+    let aside = |path: &PathBuf| path.extension().is_some_and(|e| e == "damaged");
+    assert_eq!(bench.generations().iter().filter(|p| aside(p)).count(), 1);
+}
+
+#[tokio::test]
+async fn with_the_newest_generation_damaged_numbers_leap_ahead_and_never_repeat() {
+    let mut bench = several_generations().await;
+    let generations = bench.generations();
+    let newest = generations.last().unwrap();
+    fs::write(newest.join("db"), vec![0x5a; 700_000]).unwrap();
+    bench.start();
+    bench.store(&["after"]).await;
+    let mut reader = bench.reader();
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|(_, body)| body != "after") {
+        seen.extend(
+            read(&mut reader, 500)
+                .await
+                .iter()
+                .map(|r| (r.seq, text(r))),
+        );
+    }
+    let (after, _) = seen.pop().unwrap();
+    assert!(after > 2000, "{after} was given before");
+    assert_eq!(seen.last().unwrap().0, first_seq(newest) - 1);
+    assert_eq!(
+        bench.metrics.lost_records.get(),
+        after - first_seq(newest),
+        "every number that has no record is said to be lost"
+    );
+}
+
+#[tokio::test]
+async fn whatever_bytes_are_flipped_nothing_wrong_is_served() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..8 {
+        let mut bench = several_generations().await;
+        let generations = bench.generations();
+        let started = std::time::Instant::now();
+        let victim = random.usize(0..generations.len());
+        let log = generations[victim].join("db");
+        let mut content = fs::read(&log).unwrap();
+        for _ in 0..random.usize(1..20) {
+            let at = random.usize(0..content.len());
+            content[at] ^= 1 << random.u32(0..8);
+        }
+        fs::write(&log, content).unwrap();
+        bench.start();
+        bench.store(&["after"]).await;
+        let mut reader = bench.reader();
+        let mut expected = 1;
+        let mut lost = 0;
+        loop {
+            let records = read(&mut reader, 500).await;
+            let after = records.iter().any(|record| text(record) == "after");
+            for record in &records {
+                assert!(record.seq >= expected, "numbers grow");
+                lost += record.seq - expected;
+                expected = record.seq + 1;
+                assert!(text(record) == "after" || text(record) == "x".repeat(BODY_BYTES));
+            }
+            if after {
+                break;
+            }
+        }
+        assert_eq!(bench.metrics.lost_records.get(), lost, "no silent gap");
+        let per_generation = 1000;
+        assert!(lost < per_generation || victim == generations.len() - 1);
+        reader.accept(expected - 1).await;
+        println!(
+            "{victim} of {}: lost {lost} {:?}",
+            generations.len(),
+            started.elapsed()
+        );
+    }
+}
+
+/// Random calls against a plain list; every acknowledged text must come back in its place.
+#[tokio::test]
+async fn the_buffer_behaves_like_a_list_whatever_the_order_of_calls() {
+    let seed = std::env::var("PORTCULLIS_TEST_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
+    println!("PORTCULLIS_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bench = Bench::new(600 * 1024);
+    let mut model: Vec<String> = Vec::new();
+    let mut accepted = 0;
+    let mut reader = bench.reader();
+    let mut read_upto = 0;
+    for _ in 0..400 {
+        match random.u32(0..20) {
+            0..10 => {
+                let mut texts = Vec::new();
+                for _ in 0..random.usize(0..40) {
+                    let bytes_max = if random.u8(..) < 10 { 30_000 } else { 600 };
+                    texts.push("t".repeat(random.usize(0..bytes_max)));
+                }
+                bench
+                    .store(&texts.iter().map(String::as_str).collect::<Vec<_>>())
+                    .await;
+                model.extend(texts);
+            }
+            10..15 if read_upto < model.len() => {
+                let records = read(&mut reader, random.usize(1..200)).await;
+                for record in records {
+                    assert_eq!(record.seq, u64::try_from(read_upto + 1).unwrap());
+                    assert_eq!(text(&record), model[read_upto]);
+                    read_upto += 1;
+                }
+            }
+            15..18 if accepted < read_upto => {
+                accepted = random.usize(accepted + 1..=read_upto);
+                reader.accept(u64::try_from(accepted).unwrap()).await;
+            }
+            18 => {
+                // An orderly end, or one that leaves the cursor behind.
+                let orderly = random.bool();
+                let cursor = fs::read(bench.config.dir.join("cursor")).unwrap();
+                drop(reader);
+                bench.stop();
+                if !orderly {
+                    fs::write(bench.config.dir.join("cursor"), &cursor).unwrap();
+                }
+                bench.start();
+                reader = bench.reader();
+                let from = usize::try_from(bench.buffer().store.accepted()).unwrap();
+                assert!(from <= accepted && (!orderly || from == accepted));
+                (accepted, read_upto) = (from, from);
+            }
+            _ => {}
+        }
+    }
+    while read_upto < model.len() {
+        for record in read(&mut reader, 500).await {
+            assert_eq!(text(&record), model[read_upto]);
+            read_upto += 1;
+        }
+    }
+    assert_eq!(reader.unread(), 0);
+    assert_eq!(bench.metrics.lost_records.get(), 0);
 }
