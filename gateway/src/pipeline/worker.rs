@@ -277,7 +277,7 @@ impl Work {
             plugin,
             rule = violation.rule,
             severity = violation.severity.as_str(),
-            message = violation.message,
+            finding = violation.message,
             "Violation."
         );
         let hit = RuleHit {

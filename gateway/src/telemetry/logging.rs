@@ -8,7 +8,7 @@ use super::{Config, Format};
 
 /// The bus logs an error for every publish without a subscriber, sled a line for every flush.
 const QUIET: &str =
-    "rumqttd=off,sled=warn,wasmtime=warn,cranelift=warn,aws=warn,hyper=warn,rustls=warn";
+    "rumqttd=off,sled=warn,wasmtime=warn,cranelift=warn,aws=warn,hyper=warn,rustls=error";
 
 /// Starts logging; `RUST_LOG` overrides the configured level. A second call changes nothing.
 pub fn init_logging(config: &Config) {
