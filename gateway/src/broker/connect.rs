@@ -131,8 +131,9 @@ pub(super) async fn serve<S>(
         ticket,
         will,
         limits,
+        stop,
     )
-    .run(stop)
+    .run()
     .await;
     shared.metrics.connections.dec();
 }

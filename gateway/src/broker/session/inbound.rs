@@ -130,10 +130,13 @@ where
             }
             return Ok(());
         }
-        // Waiting here is the back-pressure. A newcomer with our client id does not wait for it.
+        // Waiting here is the back-pressure; neither a newcomer with our client id nor the stop
+        // waits for it. What is not taken is not acknowledged.
         tokio::select! {
+            biased;
             submitted = self.shared.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
             () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
+            () = self.stop.cancelled() => Err(End::Stopping),
         }
     }
 

@@ -109,6 +109,7 @@ pub(super) struct Session<'a, S> {
     /// QoS 2 packet ids between PUBREC and PUBREL.
     unreleased: HashSet<u16>,
     outbound: Outbound,
+    stop: CancellationToken,
 }
 
 impl<'a, S> Session<'a, S>
@@ -128,6 +129,7 @@ where
         ticket: Ticket,
         will: Option<Will>,
         limits: ClientLimits,
+        stop: CancellationToken,
     ) -> Self {
         let keep_alive = match limits.keep_alive_secs {
             0 => NO_KEEP_ALIVE,
@@ -145,26 +147,27 @@ where
             keep_alive,
             pending: VecDeque::new(),
             unreleased: HashSet::new(),
+            stop,
         }
     }
 
     /// Serves the client to its end.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
-        let end = match self.serve(&stop).await {
+    pub(super) async fn run(mut self) {
+        let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
         self.finish(end).await;
     }
 
-    async fn serve(&mut self, stop: &CancellationToken) -> Result<std::convert::Infallible, End> {
+    async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         let mut identity = self.shared.identity.clone();
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
             let reading =
                 self.pending.len() < usize::from(portcullis_core::limits::RECEIVE_MAXIMUM);
             tokio::select! {
-                () = stop.cancelled() => return Err(End::Stopping),
+                () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
                 // While the session does not read, silence is its own doing.
                 () = sleep_until(deadline), if reading => return Err(End::KeepAlive),
