@@ -35,10 +35,11 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("aws_config", &["uplink"]),
     ("aws_sdk_", &["uplink"]),
     ("aws_smithy_", &["uplink"]),
-    ("rumqttc", &["broker", "demo"]),
-    ("rumqttd", &["broker"]),
+    ("rumqttc::", &["broker", "demo"]),
+    ("rumqttd::", &["broker"]),
     ("sled::", &["buffer"]),
-    ("wasmtime", &["plugin"]),
+    ("wasmtime::", &["plugin"]),
+    ("wasmtime_wasi", &["plugin"]),
 ];
 
 /// What core does not do: input, output, time, threads.

@@ -1,1 +1,73 @@
-//! TBD
+//! `portcullis demo`: the whole product on this machine, seen from outside.
+//!
+//! The demo is an observer and a client of a real gateway, and knows nothing that a customer could not
+//! know: it makes a configuration with the command line, starts `portcullis run` as a process of its
+//! own, connects a fleet over mutual TLS, plays attacks, reads alerts from the outbox and counters from
+//! `/metrics`. What it claims is therefore what the product does.
+//!
+//! Absent on purpose: any shortcut into the gateway, and any alert made up for the show.
+//!
+//! How it fails: an attack without its alert, an alert for a normal thing, or a gateway that dies makes
+//! the verdict [`Verdict::Failed`] or an error.
+
+mod attacks;
+mod fleet;
+mod outbox;
+mod scrape;
+mod screen;
+mod show;
+mod site;
+mod summary;
+mod thief;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{screen::Screen, show::Show};
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct DemoArgs {
+    /// `--for`: ends after so long; `None`: on Ctrl-C.
+    pub duration: Option<Duration>,
+    /// `--listen`: where devices connect; `None`: a free port of 127.0.0.1.
+    pub listen: Option<SocketAddr>,
+    /// `--http`: where metrics are; `None`: a free port of 127.0.0.1.
+    pub http: Option<SocketAddr>,
+    /// `--json`: one document at the end, and nothing else, on standard output.
+    pub json: bool,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every attack that was played raised its alert, and no normal thing did.
+    Passed,
+    /// Not so.
+    Failed,
+}
+
+/// Runs the demo until its time is over, or until Ctrl-C; either way it ends with its summary.
+pub async fn run(args: DemoArgs) -> Result<Verdict> {
+    let started = Instant::now();
+    let mut screen = Screen::new(args.json);
+    screen.say("Portcullis demo: a real gateway, 20 simulated things, four attacks.");
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?;
+    let stop = CancellationToken::new();
+    let show = Show::play(args, started, &mut screen, stop.clone());
+    tokio::pin!(show);
+    tokio::select! {
+        verdict = &mut show => return verdict,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stop.cancel();
+    show.await
+}
