@@ -2,4 +2,4 @@
 
 pub mod config;
 
-pub use config::Config;
+pub use config::{Config, Listener, OnPublishDenied, PlainIdentity, PlainUnknown};
