@@ -1,1 +1,9 @@
-//! TBD
+//! Binds and wires; the only file that names every module.
+
+use crate::{config::Loaded, supervisor::TaskResult};
+
+/// Serves until a signal or a fault.
+pub fn run(loaded: Loaded) -> TaskResult {
+    drop(loaded);
+    Err("serving is not built yet".into())
+}

@@ -46,7 +46,6 @@ pub struct KinesisConfig {
 /// `[uplink]` as it is written; its tables are read one by one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-#[expect(dead_code, reason = "names the tables, so that others are refused")]
 struct UplinkToml {
     outbox: Option<IgnoredAny>,
     kinesis: Option<IgnoredAny>,
