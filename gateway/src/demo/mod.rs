@@ -1,1 +1,9 @@
-//! TBD
+//! The whole product on one machine, with a simulated fleet.
+
+use crate::{cli::DemoArgs, supervisor::TaskResult};
+
+/// Runs until the time is up or Ctrl-C.
+pub fn run(args: DemoArgs) -> TaskResult {
+    drop(args);
+    Err("the demonstration is not built yet".into())
+}
