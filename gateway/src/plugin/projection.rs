@@ -10,7 +10,7 @@ use std::{fmt, sync::Arc};
 
 use serde::{
     Deserializer as _,
-    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Deserializer, value::RawValue};
 
@@ -65,7 +65,8 @@ impl Projection {
 
     /// The values in the order of the pointers; `None` if the payload is not JSON.
     pub(super) fn extract(&self, payload: &[u8]) -> Option<Vec<Scalar>> {
-        let text = std::str::from_utf8(payload).ok()?.trim_ascii_start();
+        let text = std::str::from_utf8(payload).ok()?;
+        let text = text.trim_start_matches([' ', '\t', '\n', '\r']);
         let mut found = vec![Scalar::Absent; self.0.pointers.len()];
         let root = &self.0.root;
         if root.children.is_empty() || !text.starts_with(['{', '[']) {
@@ -201,28 +202,26 @@ impl<'de> Visitor<'de> for Walk<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        // Only the elements asked for are numbered: `01` is no index (RFC 6901, section 4).
-        let wanted = |index: usize| {
-            let mut children = self.node.children.iter();
-            children.find(|child| child.0 == index.to_string())
-        };
+        // Elements behind the last one that is asked for are not numbered.
         let last = self.node.children.iter();
         let last = last.filter_map(|child| child.0.parse::<usize>().ok()).max();
-        let mut index = 0;
-        loop {
-            let child = (Some(index) <= last).then(|| wanted(index)).flatten();
-            let child = child.map(|child| &child.1);
-            index += 1;
-            if let Some(child) = child {
+        let node = self.node;
+        for index in 0usize.. {
+            let asked_for = Some(index) <= last;
+            // By text, because `01` is no index (RFC 6901, section 4).
+            if let Some(child) = asked_for
+                .then(|| node.child(index.to_string().as_bytes()))
+                .flatten()
+            {
                 let Some(value) = seq.next_element()? else {
                     return Ok(());
                 };
-                child.clear(self.found);
-                walk(RawValue::get(value), child, self.found).map_err(A::Error::custom)?;
+                self.enter(child, value)?;
             } else if seq.next_element::<IgnoredAny>()?.is_none() {
                 return Ok(());
             }
         }
+        Ok(())
     }
 }
 
@@ -305,6 +304,7 @@ mod tests {
             r#"{"t":1,"u":}"#,
             r#"{"t":01}"#,
             "[1 2]",
+            "\u{c}{}",
         ] {
             assert_eq!(extract(&["/t"], payload), None, "{payload}");
             assert!(!is_json(payload.as_bytes()), "{payload}");
