@@ -1,11 +1,22 @@
 //! Settings of the broker and its listeners.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use portcullis_core::identity::ThingName;
+use portcullis_core::{
+    identity::ThingName,
+    limits::{
+        CONNECT_TIMEOUT, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX,
+    },
+};
+use serde::Deserialize;
+
+use crate::{
+    document::{Document, Section},
+    identity::Registry,
+};
 
 /// Validated settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// At least one.
     pub listeners: Vec<Listener>,
@@ -24,7 +35,7 @@ pub struct Config {
 }
 
 /// Where devices connect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listener {
     /// TLS with mandatory client certificates.
     Tls {
@@ -62,12 +73,248 @@ pub enum PlainUnknown {
 }
 
 /// What happens to a client that publishes where it may not (specification A.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnPublishDenied {
     /// Close the connection, as AWS does.
+    #[default]
     Disconnect,
     /// MQTT 5: PUBACK 0x87; MQTT 3.1.1: disconnect.
     PubackError,
     /// Acknowledge and forget.
     DropAndAck,
+}
+
+/// `[broker]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct BrokerToml {
+    connections_max: usize,
+    handshakes_max: usize,
+    handshake_timeout_ms: u64,
+    connect_timeout_ms: u64,
+    packet_bytes_max: usize,
+    on_publish_denied: OnPublishDenied,
+}
+
+impl Default for BrokerToml {
+    fn default() -> Self {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            handshakes_max: HANDSHAKES_MAX,
+            handshake_timeout_ms: millis(HANDSHAKE_TIMEOUT),
+            connect_timeout_ms: millis(CONNECT_TIMEOUT),
+            packet_bytes_max: PACKET_BYTES_MAX,
+            on_publish_denied: OnPublishDenied::default(),
+        }
+    }
+}
+
+/// `[[listener]]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ListenerToml {
+    kind: KindToml,
+    address: String,
+    plain_thing: Option<String>,
+    plain_unknown: Option<PlainUnknownToml>,
+    plain_policy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum KindToml {
+    Tls,
+    Plain,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PlainUnknownToml {
+    Refuse,
+    Allow,
+}
+
+impl Config {
+    /// Reads `[broker]` and every `[[listener]]`; `registry` and `policies` say what exists.
+    pub(crate) fn read(
+        document: &mut Document<'_>,
+        registry: &Registry,
+        policies: &BTreeSet<String>,
+    ) -> Self {
+        let listeners = Listener::read_all(document, registry, policies);
+        let section = &mut document.section("broker");
+        let toml: BrokerToml = section.read().unwrap_or_default();
+        let handshake_ms = section.within(
+            "handshake-timeout-ms",
+            toml.handshake_timeout_ms,
+            100,
+            600_000,
+        );
+        let connect_ms =
+            section.within("connect-timeout-ms", toml.connect_timeout_ms, 100, 600_000);
+        Self {
+            listeners,
+            connections_max: section.within("connections-max", toml.connections_max, 1, 1_000_000),
+            handshakes_max: section.within("handshakes-max", toml.handshakes_max, 1, 4096),
+            handshake_timeout: Duration::from_millis(handshake_ms),
+            connect_timeout: Duration::from_millis(connect_ms),
+            packet_bytes_max: section.within(
+                "packet-bytes-max",
+                toml.packet_bytes_max,
+                1024,
+                PACKET_BYTES_MAX,
+            ),
+            on_publish_denied: toml.on_publish_denied,
+        }
+    }
+
+    /// The policies of unknown clients of plain listeners.
+    pub fn plain_policies(&self) -> Vec<String> {
+        let policies = self.listeners.iter().filter_map(|listener| match listener {
+            Listener::Plain {
+                identity:
+                    PlainIdentity {
+                        unknown: PlainUnknown::Allow { policy },
+                        ..
+                    },
+                ..
+            } => Some(policy.clone()),
+            _ => None,
+        });
+        policies.collect()
+    }
+}
+
+impl Listener {
+    /// The address to bind.
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Tls { address } | Self::Plain { address, .. } => *address,
+        }
+    }
+
+    fn read_all(
+        document: &mut Document<'_>,
+        registry: &Registry,
+        policies: &BTreeSet<String>,
+    ) -> Vec<Self> {
+        let count = document.section_count("listener");
+        if count == 0 && !document.has("listener") {
+            document.problem(
+                None,
+                "there is no `[[listener]]`, so no device could connect",
+                "add `[[listener]]` with `kind = \"tls\"` and `address = \"0.0.0.0:8883\"`",
+            );
+        }
+        let mut listeners: Vec<Self> = Vec::new();
+        for index in 0..count {
+            let mut section = document.section_at("listener", index);
+            let Some(listener) = Self::read(&mut section, registry, policies) else {
+                continue;
+            };
+            let address = listener.address();
+            if let Some(other) = listeners
+                .iter()
+                .find(|other| overlap(other.address(), address))
+            {
+                let message = format!("the address is that of the listener {}", other.address());
+                section.problem("address", message, "choose another port, or remove it");
+            }
+            listeners.push(listener);
+        }
+        listeners
+    }
+
+    fn read(
+        section: &mut Section<'_, '_>,
+        registry: &Registry,
+        policies: &BTreeSet<String>,
+    ) -> Option<Self> {
+        let toml: ListenerToml = section.read()?;
+        let remedy = "write an IP address and a port, such as \"0.0.0.0:8883\"";
+        let address = section.parsed("address", &toml.address, str::parse, remedy);
+        if toml.kind == KindToml::Tls {
+            for (key, is_set) in [
+                ("plain-thing", toml.plain_thing.is_some()),
+                ("plain-unknown", toml.plain_unknown.is_some()),
+                ("plain-policy", toml.plain_policy.is_some()),
+            ] {
+                if is_set {
+                    let message = format!("`{key}` is for plain listeners");
+                    section.problem(key, message, "remove it");
+                }
+            }
+            return Some(Self::Tls { address: address? });
+        }
+        let identity = PlainIdentity::read(section, &toml, registry, policies);
+        let address: SocketAddr = address?;
+        if !address.ip().is_loopback() {
+            section.problem(
+                "address",
+                format!("a plain listener on {address}: anyone on the network could be any thing"),
+                format!(
+                    "write \"127.0.0.1:{}\", or `kind = \"tls\"`",
+                    address.port()
+                ),
+            );
+        }
+        Some(Self::Plain { address, identity })
+    }
+}
+
+impl PlainIdentity {
+    fn read(
+        section: &mut Section<'_, '_>,
+        toml: &ListenerToml,
+        registry: &Registry,
+        policies: &BTreeSet<String>,
+    ) -> Self {
+        let mut thing = None;
+        if let Some(name) = &toml.plain_thing {
+            thing = registry.thing(name).map(|found| found.thing.name.clone());
+            if thing.is_none() {
+                let message = format!("the thing `{name}` does not exist");
+                section.problem("plain-thing", message, "add it with `portcullis thing add`");
+            }
+        }
+        let unknown = match (toml.plain_unknown, &toml.plain_policy) {
+            (Some(PlainUnknownToml::Allow), Some(policy)) => {
+                if !policies.contains(policy) {
+                    let message = format!("the policy `{policy}` does not exist");
+                    let remedy = format!("create `policies/{policy}.json`");
+                    section.problem("plain-policy", message, remedy);
+                }
+                PlainUnknown::Allow {
+                    policy: policy.clone(),
+                }
+            }
+            (Some(PlainUnknownToml::Allow), None) => {
+                section.problem(
+                    "plain-unknown",
+                    "unknown clients are allowed under no policy",
+                    "add `plain-policy = \"NAME\"`, or write \"refuse\"",
+                );
+                PlainUnknown::Refuse
+            }
+            (_, Some(_)) => {
+                section.problem(
+                    "plain-policy",
+                    "`plain-policy` has no effect while unknown clients are refused",
+                    "remove it, or add `plain-unknown = \"allow\"`",
+                );
+                PlainUnknown::Refuse
+            }
+            (_, None) => PlainUnknown::Refuse,
+        };
+        Self { thing, unknown }
+    }
+}
+
+/// Whether both addresses cannot be bound at once. Port 0 is any free port.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }

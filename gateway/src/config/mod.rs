@@ -1,11 +1,30 @@
 //! `gateway.toml` and what it names, validated as a whole. Composes the modules' settings.
+//!
+//! [`inspect`] finds every mistake of every file, with place and remedy; [`load`] is for those who
+//! serve. Both do the same work, so that `check` says exactly what `run` would.
+//!
+//! Absent on purpose: whether a plugin fits the engine (the engine says it), and what a security
+//! profile means (its JSON alone is looked at).
 
-use std::path::PathBuf;
+mod profiles;
 
-use crate::{admin, broker, buffer, identity, pipeline, plugin, telemetry, uplink};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use portcullis_core::{identity::ThingName, problem::Problem};
+use serde::Deserialize;
+
+use crate::{
+    admin, broker, buffer,
+    document::{Document, Section, read_text},
+    identity::{self, Snapshot},
+    pipeline, plugin, telemetry, uplink,
+};
 
 /// The whole of a configuration directory, validated.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The directory in which `gateway.toml` stands.
     pub dir: PathBuf,
@@ -13,14 +32,192 @@ pub struct Config {
     pub gateway_id: String,
     /// The buffer and all dynamic state.
     pub data_dir: PathBuf,
+    /// Logging.
     pub log: telemetry::Config,
+    /// Listeners and sessions.
     pub broker: broker::Config,
+    /// Registry, policies and certificates.
     pub identity: identity::Config,
+    /// The admin listener.
     pub admin: admin::Config,
+    /// The buffer.
     pub buffer: buffer::Config,
+    /// Where records go.
     pub uplink: uplink::Config,
+    /// The components.
     pub plugins: Vec<plugin::PluginConfig>,
+    /// Which group runs which.
     pub chains: Vec<pipeline::ChainConfig>,
     /// `profiles/`.
     pub profiles: PathBuf,
+}
+
+/// A configuration that can be served.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// The first snapshot of registry, policies and certificates.
+    pub snapshot: Snapshot,
+    /// What works but should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+/// All that can be said about a configuration.
+#[derive(Debug)]
+pub struct Inspection {
+    /// Settings and snapshot, if there is no problem.
+    pub loaded: Option<(Config, Snapshot)>,
+    /// Mistakes, in the order of files and lines.
+    pub problems: Vec<Problem>,
+    /// What works but should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+const SECTIONS: [&str; 10] = [
+    "gateway", "log", "listener", "broker", "identity", "admin", "buffer", "uplink", "plugin",
+    "chain",
+];
+
+/// `[gateway]` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct GatewayToml {
+    id: String,
+    #[serde(default = "data_dir")]
+    data_dir: PathBuf,
+}
+
+fn data_dir() -> PathBuf {
+    "data".into()
+}
+
+/// Loads the configuration whose settings are in `file`.
+pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
+    let inspection = inspect(file);
+    match inspection.loaded {
+        Some((config, snapshot)) => Ok(Loaded {
+            config,
+            snapshot,
+            warnings: inspection.warnings,
+        }),
+        None => Err(inspection.problems),
+    }
+}
+
+/// Finds every mistake of the configuration whose settings are in `file`.
+pub fn inspect(file: &Path) -> Inspection {
+    let text = match read_text(file) {
+        Ok(text) => text,
+        Err(problem) => {
+            return Inspection {
+                loaded: None,
+                problems: vec![problem],
+                warnings: Vec::new(),
+            };
+        }
+    };
+    let dir = match file.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let mut document = Document::parse(file, &text);
+    let identity_config = identity::Config::read(&mut document.section("identity"), dir);
+    let identity = identity::inspect(&identity_config, &[]);
+    let config = read(&mut document, dir, identity_config.clone(), &identity);
+    let mut problems = document.into_problems();
+    // Files that the settings name and that are absent are told there already, with the line.
+    let absent =
+        |problem: &Problem| config_names(&identity_config, &problem.file) && !problem.file.exists();
+    problems.extend(
+        identity
+            .problems
+            .into_iter()
+            .filter(|problem| !absent(problem)),
+    );
+    let profiles = profiles::check(&dir.join("profiles"));
+    problems.extend(profiles);
+    let loaded = match (config, identity.snapshot) {
+        (Some(config), Some(snapshot)) if problems.is_empty() => {
+            let snapshot = snapshot.with_plain_policies(config.broker.plain_policies());
+            Some((config, snapshot))
+        }
+        _ => None,
+    };
+    debug_assert_eq!(loaded.is_some(), problems.is_empty());
+    Inspection {
+        loaded,
+        problems,
+        warnings: identity.warnings,
+    }
+}
+
+fn config_names(config: &identity::Config, file: &Path) -> bool {
+    file == config.server_certificate
+        || file == config.server_key
+        || config.ca_certificates.iter().any(|ca| ca == file)
+}
+
+/// Reads all sections. `None` if something is missing, which is then a problem of the document.
+fn read(
+    document: &mut Document<'_>,
+    dir: &Path,
+    identity: identity::Config,
+    found: &identity::Inspection,
+) -> Option<Config> {
+    document.refuse_unknown(&SECTIONS);
+    let (gateway_id, data_dir) = gateway(&mut document.section("gateway"), dir);
+    let log = telemetry::Config::read(&mut document.section("log"));
+    let broker = broker::Config::read(document, &found.registry, &found.policies);
+    let admin = admin::Config::read(&mut document.section("admin"));
+    if let Some(admin) = &admin {
+        let mut listeners = broker.listeners.iter().map(broker::Listener::address);
+        if listeners.any(|address| same_port(address, admin.address)) {
+            document.section("admin").problem(
+                "address",
+                format!("the address {} is that of a listener", admin.address),
+                "choose another port",
+            );
+        }
+    }
+    let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
+    let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir);
+    let plugins = plugin::PluginConfig::read_all(document, dir);
+    let groups: Vec<&str> = found
+        .registry
+        .groups
+        .iter()
+        .map(|group| group.name.as_str())
+        .collect();
+    let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    let chains = pipeline::ChainConfig::read_all(document, &groups, &plugin_names);
+    Some(Config {
+        dir: dir.to_owned(),
+        gateway_id: gateway_id?,
+        data_dir,
+        log,
+        broker,
+        identity,
+        admin: admin?,
+        buffer,
+        uplink: uplink?,
+        plugins,
+        chains,
+        profiles: dir.join("profiles"),
+    })
+}
+
+fn gateway(section: &mut Section<'_, '_>, dir: &Path) -> (Option<String>, PathBuf) {
+    let Some(toml) = section.read::<GatewayToml>() else {
+        return (None, dir.join(data_dir()));
+    };
+    let remedy = "use 1 to 128 letters, digits, `:`, `_` and `-`";
+    let id = section.parsed("id", &toml.id, ThingName::parse, remedy);
+    let id = id.map(|name| name.as_str().to_owned());
+    (id, dir.join(toml.data_dir))
+}
+
+fn same_port(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_host = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && same_host
 }

@@ -20,29 +20,16 @@ mod site;
 mod summary;
 mod thief;
 
-use std::{net::SocketAddr, time::Duration};
-
 use anyhow::{Context, Result};
 use tokio::{
+    runtime::Runtime,
     signal::unix::{SignalKind, signal},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{screen::Screen, show::Show};
-
-/// What the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct DemoArgs {
-    /// `--for`: ends after so long; `None`: on Ctrl-C.
-    pub duration: Option<Duration>,
-    /// `--listen`: where devices connect; `None`: a free port of 127.0.0.1.
-    pub listen: Option<SocketAddr>,
-    /// `--http`: where metrics are; `None`: a free port of 127.0.0.1.
-    pub http: Option<SocketAddr>,
-    /// `--json`: one document at the end, and nothing else, on standard output.
-    pub json: bool,
-}
+use crate::cli::DemoArgs;
 
 /// How it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +41,19 @@ pub enum Verdict {
 }
 
 /// Runs the demo until its time is over, or until Ctrl-C; either way it ends with its summary.
-pub async fn run(args: DemoArgs) -> Result<Verdict> {
-    let started = Instant::now();
+pub fn run(args: DemoArgs) -> Result<Verdict> {
     let mut screen = Screen::new(args.json);
     screen.say("Portcullis demo: a real gateway, 20 simulated things, four attacks.");
+    Runtime::new()
+        .context("failed to start the runtime")?
+        .block_on(until_signal(args, &mut screen))
+}
+
+async fn until_signal(args: DemoArgs, screen: &mut Screen) -> Result<Verdict> {
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to watch for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("failed to watch for SIGTERM")?;
     let stop = CancellationToken::new();
-    let show = Show::play(args, started, &mut screen, stop.clone());
+    let show = Show::play(args, Instant::now(), screen, stop.clone());
     tokio::pin!(show);
     tokio::select! {
         verdict = &mut show => return verdict,

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DemoArgs, Verdict,
+    Verdict,
     attacks::Attack,
     fleet::{Enrolled, Fleet},
     outbox::{self, Alert},
@@ -20,7 +20,7 @@ use super::{
     site::Site,
     summary::{Findings, Played, Summary},
 };
-use crate::clock::now;
+use crate::{cli::DemoArgs, clock::now};
 
 /// From the connected fleet to the first attack: normal traffic is to be seen, too.
 const CALM: Duration = Duration::from_secs(2);

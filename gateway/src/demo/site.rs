@@ -21,7 +21,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{DemoArgs, scrape};
+use super::scrape;
+use crate::cli::DemoArgs;
 
 /// What is normal for the demo's fleet. Normal things send 150 messages in 300 seconds and are refused
 /// nothing; the flood is of 800. On any machine the figures stay apart.
@@ -80,11 +81,7 @@ impl Site {
             .context("failed to make a directory")?
             // Kept, so that the records can be looked at afterwards.
             .keep();
-        // Both at once, or the second could be given the first's port.
-        let (free_mqtt, free_http) = (free_port()?, free_port()?);
-        let listen = args.listen.unwrap_or(free_mqtt.local_addr()?);
-        let http = args.http.unwrap_or(free_http.local_addr()?);
-        drop((free_mqtt, free_http));
+        let (listen, http) = free_ports(args.listen, args.http)?;
         let site = Self {
             program: std::env::current_exe().context("failed to find this program")?,
             mqtt: reachable(listen),
@@ -253,8 +250,19 @@ fn credentials(dir: &Path) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-fn free_port() -> Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("failed to find a free port")
+/// Gives each address whose port is 0 a free one. Both are held until both are known, or the second
+/// could be given the first's.
+fn free_ports(mqtt: SocketAddr, http: SocketAddr) -> Result<(SocketAddr, SocketAddr)> {
+    let hold = |address: SocketAddr| -> Result<_> {
+        if address.port() != 0 {
+            return Ok((address, None));
+        }
+        let listener = TcpListener::bind(address)
+            .with_context(|| format!("failed to find a free port on {}", address.ip()))?;
+        Ok((listener.local_addr()?, Some(listener)))
+    };
+    let (mqtt, http) = (hold(mqtt)?, hold(http)?);
+    Ok((mqtt.0, http.0))
 }
 
 /// How this machine reaches a listener on `address`.

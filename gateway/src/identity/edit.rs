@@ -1,1 +1,445 @@
-//! TBD
+//! Edits of `registry.toml` from the command line.
+//!
+//! The file belongs to people: blocks are appended, single values replaced, whole blocks removed;
+//! comments and order stay. Two commands at once wait for each other at a lock file. The result is
+//! checked before it replaces the file, so that an edit never breaks a running gateway.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::{self, File},
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use portcullis_core::{
+    identity::{CertificateId, GroupName, ThingName, ThingTypeName},
+    problem::Problem,
+};
+use toml::de::DeTable;
+
+use super::{
+    Registry,
+    files::{self, PUBLIC, WriteError},
+    registry::Status,
+};
+
+/// Why the registry was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum EditError {
+    /// It, or its lock, cannot be read.
+    #[error("failed to open `{path}`")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It has mistakes already, or would have them afterwards.
+    #[error("the registry has mistakes")]
+    Mistakes(Vec<Problem>),
+    /// The thing is there already.
+    #[error("the thing `{0}` exists already")]
+    Exists(ThingName),
+    /// There is no such thing or certificate.
+    #[error("the registry has no {0}")]
+    Absent(String),
+    /// It could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A thing to add.
+#[derive(Clone, Debug)]
+pub struct NewThing {
+    /// Its name.
+    pub name: ThingName,
+    /// Its type, if any.
+    pub thing_type: Option<ThingTypeName>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// The groups; those that do not exist are made.
+    pub groups: Vec<GroupName>,
+}
+
+/// The group that new groups hang under, so that their things inherit its policy.
+pub const ROOT_GROUP: &str = "devices";
+
+/// Adds a thing. Returns the groups that were made for it.
+pub fn add_thing(registry: &Path, new: &NewThing) -> Result<Vec<GroupName>, EditError> {
+    edit(registry, |current, text| {
+        if current.thing(new.name.as_str()).is_some() {
+            return Err(EditError::Exists(new.name.clone()));
+        }
+        let mut made: Vec<GroupName> = Vec::new();
+        for group in &new.groups {
+            if current.group(group.as_str()).is_some() || made.contains(group) {
+                continue;
+            }
+            let mut block = format!("[[group]]\nname = {}\n", quoted(group.as_str()));
+            if current.group(ROOT_GROUP).is_some() {
+                block += &format!("parent = {}\n", quoted(ROOT_GROUP));
+            }
+            append(text, &block);
+            made.push(group.clone());
+        }
+        let mut block = format!("[[thing]]\nname = {}\n", quoted(new.name.as_str()));
+        if let Some(thing_type) = &new.thing_type {
+            block += &format!("type = {}\n", quoted(thing_type.as_str()));
+        }
+        let groups: Vec<String> = new.groups.iter().map(|g| quoted(g.as_str())).collect();
+        block += &format!("groups = [{}]\n", groups.join(", "));
+        if !new.attributes.is_empty() {
+            let pairs: Vec<String> = new
+                .attributes
+                .iter()
+                .map(|(name, value)| format!("{} = {}", quoted(name), quoted(value)))
+                .collect();
+            block += &format!("attributes = {{ {} }}\n", pairs.join(", "));
+        }
+        append(text, &block);
+        Ok(made)
+    })
+}
+
+/// Removes a thing and its certificates, which are refused from then on. Returns their ids.
+pub fn remove_thing(registry: &Path, thing: &ThingName) -> Result<Vec<CertificateId>, EditError> {
+    edit(registry, |current, text| {
+        if current.thing(thing.as_str()).is_none() {
+            return Err(EditError::Absent(format!("thing `{thing}`")));
+        }
+        let mut blocks = blocks(text, "certificate", "thing", thing.as_str());
+        blocks.extend(self::blocks(text, "thing", "name", thing.as_str()));
+        blocks.sort_by_key(|block| std::cmp::Reverse(block.start));
+        for block in blocks {
+            text.replace_range(block, "");
+        }
+        let certificates = current.certificates.iter();
+        Ok(certificates
+            .filter(|certificate| certificate.thing.as_ref() == Some(thing))
+            .map(|certificate| certificate.id)
+            .collect())
+    })
+}
+
+/// Lists a certificate as an active one of `thing`.
+pub fn add_certificate(
+    registry: &Path,
+    id: CertificateId,
+    thing: &ThingName,
+) -> Result<(), EditError> {
+    edit(registry, |current, text| {
+        if current.thing(thing.as_str()).is_none() {
+            return Err(EditError::Absent(format!("thing `{thing}`")));
+        }
+        let mut block = String::from("[[certificate]]\n");
+        // Writing to a String cannot fail.
+        _ = writeln!(block, "id = \"{id}\"");
+        _ = writeln!(block, "thing = {}", quoted(thing.as_str()));
+        _ = writeln!(block, "status = \"{}\"", Status::Active.as_str());
+        append(text, &block);
+        Ok(())
+    })
+}
+
+/// Revokes the certificate whose id is `id_or_thing`, or all active ones of the thing of that name.
+/// Returns their ids.
+pub fn revoke(
+    registry: &Path,
+    id_or_thing: &str,
+    reason: Option<&str>,
+) -> Result<Vec<CertificateId>, EditError> {
+    edit(registry, |current, text| {
+        let wanted = CertificateId::parse(id_or_thing);
+        let ids: Vec<CertificateId> = current
+            .certificates
+            .iter()
+            .filter(|certificate| match wanted {
+                Some(id) => certificate.id == id,
+                None => {
+                    certificate.status != Status::Revoked
+                        && certificate.thing.as_ref().map(ThingName::as_str) == Some(id_or_thing)
+                }
+            })
+            .map(|certificate| certificate.id)
+            .collect();
+        if ids.is_empty() {
+            let what = format!("certificate `{id_or_thing}` and no unrevoked one of such a thing");
+            return Err(EditError::Absent(what));
+        }
+        for id in &ids {
+            let status = quoted(Status::Revoked.as_str());
+            set(text, &id.to_string(), "status", &status);
+            if let Some(reason) = reason {
+                set(text, &id.to_string(), "reason", &quoted(reason));
+            }
+        }
+        Ok(ids)
+    })
+}
+
+/// Changes the text of the registry under the lock, checks the result and writes it.
+fn edit<T>(
+    registry: &Path,
+    change: impl FnOnce(&Registry, &mut String) -> Result<T, EditError>,
+) -> Result<T, EditError> {
+    let open = |path: &Path| {
+        let path = path.to_owned();
+        move |source| EditError::Open { path, source }
+    };
+    let lock_path = registry.with_file_name(".registry.lock");
+    let lock = File::create(&lock_path).map_err(open(&lock_path))?;
+    // Held until `lock` is dropped; a killed command lets go of it too.
+    lock.lock().map_err(open(&lock_path))?;
+    let mut text = fs::read_to_string(registry).map_err(open(registry))?;
+    let current = checked(registry, &text)?;
+    let outcome = change(&current, &mut text)?;
+    checked(registry, &text)?;
+    files::write(registry, text.as_bytes(), PUBLIC)?;
+    Ok(outcome)
+}
+
+fn checked(registry: &Path, text: &str) -> Result<Registry, EditError> {
+    let (current, problems) = Registry::parse(registry, text, None);
+    if problems.is_empty() {
+        Ok(current)
+    } else {
+        Err(EditError::Mistakes(problems))
+    }
+}
+
+fn append(text: &mut String, block: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(block);
+}
+
+/// `text` as a TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Sets `key` of the certificate `id`.
+fn set(text: &mut String, id: &str, key: &str, value: &str) {
+    let Some((id_span, old)) = certificate_spans(text, id, key) else {
+        return;
+    };
+    match old {
+        Some(span) => text.replace_range(span, value),
+        None => {
+            let rest = text.get(id_span.end..).unwrap_or_default();
+            let line_end = rest.find('\n').map_or(text.len(), |at| id_span.end + at);
+            text.insert_str(line_end, &format!("\n{key} = {value}"));
+        }
+    }
+}
+
+/// Where the id, and the value of `key`, of the certificate `id` stand.
+fn certificate_spans(
+    text: &str,
+    id: &str,
+    key: &str,
+) -> Option<(Range<usize>, Option<Range<usize>>)> {
+    let root = DeTable::parse(text).ok()?;
+    let certificates = root.get_ref().get("certificate")?.get_ref().as_array()?;
+    certificates.iter().find_map(|certificate| {
+        let table = certificate.get_ref().as_table()?;
+        let found = table.get("id")?;
+        let same = found.get_ref().as_str()?.eq_ignore_ascii_case(id);
+        same.then(|| (found.span(), table.get(key).map(toml::Spanned::span)))
+    })
+}
+
+/// The text of each table `[[list]]` whose `key` is `value`, from its header to the comments of the
+/// next table.
+fn blocks(text: &str, list: &str, key: &str, value: &str) -> Vec<Range<usize>> {
+    let Ok(root) = DeTable::parse(text) else {
+        return Vec::new();
+    };
+    // Where tables of the outermost level start.
+    let mut starts = Vec::new();
+    let mut wanted = Vec::new();
+    for (name, tables) in root.get_ref() {
+        let Some(tables) = tables.get_ref().as_array() else {
+            continue;
+        };
+        for table in tables.iter() {
+            let start = line_start(text, table.span().start);
+            starts.push(start);
+            let found = table.get_ref().as_table().and_then(|table| table.get(key));
+            if name.get_ref() == list
+                && found.and_then(|found| found.get_ref().as_str()) == Some(value)
+            {
+                wanted.push(start);
+            }
+        }
+    }
+    wanted
+        .into_iter()
+        .map(|start| {
+            let next = starts.iter().copied().filter(|next| *next > start).min();
+            let end = next.map_or(text.len(), |next| comments_start(text, start, next));
+            start..end
+        })
+        .collect()
+}
+
+fn line_start(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    before.rfind('\n').map_or(0, |newline| newline + 1)
+}
+
+/// Where the comments directly above `next` start.
+fn comments_start(text: &str, start: usize, next: usize) -> usize {
+    let mut end = next;
+    while end > start {
+        let line = line_start(text, end - 1);
+        let is_comment = text
+            .get(line..end)
+            .is_some_and(|line| line.trim_start().starts_with('#'));
+        if !is_comment || line <= start {
+            break;
+        }
+        end = line;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REGISTRY: &str = r#"# Ours.
+[[group]]
+name = "devices" # the root
+policies = ["device"]
+
+# The first one.
+[[thing]]
+name = "a"
+groups = [
+  "devices",
+]
+[thing.attributes]
+zone = "b"
+
+# The second one.
+[[thing]]
+name = "b"
+"#;
+
+    fn registry() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry.toml");
+        fs::write(&path, REGISTRY).unwrap();
+        (dir, path)
+    }
+
+    fn thing(name: &str) -> ThingName {
+        ThingName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn adding_and_removing_a_thing_leaves_the_text_of_others_alone() {
+        let (_dir, path) = registry();
+        let new = NewThing {
+            name: thing("c"),
+            thing_type: ThingTypeName::parse("sensor").ok(),
+            attributes: [("site".to_owned(), "x=1".to_owned())].into(),
+            groups: vec![GroupName::parse("cold").unwrap()],
+        };
+        assert_eq!(add_thing(&path, &new).unwrap(), new.groups);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(REGISTRY));
+        let (parsed, problems) = Registry::parse(&path, &text, None);
+        assert_eq!(problems, []);
+        let added = &parsed.thing("c").unwrap().thing;
+        let groups: Vec<_> = added.groups.iter().map(GroupName::as_str).collect();
+        assert_eq!(groups, ["devices", "cold"]);
+        assert_eq!(added.attributes["site"], "x=1");
+        assert!(matches!(add_thing(&path, &new), Err(EditError::Exists(_))));
+
+        let id = CertificateId::of_der(b"1");
+        add_certificate(&path, id, &thing("a")).unwrap();
+        assert_eq!(remove_thing(&path, &thing("a")).unwrap(), [id]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            !text.contains("zone") && !text.contains(&id.to_string()),
+            "{text}"
+        );
+        for kept in [
+            "# Ours.",
+            "# the root",
+            "# The second one.\n[[thing]]\nname = \"b\"",
+        ] {
+            assert!(text.contains(kept), "{kept}: {text}");
+        }
+        assert!(matches!(
+            remove_thing(&path, &thing("a")),
+            Err(EditError::Absent(_))
+        ));
+    }
+
+    #[test]
+    fn a_revoked_certificate_says_why() {
+        let (_dir, path) = registry();
+        let ids = [b"1", b"2"].map(|der| CertificateId::of_der(der));
+        for id in ids {
+            add_certificate(&path, id, &thing("a")).unwrap();
+        }
+        let revoked = revoke(&path, &ids[0].to_string(), Some("lost \"it\"")).unwrap();
+        assert_eq!(revoked, ids[..1]);
+        assert_eq!(revoke(&path, "a", None).unwrap(), ids[1..]);
+        let text = fs::read_to_string(&path).unwrap();
+        let (parsed, _) = Registry::parse(&path, &text, None);
+        assert!(
+            parsed
+                .certificates
+                .iter()
+                .all(|c| c.status == Status::Revoked)
+        );
+        assert_eq!(
+            parsed.certificates[0].reason.as_deref(),
+            Some("lost \"it\"")
+        );
+        assert!(matches!(
+            revoke(&path, "a", None),
+            Err(EditError::Absent(_))
+        ));
+    }
+
+    #[test]
+    fn a_registry_with_mistakes_is_not_touched() {
+        let (_dir, path) = registry();
+        let broken = format!("{REGISTRY}\n[[thing]]\nnme = 1\n");
+        fs::write(&path, &broken).unwrap();
+        let id = CertificateId::of_der(b"1");
+        assert!(matches!(
+            add_certificate(&path, id, &thing("a")),
+            Err(EditError::Mistakes(problems)) if problems.len() == 2
+        ));
+        assert_eq!(fs::read_to_string(&path).unwrap(), broken);
+    }
+
+    #[test]
+    fn commands_at_the_same_time_do_not_lose_each_others_edits() {
+        let (_dir, path) = registry();
+        std::thread::scope(|scope| {
+            for n in 0..8u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    add_certificate(path, CertificateId::of_der(&[n]), &thing("a")).unwrap();
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        let (parsed, _) = Registry::parse(&path, &text, None);
+        assert_eq!(parsed.certificates.len(), 8);
+    }
+}

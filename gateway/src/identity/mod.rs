@@ -11,6 +11,7 @@
 pub mod authority;
 pub mod config;
 pub mod edit;
+pub mod enrol;
 pub mod files;
 mod metrics;
 mod policies;

@@ -1,7 +1,7 @@
 //! Everything that authentication needs, at one moment.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -104,6 +104,8 @@ pub struct Inspection {
     pub snapshot: Option<Snapshot>,
     /// What could be read of the registry.
     pub registry: Registry,
+    /// The names of all policies that are there.
+    pub policies: BTreeSet<String>,
     /// Mistakes.
     pub problems: Vec<Problem>,
     /// What works but should be looked at.
@@ -177,6 +179,7 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
     Inspection {
         snapshot,
         registry,
+        policies: names,
         problems,
         warnings,
     }
@@ -238,6 +241,14 @@ fn named<'a>(
 }
 
 impl Snapshot {
+    /// The same with other policies of plain listeners, which the caller has checked.
+    pub(crate) fn with_plain_policies(self, plain_policies: Vec<String>) -> Self {
+        Self {
+            plain_policies,
+            ..self
+        }
+    }
+
     /// Grows with every load.
     pub fn generation(&self) -> u64 {
         self.generation

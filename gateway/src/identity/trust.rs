@@ -36,8 +36,7 @@ pub(super) enum Expiry {
     Warning,
 }
 
-/// Reads the files that `config` names. Files that are absent are left to the settings' own check,
-/// which knows the line, unless `Expiry::Warning` says that the settings are not looked at.
+/// Reads the files that `config` names; returns problems and warnings beside what could be read.
 pub(super) fn read(config: &Config, expiry: Expiry) -> (Option<Trust>, Vec<Problem>, Vec<Problem>) {
     let mut reader = Reader {
         expiry,
@@ -85,14 +84,11 @@ impl Reader {
         match fs::read(file) {
             Ok(pem) => Some(pem),
             Err(error) => {
-                // At start the settings tell about absent files, with the line that names them.
-                if self.expiry == Expiry::Warning || error.kind() != std::io::ErrorKind::NotFound {
-                    self.problems.push(problem(
-                        file,
-                        format!("the file cannot be read: {error}"),
-                        "make it readable for the gateway's user",
-                    ));
-                }
+                self.problems.push(problem(
+                    file,
+                    format!("the file cannot be read: {error}"),
+                    "correct the path, or make it readable for the gateway's user",
+                ));
                 None
             }
         }

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use portcullis_core::{event::Qos, timestamp::Timestamp};
-use serde_json::Value;
 
 use super::{
     bindings::{
@@ -14,6 +13,7 @@ use super::{
         portcullis::plugin::types::{Column, EventBatch},
     },
     event::PluginEvent,
+    projection::{Projection, Scalar},
 };
 
 /// Stands for an absent text.
@@ -48,9 +48,17 @@ enum FieldColumn {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn collect(batch: &[&'a PluginEvent], subscription: &Subscription) -> Self {
+    /// `projection` holds the pointers of `subscription`.
+    pub(super) fn collect(
+        batch: &[&'a PluginEvent],
+        subscription: &Subscription,
+        projection: &Projection,
+    ) -> Self {
         let mut columns = Self::default();
         for event in batch {
+            if !subscription.fields.is_empty() {
+                event.project(projection);
+            }
             columns.push_envelope(event);
             if subscription.needs_payload {
                 columns.payloads.extend_from_slice(event.payload());
@@ -81,27 +89,30 @@ impl<'a> Columns<'a> {
     }
 
     fn collect_field(&mut self, batch: &[&'a PluginEvent], field: &Field) -> FieldColumn {
-        let values = batch
-            .iter()
-            .map(|event| event.json().and_then(|json| json.pointer(&field.pointer)));
+        let values = batch.iter().map(|event| event.value(&field.pointer));
         match field.kind {
             FieldKind::Number => FieldColumn::Numbers(
                 values
-                    .map(|value| value.and_then(Value::as_f64).unwrap_or(f64::NAN))
+                    .map(|value| match value {
+                        Scalar::Number(number) => *number,
+                        _ => f64::NAN,
+                    })
                     .collect(),
             ),
             FieldKind::Text => FieldColumn::Texts(
                 values
-                    .map(|value| {
-                        value
-                            .and_then(Value::as_str)
-                            .map_or(NO_TEXT, |text| self.intern(text))
+                    .map(|value| match value {
+                        Scalar::Text(text) => self.intern(text),
+                        _ => NO_TEXT,
                     })
                     .collect(),
             ),
             FieldKind::Boolean => FieldColumn::Booleans(
                 values
-                    .map(|value| value.and_then(Value::as_bool).map_or(NO_BOOLEAN, u8::from))
+                    .map(|value| match value {
+                        Scalar::Boolean(truth) => u8::from(*truth),
+                        _ => NO_BOOLEAN,
+                    })
                     .collect(),
             ),
         }
@@ -156,4 +167,66 @@ fn delivery(qos: Qos, retain: bool) -> u8 {
 /// A batch has a bounded number of events of bounded size, far below 4 GiB.
 fn index(n: usize) -> u32 {
     u32::try_from(n).expect("a batch is smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::event::tests::event, *};
+
+    fn subscription(fields: &[(&str, FieldKind)]) -> (Subscription, Projection) {
+        let fields = fields.iter().map(|(pointer, kind)| Field {
+            pointer: (*pointer).to_owned(),
+            kind: *kind,
+        });
+        let subscription = Subscription {
+            fields: fields.collect(),
+            needs_payload: false,
+        };
+        let pointers = subscription.fields.iter().map(|field| &*field.pointer);
+        let projection = Projection::new(pointers);
+        (subscription, projection)
+    }
+
+    #[test]
+    fn fields_are_right_for_present_absent_wrong_kind_and_not_json() {
+        let events = [
+            event("a", r#"{"v":1.5}"#),
+            event("a", r#"{"v":"on"}"#),
+            event("b", r#"{"v":true}"#),
+            event("b", r#"{"w":1}"#),
+            event("b", r#"{"v":null}"#),
+            event("b", "v = 1"),
+            event("c", r#"{"v":"dt/x"}"#),
+        ];
+        let batch: Vec<&PluginEvent> = events.iter().collect();
+        let (subscription, projection) = subscription(&[
+            ("/v", FieldKind::Number),
+            ("/v", FieldKind::Text),
+            ("/v", FieldKind::Boolean),
+        ]);
+        let columns = Columns::collect(&batch, &subscription, &projection);
+        assert_eq!(columns.strings, ["dt/x", "a", "b", "c", "on"]);
+        assert_eq!(columns.things, [1, 1, 2, 2, 2, 2, 3]);
+        let [
+            FieldColumn::Numbers(numbers),
+            FieldColumn::Texts(texts),
+            FieldColumn::Booleans(booleans),
+        ] = &*columns.fields
+        else {
+            panic!("{:?}", columns.fields);
+        };
+        let seen: Vec<Option<f64>> = numbers
+            .iter()
+            .map(|n| Some(*n).filter(|n| !n.is_nan()))
+            .collect();
+        assert_eq!(seen, [Some(1.5), None, None, None, None, None, None]);
+        let none = NO_TEXT;
+        assert_eq!(texts, &[none, 4, none, none, none, none, 0]);
+        assert_eq!(booleans, &[255, 255, 1, 255, 255, 255, 255]);
+        let fields = columns.fields();
+        let batch = columns.batch(Timestamp::from_millis(9), &fields);
+        assert!(batch.payloads.is_empty() && batch.payload_ends.is_empty());
+        assert_eq!(batch.delivery, [0b101; 7]);
+        assert!(batch.property_ends.is_empty());
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     guest::{Guest, Label, cut},
     host::{Loaded, one_line},
     outcome::{Outcome, Verdict},
+    projection::Projection,
     verify::{self, Metric, MetricValue},
 };
 
@@ -37,6 +38,7 @@ struct Live {
     store: Store<Guest>,
     rule: Rule,
     subscription: Subscription,
+    projection: Projection,
 }
 
 impl Instance {
@@ -82,7 +84,8 @@ impl Instance {
         &self.label.plugin
     }
 
-    /// The JSON pointers that the rule asked for.
+    /// The JSON pointers that the rule asked for: a [`Projection`] of those of a whole chain lets
+    /// its events be parsed once.
     pub fn pointers(&self) -> impl Iterator<Item = &str> {
         self.live
             .iter()
@@ -139,7 +142,7 @@ impl Instance {
                 })?
             }
         };
-        let columns = Columns::collect(batch, &live.subscription);
+        let columns = Columns::collect(batch, &live.subscription, &live.projection);
         let result = {
             let _runtime = self.plugin.runtime.enter();
             live.store.data_mut().begin_call(now);
@@ -196,7 +199,9 @@ impl Instance {
             Ok((rule, Ok(subscription))) => {
                 verify::subscription(&subscription)
                     .map_err(|message| StartError::Call(CallError::Contract(message)))?;
+                let pointers = subscription.fields.iter().map(|field| &*field.pointer);
                 Ok(Live {
+                    projection: Projection::new(pointers),
                     store,
                     rule,
                     subscription,

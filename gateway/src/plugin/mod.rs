@@ -26,6 +26,7 @@ mod host;
 mod instance;
 mod metrics;
 mod outcome;
+mod projection;
 mod verify;
 mod wasi;
 
@@ -36,3 +37,4 @@ pub use host::{Host, Plugin};
 pub use instance::Instance;
 pub use metrics::Metrics;
 pub use outcome::{Changes, Emission, Outcome, Severity, Verdict, Violation};
+pub use projection::Projection;

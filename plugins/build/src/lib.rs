@@ -174,7 +174,7 @@ fn ensure_target() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let reason = match added {
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        Ok(output) => first_error(&String::from_utf8_lossy(&output.stderr)),
         Err(error) => format!("rustup cannot be run: {error}"),
     };
     Err(format!(
@@ -183,6 +183,12 @@ fn ensure_target() -> Result<(), Box<dyn Error>> {
         arguments.join(" ")
     )
     .into())
+}
+
+/// The line that says what is wrong; rustup may write many.
+fn first_error(stderr: &str) -> String {
+    let error = stderr.lines().find(|line| line.starts_with("error"));
+    error.or(stderr.lines().last()).unwrap_or("").to_owned()
 }
 
 /// Whether the toolchain in use has the target's standard library.

@@ -1,0 +1,129 @@
+//! How a command ends, and how it says so.
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use portcullis_core::problem::Problem;
+
+use crate::identity::{
+    authority::AuthorityError, edit::EditError, enrol::EnrolError, files::WriteError,
+};
+
+impl From<EnrolError> for Failure {
+    fn from(error: EnrolError) -> Self {
+        match error {
+            EnrolError::Authority(error) => error.into(),
+            EnrolError::Edit(error) => error.into(),
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Done,
+    /// Exit code 1.
+    Failed,
+    /// Exit code 2.
+    BadInput,
+    /// Exit code 3.
+    Denied,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::BadInput => 2,
+            Outcome::Denied => 3,
+        })
+    }
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The configuration has mistakes.
+    #[error("the configuration has mistakes")]
+    Mistakes(Vec<Problem>),
+    /// The arguments make no sense; the text says what to write instead.
+    #[error("{0}")]
+    BadInput(String),
+    /// The registry could not be changed.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Something else failed.
+    #[error("{message}")]
+    Other {
+        /// What.
+        message: String,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl Failure {
+    /// Something else that failed.
+    pub fn other(
+        message: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Other {
+            message: message.into(),
+            source: source.into(),
+        }
+    }
+
+    /// Says on standard error what went wrong.
+    pub(super) fn report(&self) -> Outcome {
+        match self {
+            Self::Mistakes(problems) | Self::Edit(EditError::Mistakes(problems)) => {
+                for problem in problems {
+                    say_error(&problem.to_string());
+                }
+                Outcome::BadInput
+            }
+            Self::BadInput(_) | Self::Edit(EditError::Exists(_) | EditError::Absent(_)) => {
+                say_error(&format!("portcullis: {self}"));
+                Outcome::BadInput
+            }
+            _ => {
+                let mut text = format!("portcullis: {self}");
+                let mut source = self.source();
+                while let Some(error) = source {
+                    text += &format!(": {error}");
+                    source = error.source();
+                }
+                say_error(&text);
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// Prints a line of the answer. A reader that has gone (`| head`) is no failure.
+pub(super) fn say(text: &str) {
+    drop(writeln!(io::stdout().lock(), "{text}"));
+}
+
+/// Prints a line about what went wrong.
+pub(super) fn say_error(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Prints the answer as JSON.
+pub(super) fn say_json(value: &serde_json::Value) {
+    say(&format!("{value:#}"));
+}

@@ -1,0 +1,498 @@
+//! The Kinesis sink: the real SDK against scripted faults, and against kinesalite and moto.
+
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_sdk_kinesis::types::{ShardIteratorType, StreamStatus};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use portcullis::{
+    buffer::{self, Ack, Buffer, Stamp},
+    uplink::{Config, KinesisConfig, Metrics, RecordSource, Uplink},
+};
+use prometheus::{Registry, TextEncoder};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    emulators::{Emulator, free_port},
+    fake_kinesis::{FakeKinesis, Step},
+    support::{CREDENTIALS, Feed, FromBuffer, GENEROUS, draft, in_child, run, until},
+};
+
+const STREAM: &str = "site-events";
+const REGION: &str = "eu-central-1";
+const THROTTLED: &str = "ProvisionedThroughputExceededException";
+
+/// An uplink at work.
+struct Shipping {
+    registry: Registry,
+    stop: CancellationToken,
+    task: tokio::task::JoinSet<portcullis::supervisor::TaskResult>,
+    dead_letters: tempfile::TempDir,
+}
+
+impl Shipping {
+    fn start(endpoint: &str, source: impl RecordSource) -> Self {
+        let registry = Registry::new();
+        let dead_letters = tempfile::tempdir().unwrap();
+        let config = Config::Kinesis(KinesisConfig {
+            stream: STREAM.into(),
+            region: REGION.into(),
+            endpoint: Some(endpoint.into()),
+        });
+        let metrics = Metrics::register(&registry);
+        let uplink = Uplink::new(config, dead_letters.path().into(), source, metrics);
+        let stop = CancellationToken::new();
+        let mut task = tokio::task::JoinSet::new();
+        task.spawn(uplink.run(stop.clone()));
+        Self {
+            registry,
+            stop,
+            task,
+            dead_letters,
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(GENEROUS, self.task.join_next()).await;
+        ended.unwrap().unwrap().unwrap().unwrap();
+    }
+
+    fn metric(&self, line: &str) -> f64 {
+        let text = TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .unwrap();
+        let value = text
+            .lines()
+            .find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    fn failed(&self, reason: &str) -> f64 {
+        self.metric(&format!(
+            "portcullis_uplink_failed_records_total{{reason=\"{reason}\"}}"
+        ))
+    }
+
+    fn dead_letters(&self) -> Vec<serde_json::Value> {
+        lines(self.dead_letters.path())
+    }
+}
+
+fn lines(dir: &Path) -> Vec<serde_json::Value> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    let texts = paths
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap());
+    texts
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .map(|line| serde_json::from_str(&line).unwrap())
+        .collect()
+}
+
+/// `n` records over `keys` keys, the bodies telling key and place.
+fn records(n: usize, keys: usize) -> Vec<(String, Vec<u8>)> {
+    (0..n)
+        .map(|i| {
+            let key = format!("thing-{}", i % keys);
+            let body = format!("{{\"key\":\"{key}\",\"n\":{}}}", i / keys);
+            (key, body.into_bytes())
+        })
+        .collect()
+}
+
+type ByKey = BTreeMap<String, Vec<Vec<u8>>>;
+
+fn by_key(records: Vec<(String, Vec<u8>)>) -> ByKey {
+    let mut all = ByKey::new();
+    for (key, data) in records {
+        all.entry(key).or_default().push(data);
+    }
+    all
+}
+
+/// The first arrival of each record: what a consumer keeps.
+fn without_duplicates(mut all: ByKey) -> ByKey {
+    for data in all.values_mut() {
+        let mut seen = std::collections::BTreeSet::new();
+        data.retain(|data| seen.insert(data.clone()));
+    }
+    all
+}
+
+/// Ships `sent` through the script and returns the fake and the uplink, all accepted.
+async fn ship(sent: &[(String, Vec<u8>)], script: Vec<Step>) -> (FakeKinesis, Shipping) {
+    let fake = FakeKinesis::start(script);
+    let feed = Feed::new(sent.iter().cloned());
+    let mut shipping = Shipping::start(&fake.endpoint, feed.clone());
+    let all = u64::try_from(sent.len()).unwrap();
+    until("everything is accepted", || feed.accepted() == all).await;
+    shipping.stop().await;
+    (fake, shipping)
+}
+
+#[test]
+fn records_arrive_in_full_batches_and_in_order() {
+    if !in_child(
+        "kinesis::records_arrive_in_full_batches_and_in_order",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    let sent = records(1200, 7);
+    let (fake, shipping) = run(ship(&sent, vec![]));
+    assert_eq!(fake.taken(), sent);
+    let sizes: Vec<_> = fake.requests().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [500, 500, 200]);
+    assert_eq!(
+        shipping.metric("portcullis_uplink_sent_records_total"),
+        1200.0
+    );
+    assert_eq!(shipping.metric("portcullis_uplink_online"), 1.0);
+}
+
+#[test]
+fn only_the_failed_records_are_sent_again_and_newer_ones_of_their_key_wait() {
+    let name = "kinesis::only_the_failed_records_are_sent_again_and_newer_ones_of_their_key_wait";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    let sent = records(1100, 10);
+    // The last record of thing-3 in the first request fails twice.
+    let script = vec![
+        Step::FailRecords(vec![493], THROTTLED),
+        Step::FailRecords(vec![0], "InternalFailure"),
+    ];
+    let (fake, shipping) = run(ship(&sent, script));
+    let mut arrived = fake.taken();
+    assert_eq!(arrived.len(), 1100, "nothing twice");
+    assert_eq!(by_key(arrived.clone()), by_key(sent.clone()));
+    arrived.sort();
+    let mut all = sent;
+    all.sort();
+    assert_eq!(arrived, all);
+    assert_eq!(shipping.failed("throttled"), 1.0);
+    assert_eq!(shipping.failed("service"), 1.0);
+    let second = &fake.requests()[1];
+    let of_key: Vec<_> = second.iter().filter(|(key, _)| key == "thing-3").collect();
+    assert_eq!(of_key.len(), 1, "the failed one alone");
+}
+
+#[test]
+fn whole_requests_that_fail_are_sent_again() {
+    if !in_child(
+        "kinesis::whole_requests_that_fail_are_sent_again",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    let sent = records(50, 5);
+    let script = vec![
+        Step::Refuse(400, THROTTLED),
+        Step::Refuse(500, "InternalFailureException"),
+        Step::Refuse(503, ""),
+        Step::CutBefore,
+        Step::FailRecords((0..50).collect(), THROTTLED),
+    ];
+    let (fake, shipping) = run(ship(&sent, script));
+    assert_eq!(fake.taken(), sent);
+    assert_eq!(shipping.failed("throttled"), 100.0);
+    assert_eq!(shipping.failed("service"), 100.0);
+    assert_eq!(shipping.failed("connectivity"), 50.0);
+    assert_eq!(shipping.dead_letters(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn a_lost_answer_costs_duplicates_and_nothing_else() {
+    if !in_child(
+        "kinesis::a_lost_answer_costs_duplicates_and_nothing_else",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    let sent = records(40, 4);
+    let (fake, _) = run(ship(&sent, vec![Step::CutAfter]));
+    assert_eq!(fake.taken().len(), 80);
+    assert_eq!(without_duplicates(by_key(fake.taken())), by_key(sent));
+}
+
+#[test]
+fn a_record_that_spoils_its_request_is_set_aside_alone() {
+    if !in_child(
+        "kinesis::a_record_that_spoils_its_request_is_set_aside_alone",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    let mut sent = records(300, 3);
+    sent[123].1 = b"{\"poison\":1}".to_vec();
+    sent[200].1 = format!("{{\"large\":\"{}\"}}", "x".repeat(1 << 20)).into_bytes();
+    run(async {
+        let fake = FakeKinesis::start([]);
+        fake.afterwards(Step::RefuseIfContains("poison"));
+        let feed = Feed::new(sent.iter().cloned());
+        let mut shipping = Shipping::start(&fake.endpoint, feed.clone());
+        until("everything is accepted", || feed.accepted() == 300).await;
+        shipping.stop().await;
+        let dead = shipping.dead_letters();
+        let mut reasons: Vec<_> = dead
+            .iter()
+            .map(|line| line["reason"].as_str().unwrap())
+            .collect();
+        reasons.sort_unstable();
+        assert_eq!(reasons, ["invalid", "oversize"]);
+        let poison = dead
+            .iter()
+            .find(|line| line["reason"] == "invalid")
+            .unwrap();
+        assert_eq!(poison["record"]["poison"], 1);
+        sent.remove(200);
+        sent.remove(123);
+        assert_eq!(fake.taken(), sent);
+    });
+}
+
+#[test]
+fn a_missing_stream_or_refused_credentials_drop_nothing() {
+    if !in_child(
+        "kinesis::a_missing_stream_or_refused_credentials_drop_nothing",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    run(async {
+        for (code, reason) in [
+            ("ResourceNotFoundException", "stream-missing"),
+            ("ExpiredTokenException", "credentials"),
+            ("SomethingNew", "refused"),
+        ] {
+            let fake = FakeKinesis::start([]);
+            fake.afterwards(Step::Refuse(400, code));
+            let feed = Feed::new(records(10, 2));
+            let mut shipping = Shipping::start(&fake.endpoint, feed.clone());
+            until("it failed", || shipping.failed(reason) > 0.0).await;
+            shipping.stop().await;
+            assert_eq!(feed.accepted(), 0);
+            assert_eq!(shipping.dead_letters().len(), 0);
+            assert_eq!(shipping.metric("portcullis_uplink_online"), 0.0);
+        }
+    });
+}
+
+#[test]
+fn without_credentials_nothing_is_sent_and_the_reason_is_counted() {
+    if !in_child(
+        "kinesis::without_credentials_nothing_is_sent_and_the_reason_is_counted",
+        &[],
+    ) {
+        return;
+    }
+    run(async {
+        let fake = FakeKinesis::start([]);
+        let feed = Feed::new(records(10, 2));
+        let mut shipping = Shipping::start(&fake.endpoint, feed.clone());
+        until("it failed", || shipping.failed("credentials") > 0.0).await;
+        shipping.stop().await;
+        assert_eq!(fake.requests().len(), 0);
+    });
+}
+
+fn open_buffer(dir: &Path) -> (Buffer, std::thread::JoinHandle<()>) {
+    let config = buffer::Config {
+        dir: dir.join("buffer"),
+        linger: std::time::Duration::from_millis(2),
+        bytes_max: 1 << 30,
+        generation_bytes_max: 1 << 20,
+    };
+    let stamp = Stamp {
+        gateway_id: "gw".into(),
+        boot_id: "boot".into(),
+    };
+    let metrics = buffer::Metrics::register(&Registry::new());
+    let (buffer, writer) = Buffer::open(&config, stamp, metrics).unwrap();
+    (buffer, std::thread::spawn(move || writer.run().unwrap()))
+}
+
+#[test]
+fn while_the_endpoint_is_down_appends_are_acknowledged_and_all_arrives_when_it_returns() {
+    let name = "kinesis::while_the_endpoint_is_down_appends_are_acknowledged_and_all_arrives_when_it_returns";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let (buffer, writer) = open_buffer(dir.path());
+    run(async {
+        let source = FromBuffer(buffer.reader());
+        let mut shipping = Shipping::start(&format!("http://127.0.0.1:{port}"), source);
+        for n in 0..500 {
+            let (ack, acked) = Ack::new();
+            let draft = draft(&format!("thing-{}", n % 5), format!("\"n\":{}", n / 5));
+            buffer.append(vec![draft], Some(ack)).await.unwrap();
+            acked.await.unwrap();
+        }
+        until("it noticed", || shipping.failed("connectivity") > 0.0).await;
+        let fake = FakeKinesis::start_on(port, []);
+        until("all arrived", || fake.taken().len() == 500).await;
+        drop(buffer);
+        shipping.stop().await;
+        for (key, bodies) in by_key(fake.taken()) {
+            for (n, body) in bodies.iter().enumerate() {
+                let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+                assert_eq!(body["n"], n, "{key}");
+            }
+        }
+    });
+    writer.join().unwrap();
+    // Nothing is sent again by the next run: the cursor was written at the end.
+    let (buffer, writer) = open_buffer(dir.path());
+    assert_eq!(buffer.reader().unread(), 0);
+    drop(buffer);
+    writer.join().unwrap();
+}
+
+#[test]
+fn at_stop_what_is_buffered_gets_one_last_attempt() {
+    if !in_child(
+        "kinesis::at_stop_what_is_buffered_gets_one_last_attempt",
+        CREDENTIALS,
+    ) {
+        return;
+    }
+    run(async {
+        let fake = FakeKinesis::start([]);
+        let sent = records(3000, 3);
+        let feed = Feed::new(sent.iter().cloned());
+        let mut shipping = Shipping::start(&fake.endpoint, feed.clone());
+        shipping.stop().await;
+        assert_eq!(fake.taken(), sent);
+        assert_eq!(feed.accepted(), 3000);
+        let gone = format!("http://127.0.0.1:{}", free_port());
+        let feed = Feed::new(sent);
+        let mut shipping = Shipping::start(&gone, feed.clone());
+        let started = Instant::now();
+        shipping.stop().await;
+        assert!(started.elapsed().as_secs() < 15, "one attempt, no more");
+        assert_eq!(feed.accepted(), 0);
+    });
+}
+
+async fn client(endpoint: &str) -> aws_sdk_kinesis::Client {
+    let http = Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint)
+        .load()
+        .await;
+    aws_sdk_kinesis::Client::new(&config)
+}
+
+async fn create_stream(client: &aws_sdk_kinesis::Client, shards: i32) {
+    let create = client
+        .create_stream()
+        .stream_name(STREAM)
+        .shard_count(shards);
+    create.send().await.unwrap();
+    loop {
+        let describe = client.describe_stream_summary().stream_name(STREAM);
+        let summary = describe.send().await.unwrap();
+        let summary = summary.stream_description_summary().unwrap();
+        if *summary.stream_status() == StreamStatus::Active {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Everything in the stream, shard after shard.
+async fn read_stream(client: &aws_sdk_kinesis::Client, at_least: usize) -> Vec<(String, Vec<u8>)> {
+    let shards = client
+        .list_shards()
+        .stream_name(STREAM)
+        .send()
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    for shard in shards.shards() {
+        let start = client
+            .get_shard_iterator()
+            .stream_name(STREAM)
+            .shard_id(shard.shard_id())
+            .shard_iterator_type(ShardIteratorType::TrimHorizon);
+        let mut iterator = start.send().await.unwrap().shard_iterator;
+        while let Some(at) = iterator {
+            let page = client.get_records().shard_iterator(at).limit(5000);
+            let page = page.send().await.unwrap();
+            let records = page.records().iter();
+            all.extend(records.map(|record| {
+                (
+                    record.partition_key().unwrap().to_owned(),
+                    record.data().as_ref().to_vec(),
+                )
+            }));
+            let at_tip = page.records().is_empty() && page.millis_behind_latest() == Some(0);
+            iterator = page.next_shard_iterator.filter(|_| !at_tip);
+        }
+    }
+    assert!(all.len() >= at_least, "{} of {at_least}", all.len());
+    all
+}
+
+fn emulator_keeps_order_and_bytes(emulator: Emulator) {
+    let Some(running) = emulator.start() else {
+        return;
+    };
+    run(async {
+        let client = client(&running.endpoint).await;
+        create_stream(&client, 3).await;
+        // Sizes from one byte to a quarter of the limit, any byte value.
+        let mut random = fastrand::Rng::with_seed(7);
+        let sent: Vec<_> = (0..4000)
+            .map(|n| {
+                let bytes = match random.u32(0..200) {
+                    0 => random.usize(1..250_000),
+                    _ => random.usize(1..600),
+                };
+                let data = std::iter::repeat_with(|| random.u8(..))
+                    .take(bytes)
+                    .collect();
+                (format!("thing-{}", n % 20), data)
+            })
+            .collect();
+        let feed = Feed::new(sent.iter().cloned());
+        let started = Instant::now();
+        let mut shipping = Shipping::start(&running.endpoint, feed.clone());
+        until("everything is accepted", || feed.accepted() == 4000).await;
+        let seconds = started.elapsed().as_secs_f64();
+        shipping.stop().await;
+        let arrived = by_key(read_stream(&client, sent.len()).await);
+        assert!(arrived == by_key(sent), "byte for byte, each key in order");
+        println!("{emulator:?}: 4000 records in {seconds:.2} s, read back identical");
+    });
+}
+
+#[test]
+fn kinesalite_reads_back_byte_identical_records_in_each_things_order() {
+    let name = "kinesis::kinesalite_reads_back_byte_identical_records_in_each_things_order";
+    if in_child(name, CREDENTIALS) {
+        emulator_keeps_order_and_bytes(Emulator::Kinesalite);
+    }
+}
+
+#[test]
+fn moto_reads_back_byte_identical_records_in_each_things_order() {
+    let name = "kinesis::moto_reads_back_byte_identical_records_in_each_things_order";
+    if in_child(name, CREDENTIALS) {
+        emulator_keeps_order_and_bytes(Emulator::Moto);
+    }
+}

@@ -1,0 +1,179 @@
+//! What several tests need.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use portcullis::{
+    buffer::{ReadError, Reader},
+    uplink::{RecordSource, SourceError},
+};
+use portcullis_core::record::{Draft, Kind, Record};
+use tokio::sync::Notify;
+
+/// A bound for things that take milliseconds on an idle machine.
+pub(crate) const GENEROUS: Duration = Duration::from_secs(120);
+
+const CHILD: &str = "PORTCULLIS_TEST_CHILD";
+
+/// Runs the test `name` in a process of its own with these variables, as a user would set them:
+/// the environment of this process is shared with other tests. `true` in the child.
+pub(crate) fn in_child(name: &str, variables: &[(&str, &str)]) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let mut command = this_test(name);
+    command.envs(variables.iter().copied());
+    let status = command.status().unwrap();
+    assert!(status.success(), "{name} failed in its own process");
+    false
+}
+
+/// This test binary, told to run the one test `name`.
+pub(crate) fn this_test(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", name, "--nocapture", "--include-ignored"])
+        .env(CHILD, "1")
+        .env_remove("AWS_PROFILE")
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_CONFIG_FILE", "/nonexistent")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Credentials as an emulator's user sets them.
+pub(crate) const CREDENTIALS: &[(&str, &str)] = &[
+    ("AWS_ACCESS_KEY_ID", "test"),
+    ("AWS_SECRET_ACCESS_KEY", "test"),
+];
+
+/// Waits until `condition` holds.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < GENEROUS, "waited too long until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Runs `work` on a runtime of its own.
+pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(work)
+}
+
+pub(crate) fn draft(key: &str, members: String) -> Draft {
+    Draft {
+        kind: Kind::Event,
+        partition_key: key.into(),
+        members: members.into(),
+    }
+}
+
+/// A source with everything in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Feed {
+    records: Arc<std::sync::Mutex<VecDeque<Record>>>,
+    more: Arc<Notify>,
+    accepted: Arc<AtomicU64>,
+}
+
+impl Feed {
+    /// Records numbered from 1, `(key, body)`.
+    pub(crate) fn new(records: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        let feed = Self::default();
+        for (seq, (key, body)) in (1..).zip(records) {
+            feed.records.lock().unwrap().push_back(Record {
+                seq,
+                kind: Kind::Event,
+                partition_key: key.into(),
+                body: body.into(),
+            });
+        }
+        feed
+    }
+
+    /// Up to which number the uplink has accepted.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Acquire)
+    }
+}
+
+impl RecordSource for Feed {
+    async fn read(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, SourceError> {
+        loop {
+            {
+                let mut records = self.records.lock().unwrap();
+                let mut taken: Vec<Record> = Vec::new();
+                let mut bytes = 0;
+                while taken.len() < records_max
+                    && let Some(record) = records.front()
+                {
+                    bytes += record.wire_bytes();
+                    if bytes > bytes_max && !taken.is_empty() {
+                        break;
+                    }
+                    taken.extend(records.pop_front());
+                }
+                if !taken.is_empty() {
+                    return Ok(taken);
+                }
+            }
+            self.more.notified().await;
+        }
+    }
+
+    async fn accept(&mut self, upto_seq: u64) {
+        let before = self.accepted.swap(upto_seq, Ordering::AcqRel);
+        assert!(before < upto_seq, "the cursor only moves forward");
+    }
+
+    fn unread(&self) -> u64 {
+        u64::try_from(self.records.lock().unwrap().len()).unwrap()
+    }
+}
+
+/// The buffer's reader as a source, as the gateway wires it.
+#[derive(Debug)]
+pub(crate) struct FromBuffer(pub(crate) Reader);
+
+impl RecordSource for FromBuffer {
+    async fn read(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, SourceError> {
+        self.0
+            .read(records_max, bytes_max)
+            .await
+            .map_err(|error| match error {
+                ReadError::Closed => SourceError::Closed,
+                ReadError::Unavailable(_) => SourceError::Unavailable(error.into()),
+            })
+    }
+
+    async fn accept(&mut self, upto_seq: u64) {
+        self.0.accept(upto_seq).await;
+    }
+
+    fn unread(&self) -> u64 {
+        self.0.unread()
+    }
+}
