@@ -41,7 +41,8 @@ fn read(page: &str) -> Counters {
                 rest.starts_with([' ', '{']).then_some(rest)
             })
             .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            // Not `sum`: that of nothing is -0.
+            .fold(0.0, |sum, value| sum + value)
     };
     Counters {
         connections: sum("portcullis_broker_connections"),
