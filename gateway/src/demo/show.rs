@@ -151,6 +151,7 @@ impl Show {
                     }
                 }
                 () = stop.cancelled(), if !over => {}
+                () = sleep_until(deadline.unwrap_or(self.next_at)), if !over && self.ahead.is_empty() && deadline.is_some() => {}
             }
         }
     }
