@@ -10,6 +10,8 @@
 mod buffer;
 mod emulators;
 mod fake_kinesis;
+mod kill;
 mod kinesis;
 mod outbox;
+mod stream;
 mod support;
