@@ -16,20 +16,20 @@ use tokio::{
     sync::{Notify, mpsc},
     task::spawn_blocking,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
     admin::{self, Admin},
     broker::{self, BoundListener},
     buffer::{self, Buffer, Stamp},
-    config::Config,
+    config::{Config, Loaded},
     defend::{self, Defend},
     identity::{self, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
-    telemetry::Readiness,
+    telemetry::{self, Readiness},
     uplink::{self, Uplink},
 };
 
@@ -52,10 +52,32 @@ pub enum BuildError {
     Broker(#[source] broker::StartError),
     #[error("failed to start the admin listener")]
     Admin(#[source] admin::BindError),
+    #[error("failed to start the runtime")]
+    Runtime(#[source] std::io::Error),
     #[error("failed to listen for signals")]
     Signals(#[source] std::io::Error),
     #[error("a start-up thread panicked")]
     Thread(#[source] tokio::task::JoinError),
+}
+
+/// Serves a configuration until a signal or a fault; `Ok` after an ordered stop.
+///
+/// # Errors
+/// What could not be built, or which task faulted or did not stop in time.
+pub fn run(loaded: Loaded) -> TaskResult {
+    telemetry::init_logging(&loaded.config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(BuildError::Runtime)?;
+    let outcome = runtime.block_on(async { App::build(loaded).await?.run_until_signal().await })?;
+    match outcome {
+        Outcome::Drained => Ok(()),
+        Outcome::DeadlineExceeded(late) => {
+            Err(format!("not stopped in time: {}", late.join(", ")).into())
+        }
+        Outcome::Faulted(task) => Err(format!("the task `{task}` ended by itself").into()),
+    }
 }
 
 /// The whole gateway, built and bound, not running yet.
@@ -74,7 +96,15 @@ impl App {
     ///
     /// # Errors
     /// The first thing that cannot be had; nothing runs then.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    pub async fn build(loaded: Loaded) -> Result<Self, BuildError> {
+        let Loaded {
+            config,
+            snapshot,
+            warnings,
+        } = loaded;
+        for warning in &warnings {
+            warn!(%warning, "The configuration needs a look.");
+        }
         let registry = Registry::new();
         let readiness = Readiness::default();
         let [broker_ready, buffer_ready, plugins_ready] =
@@ -88,8 +118,6 @@ impl App {
         let http = admin.address();
         supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
-        let snapshot = identity::load(&config.identity, &plain_policies(&config.broker))
-            .map_err(BuildError::Mistakes)?;
         let (watcher, identity) = Watcher::new(
             config.identity.clone(),
             snapshot,
@@ -197,22 +225,6 @@ fn each_on_a_line(problems: &[Problem]) -> String {
         .map(Problem::to_string)
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// The policies that plain listeners name.
-fn plain_policies(config: &broker::Config) -> Vec<String> {
-    let policy = |listener: &broker::Listener| match listener {
-        broker::Listener::Plain {
-            identity:
-                broker::PlainIdentity {
-                    unknown: broker::PlainUnknown::Allow { policy },
-                    ..
-                },
-            ..
-        } => Some(policy.clone()),
-        _ => None,
-    };
-    config.listeners.iter().filter_map(policy).collect()
 }
 
 async fn open_buffer(

@@ -9,7 +9,7 @@
 use std::{
     any::Any,
     fs::{self, File},
-    io,
+    io::{self, ErrorKind},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -41,19 +41,35 @@ pub(super) enum EngineError {
 }
 
 impl EngineError {
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } | Self::Engine(sled::Error::Io(source)) => Some(source),
+            Self::Panicked(_) | Self::Engine(_) => None,
+        }
+    }
+
     /// Whether the data are to blame. Otherwise (no memory, no descriptors, no space, no permission)
     /// the generation is good and must not be set aside.
     pub(super) fn is_damage(&self) -> bool {
-        let io = match self {
-            Self::Io { source, .. } => source,
-            Self::Engine(sled::Error::Io(source)) => source,
-            Self::Panicked(_) | Self::Engine(_) => return true,
+        let environment = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                ErrorKind::OutOfMemory
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::ReadOnlyFilesystem
+            ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
         };
-        !matches!(
-            io.raw_os_error(),
-            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOSPC | libc::EDQUOT)
-                | Some(libc::EACCES | libc::EPERM | libc::EROFS)
-        )
+        !self.is_no_space() && !self.io().is_some_and(environment)
+    }
+
+    /// Whether the disk is full, for us or for everybody. (By kind: sled forgets the system's code.)
+    pub(super) fn is_no_space(&self) -> bool {
+        self.io().is_some_and(|error| {
+            matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            )
+        })
     }
 }
 
@@ -126,7 +142,10 @@ impl Database {
     /// Makes everything that was put durable.
     pub(super) fn commit(&self) -> Result<(), EngineError> {
         guarded(|| self.db.flush().map_err(EngineError::Engine))?;
-        self.file.sync_data().map_err(|source| self.io(source))
+        self.file.sync_data().map_err(|source| EngineError::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 
     /// The greatest key that is not above `key`.
@@ -159,13 +178,6 @@ impl Database {
     pub(super) fn disk_bytes(&self) -> u64 {
         self.file.metadata().map_or(0, |meta| meta.len())
     }
-
-    fn io(&self, source: io::Error) -> EngineError {
-        EngineError::Io {
-            path: self.path.clone(),
-            source,
-        }
-    }
 }
 
 /// How often a lock that should be free at once is tried, and how long to wait in between.
@@ -197,7 +209,7 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), EngineError> {
                 // Snapshots come and go beside us.
                 match File::open(entry.path()) {
                     Ok(file) => file.sync_all()?,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 }
             }

@@ -43,23 +43,25 @@ const REMOVE: u8 = 1;
 const SET_ASIDE: u8 = 2;
 
 impl Generation {
-    /// Makes an empty generation, durably, and opens it.
+    /// Makes an empty generation, durably.
     pub(super) fn create(parent: &Path, first_seq: u64) -> Result<Self, EngineError> {
         let dir = parent.join(name(first_seq));
         let new = parent.join(name(first_seq) + NEW);
-        fs::create_dir(&new).map_err(|source| EngineError::Io {
+        let io = |source| EngineError::Io {
             path: new.clone(),
             source,
-        })?;
+        };
+        match fs::remove_dir_all(&new) {
+            // An earlier attempt found no space.
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io(error)),
+        }
+        fs::create_dir(&new).map_err(io)?;
         drop(Database::open(&new)?);
-        fs::rename(&new, &dir).map_err(|source| EngineError::Io {
-            path: dir.clone(),
-            source,
-        })?;
+        fs::rename(&new, &dir).map_err(io)?;
         sync_directory(parent)?;
-        let generation = Self::closed(dir, first_seq);
-        generation.database()?;
-        Ok(generation)
+        Ok(Self::closed(dir, first_seq))
     }
 
     /// A generation that is on disk, not opened yet.

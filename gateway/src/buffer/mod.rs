@@ -26,6 +26,7 @@ mod generation;
 mod mark;
 mod metrics;
 mod reader;
+mod recovery;
 mod store;
 mod writer;
 

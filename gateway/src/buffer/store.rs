@@ -17,7 +17,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, TryLockError},
+    fs::File,
     io,
     ops::Bound,
     path::PathBuf,
@@ -33,14 +33,9 @@ use portcullis_core::{
     limits::{CURSOR_INTERVAL, SEQUENCE_RESERVE},
     record::Record,
 };
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
-use super::{
-    Config, Metrics,
-    engine::EngineError,
-    generation::{End, Generation, list},
-    mark::{Found, Mark},
-};
+use super::{Config, Metrics, engine::EngineError, generation::Generation, mark::Mark};
 
 /// Why the buffer did not open.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +66,9 @@ pub(super) enum AppendError {
     /// The bound of the sequence numbers could not be written.
     #[error("failed to write the bound of the sequence numbers")]
     Sequence(#[source] io::Error),
+    /// The disk is full. Nothing of the batch counts; it may be tried again.
+    #[error("no space is left on the disk")]
+    NoSpace,
     /// An earlier write failed.
     #[error("the store is not to be trusted after a failed write")]
     Untrusted,
@@ -90,177 +88,41 @@ pub(super) struct Read {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Store {
-    config: Config,
-    metrics: Metrics,
+    pub(super) config: Config,
+    pub(super) metrics: Metrics,
     /// Held for the length of a commit. Taken before `state`, never after it.
-    writing: Mutex<Writing>,
-    state: Mutex<State>,
-    cursor: Mutex<Cursor>,
+    pub(super) writing: Mutex<Writing>,
+    pub(super) state: Mutex<State>,
+    pub(super) cursor: Mutex<Cursor>,
     /// The number after the last durable record.
-    end: AtomicU64,
-    freed: Condvar,
-    _lock: File,
+    pub(super) end: AtomicU64,
+    pub(super) freed: Condvar,
+    pub(super) _lock: File,
 }
 
 #[derive(Debug)]
-struct Writing {
-    sequence: Mark,
-    end: Mark,
-    trusted: bool,
+pub(super) struct Writing {
+    pub(super) sequence: Mark,
+    pub(super) end: Mark,
+    pub(super) trusted: bool,
 }
 
 #[derive(Debug)]
-struct State {
-    generations: BTreeMap<u64, Arc<Generation>>,
+pub(super) struct State {
+    pub(super) generations: BTreeMap<u64, Arc<Generation>>,
     /// The one that is appended to.
-    active: Option<u64>,
+    pub(super) active: Option<u64>,
     /// The last number that the sink has accepted.
-    accepted: u64,
+    pub(super) accepted: u64,
 }
 
 #[derive(Debug)]
-struct Cursor {
-    mark: Mark,
-    written: Instant,
+pub(super) struct Cursor {
+    pub(super) mark: Mark,
+    pub(super) written: Instant,
 }
 
 impl Store {
-    /// Recovers what is on disk. Opens the newest generation alone, so it takes bounded time and
-    /// memory whatever the backlog.
-    pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Self, OpenError> {
-        let at = |source| OpenError::Io {
-            path: config.dir.clone(),
-            source,
-        };
-        fs::create_dir_all(&config.dir).map_err(at)?;
-        if let Some(parent) = config.dir.parent() {
-            File::open(parent)
-                .and_then(|dir| dir.sync_all())
-                .map_err(at)?;
-        }
-        let lock = File::create(config.dir.join("lock")).map_err(at)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(config.dir.clone())),
-            Err(TryLockError::Error(source)) => return Err(at(source)),
-        }
-        let (cursor, cursor_found) = Mark::open(&config.dir.join("cursor")).map_err(at)?;
-        let (sequence, sequence_found) = Mark::open(&config.dir.join("sequence")).map_err(at)?;
-        let (end_mark, _) = Mark::open(&config.dir.join("end")).map_err(at)?;
-        let generations: BTreeMap<_, _> = list(&config.dir)
-            .map_err(at)?
-            .into_iter()
-            .map(|generation| (generation.first_seq, Arc::new(generation)))
-            .collect();
-
-        // If a mark is gone or damaged, only the bound of the other (or a leap) is sure to be fresh.
-        let first_start =
-            sequence_found == Found::Nothing && cursor.value() == 0 && generations.is_empty();
-        let newest_first = generations.keys().next_back().copied();
-        let fresh = if first_start {
-            1
-        } else if sequence_found == Found::Value {
-            sequence.value().max(1)
-        } else {
-            cursor.value().max(newest_first.unwrap_or(0)) + SEQUENCE_RESERVE
-        };
-        let mut store = Self {
-            config: config.clone(),
-            metrics,
-            writing: Mutex::new(Writing {
-                sequence,
-                end: end_mark,
-                trusted: true,
-            }),
-            state: Mutex::new(State {
-                generations,
-                active: None,
-                accepted: cursor.value(),
-            }),
-            cursor: Mutex::new(Cursor {
-                mark: cursor,
-                written: Instant::now(),
-            }),
-            end: AtomicU64::new(0),
-            freed: Condvar::new(),
-            _lock: lock,
-        };
-        let noted_end = store
-            .writing
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .end
-            .value();
-        let end = match newest_first {
-            Some(first_seq) => store.recover_newest(first_seq, noted_end, fresh)?,
-            // Drained whole: the cursor was durable before the last generation went.
-            None if cursor_found == Found::Value => (store.accepted() + 1).max(noted_end),
-            None => fresh,
-        };
-        store.end = AtomicU64::new(end);
-        store.skip_what_is_gone(cursor_found);
-        store.drop_drained(&mut store.lock_state());
-        store.update_gauges(&store.lock_state());
-        info!(
-            next_seq = end,
-            cursor = store.accepted(),
-            generations = store.lock_state().generations.len(),
-            "Buffer recovered."
-        );
-        Ok(store)
-    }
-
-    /// Looks where the newest generation ends, or sets it aside; the next sequence number. What is
-    /// appended goes into a new generation: one with damage that nobody has noticed yet must not be
-    /// able to fail every start.
-    fn recover_newest(&self, first_seq: u64, noted_end: u64, fresh: u64) -> Result<u64, OpenError> {
-        let mut state = self.lock_state();
-        let generation = state.generations[&first_seq].clone();
-        let accepted = state.accepted;
-        let next = match generation.end() {
-            Ok(End::At(last)) => last + 1,
-            Ok(End::Empty) => first_seq,
-            Ok(End::Unreadable) => {
-                // It stays readable up to there.
-                self.note_damage(&generation, first_seq, fresh, "unreadable end");
-                return Ok(fresh.max(accepted + 1));
-            }
-            Err(error) if error.is_damage() => {
-                self.note_damage(&generation, first_seq, fresh, &chain(&error));
-                state.generations.remove(&first_seq);
-                generation.retire();
-                return Ok(fresh.max(accepted + 1));
-            }
-            Err(error) => return Err(OpenError::Unavailable(chain(&error))),
-        };
-        if next < noted_end {
-            self.note_damage(&generation, next, noted_end, "the tail is gone");
-        }
-        if next == first_seq {
-            // No record in it; its name is free for the next one.
-            state.generations.remove(&first_seq);
-            generation.retire();
-        }
-        Ok(next.max(noted_end).max(accepted + 1))
-    }
-
-    /// Without a cursor, reading starts at what there is: sent twice rather than not at all.
-    fn skip_what_is_gone(&self, cursor_found: Found) {
-        if cursor_found == Found::Value {
-            return;
-        }
-        let mut state = self.lock_state();
-        let first = state.generations.keys().next().copied();
-        let first = first.unwrap_or_else(|| self.end());
-        if cursor_found == Found::Damaged {
-            warn!(
-                from_seq = first,
-                "The cursor is damaged: the whole backlog is sent again."
-            );
-        }
-        state.accepted = state.accepted.max(first.saturating_sub(1));
-    }
-
     /// The number after the last durable record.
     pub(super) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
@@ -288,8 +150,17 @@ impl Store {
                 .raise(last.seq + 1 + SEQUENCE_RESERVE)
                 .map_err(AppendError::Sequence)?;
         }
-        let generation = self.active(first.seq)?;
-        generation.append(records)?;
+        let generation = match self.append_to_active(first.seq, records) {
+            Ok(generation) => generation,
+            Err(error) if error.is_no_space() => {
+                // A new generation starts with this batch, so whatever the old one holds of it is
+                // never read.
+                self.leave_active(first.seq);
+                writing.trusted = true;
+                return Err(AppendError::NoSpace);
+            }
+            Err(error) => return Err(error.into()),
+        };
         self.end.store(last.seq + 1, Ordering::Release);
         if let Err(error) = writing.end.note(last.seq + 1) {
             // Only the diagnosis after damage rests on it.
@@ -303,6 +174,31 @@ impl Store {
         self.update_gauges(&state);
         writing.trusted = true;
         Ok(())
+    }
+
+    fn append_to_active(
+        &self,
+        first_seq: u64,
+        records: &[Record],
+    ) -> Result<Arc<Generation>, EngineError> {
+        let generation = self.active(first_seq)?;
+        generation.append(records)?;
+        Ok(generation)
+    }
+
+    /// Appends no more to the active generation; removes it if it was made for the batch that failed.
+    fn leave_active(&self, failed_seq: u64) {
+        let mut state = self.lock_state();
+        let Some(active) = state.active.take() else {
+            return;
+        };
+        if active == failed_seq {
+            if let Some(generation) = state.generations.remove(&active) {
+                generation.retire();
+            }
+        } else {
+            state.generations[&active].close_if_idle();
+        }
     }
 
     fn active(&self, first_seq: u64) -> Result<Arc<Generation>, EngineError> {
@@ -327,6 +223,11 @@ impl Store {
             .wait_timeout_while(self.lock_state(), patience, full)
             .unwrap_or_else(PoisonError::into_inner);
         !full(&mut state)
+    }
+
+    /// Waits until disk was given back, up to `patience`.
+    pub(super) fn wait_for_freed(&self, patience: Duration) {
+        drop(self.freed.wait_timeout(self.lock_state(), patience));
     }
 
     /// Records from number `from` on, which is below [`Store::end`]. An error says that nothing can
@@ -358,7 +259,11 @@ impl Store {
                 self.set_aside(&generation);
                 return Ok(lost_all);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // A database whose write failed gives nothing more until it is opened again.
+                generation.close_if_idle();
+                return Err(error);
+            }
         };
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
             self.note_damage(&generation, from, next_first, "records missing");
@@ -461,7 +366,7 @@ impl Store {
     }
 
     /// Drops every generation below the cursor, except the one that is appended to.
-    fn drop_drained(&self, state: &mut State) {
+    pub(super) fn drop_drained(&self, state: &mut State) {
         let first_seqs: Vec<_> = self.drained(state).collect();
         for first_seq in first_seqs {
             if let Some(generation) = state.generations.remove(&first_seq) {
@@ -485,7 +390,7 @@ impl Store {
     }
 
     /// Says once that a generation is damaged, and each time what that costs.
-    fn note_damage(&self, generation: &Generation, from: u64, end: u64, why: &str) {
+    pub(super) fn note_damage(&self, generation: &Generation, from: u64, end: u64, why: &str) {
         if generation.mark_damaged() {
             self.metrics.damaged_generations.inc();
         }
@@ -498,7 +403,7 @@ impl Store {
         );
     }
 
-    fn update_gauges(&self, state: &State) {
+    pub(super) fn update_gauges(&self, state: &State) {
         self.metrics
             .depth_records
             .set(gauge((self.end() - 1).saturating_sub(state.accepted)));
@@ -508,7 +413,7 @@ impl Store {
             .set(i64::try_from(state.generations.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock_state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -103,6 +103,26 @@ impl Writer {
         true
     }
 
+    /// Appends, and waits while the disk is full; `false` if everybody left meanwhile.
+    fn append(&self, records: &[Record]) -> Result<bool, AppendError> {
+        let mut said = false;
+        loop {
+            match self.store.append(records) {
+                Ok(()) => return Ok(true),
+                Err(AppendError::NoSpace) if self.queue.is_disconnected() => return Ok(false),
+                Err(AppendError::NoSpace) => {
+                    if !said {
+                        self.metrics.backpressure_waits.inc();
+                        error!("The disk is full; publishers wait until there is space.");
+                        said = true;
+                    }
+                    self.store.wait_for_freed(NO_SPACE_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn commit(&self, group: Vec<Append>) -> Result<(), AppendError> {
         let started = Instant::now();
         let records: Vec<Record> = (self.store.end()..)
@@ -112,7 +132,9 @@ impl Writer {
             })
             .collect();
         if !records.is_empty() {
-            self.store.append(&records)?;
+            if !self.append(&records)? {
+                return Ok(());
+            }
             self.metrics.commits.inc();
             self.metrics
                 .commit_seconds
@@ -150,6 +172,8 @@ impl Drop for Writer {
 
 /// How often a writer that waits for disk looks whether anybody still waits for it.
 const FULL_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a writer waits on a full disk before it tries again.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)

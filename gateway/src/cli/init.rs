@@ -288,7 +288,7 @@ pub(super) fn init(args: &InitArgs, as_json: bool) -> Result<Outcome, Failure> {
         mqtt: args.mqtt,
         http: args.http,
         plain: args.plain,
-        plugins: &[],
+        plugins: portcullis_plugins::SHIPPED,
     })
     .map_err(|error| match error {
         InitError::Exists(_) => Failure::BadInput(error.to_string()),

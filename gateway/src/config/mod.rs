@@ -1,12 +1,12 @@
 //! `gateway.toml` and what it names, validated as a whole. Composes the modules' settings.
 //!
 //! [`inspect`] finds every mistake of every file, with place and remedy; [`load`] is for those who
-//! serve. Both do the same work, so that `check` says exactly what `run` would.
+//! serve.
 //!
-//! Absent on purpose: whether a plugin fits the engine (the engine says it), and what a security
-//! profile means (its JSON alone is looked at).
+//! Only [`inspect`] also compiles plugins and starts them with their settings, for which a running
+//! gateway has its own turn.
 
-mod profiles;
+mod rules;
 
 use std::{
     net::SocketAddr,
@@ -17,7 +17,7 @@ use portcullis_core::{identity::ThingName, problem::Problem};
 use serde::Deserialize;
 
 use crate::{
-    admin, broker, buffer,
+    admin, broker, buffer, defend,
     document::{Document, Section, read_text},
     identity::{self, Snapshot},
     pipeline, plugin, telemetry, uplink,
@@ -94,7 +94,7 @@ fn data_dir() -> PathBuf {
 
 /// Loads the configuration whose settings are in `file`.
 pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
-    let inspection = inspect(file);
+    let inspection = examine(file, Depth::Files);
     match inspection.loaded {
         Some((config, snapshot)) => Ok(Loaded {
             config,
@@ -105,8 +105,22 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     }
 }
 
-/// Finds every mistake of the configuration whose settings are in `file`.
+/// Finds every mistake of the configuration whose settings are in `file`; plugins are compiled and
+/// started once with their settings.
 pub fn inspect(file: &Path) -> Inspection {
+    examine(file, Depth::Engine)
+}
+
+/// How far plugins are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// That the files are components; who serves compiles them next anyway.
+    Files,
+    /// That the engine takes them, and they their settings.
+    Engine,
+}
+
+fn examine(file: &Path, depth: Depth) -> Inspection {
     let text = match read_text(file) {
         Ok(text) => text,
         Err(problem) => {
@@ -125,6 +139,9 @@ pub fn inspect(file: &Path) -> Inspection {
     let identity_config = identity::Config::read(&mut document.section("identity"), dir);
     let identity = identity::inspect(&identity_config, &[]);
     let config = read(&mut document, dir, identity_config.clone(), &identity);
+    if let (Some(config), Depth::Engine) = (&config, depth) {
+        rules::check(&mut document, &config.plugins, &config.chains);
+    }
     let mut problems = document.into_problems();
     // Files that the settings name and that are absent are told there already, with the line.
     let absent =
@@ -135,8 +152,11 @@ pub fn inspect(file: &Path) -> Inspection {
             .into_iter()
             .filter(|problem| !absent(problem)),
     );
-    let profiles = profiles::check(&dir.join("profiles"));
-    problems.extend(profiles);
+    problems.extend(
+        defend::load(&dir.join("profiles"))
+            .err()
+            .unwrap_or_default(),
+    );
     let loaded = match (config, identity.snapshot) {
         (Some(config), Some(snapshot)) if problems.is_empty() => {
             let snapshot = snapshot.with_plain_policies(config.broker.plain_policies());

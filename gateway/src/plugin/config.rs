@@ -10,12 +10,11 @@ use std::{
 use portcullis_core::{
     identity::GroupName,
     limits::{PLUGIN_DEADLINE, PLUGIN_MEMORY_BYTES_MAX},
+    topic::TopicFilter,
 };
 use serde::Deserialize;
 
 use crate::document::Document;
-
-use portcullis_core::topic::TopicFilter;
 
 /// One plugin file with its limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +41,8 @@ struct PluginToml {
     memory_bytes_max: usize,
     #[serde(default = "deadline_ms")]
     deadline_ms: u64,
+    #[serde(default)]
+    emit: Vec<String>,
 }
 
 fn memory_bytes_max() -> usize {
@@ -82,11 +83,27 @@ impl PluginConfig {
             let memory_bytes_max =
                 section.within("memory-bytes-max", toml.memory_bytes_max, MIB, 1024 * MIB);
             let deadline_ms = section.within("deadline-ms", toml.deadline_ms, 1, 10_000);
+            let mut emit = Vec::new();
+            for (at, filter) in toml.emit.iter().enumerate() {
+                match TopicFilter::parse(filter) {
+                    Ok(filter) => emit.push(filter),
+                    Err(error) => {
+                        let message = format!("`{filter}` is no topic filter: {error}");
+                        section.problem_at(
+                            "emit",
+                            at,
+                            message,
+                            "write a filter such as `alerts/#`",
+                        );
+                    }
+                }
+            }
             plugins.push(Self {
                 name: toml.name,
                 file,
                 memory_bytes_max,
                 deadline: Duration::from_millis(deadline_ms),
+                emit,
             });
         }
         plugins

@@ -152,3 +152,73 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     println!("{kills} kills, {acked} records acknowledged, {present} present");
     assert!(acked > 0 && present >= acked);
 }
+
+/// A file system of a few megabytes; needs root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]);
+        let mounted = mount.arg(dir.path()).stderr(Stdio::null()).status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(dir))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount")
+            .args(["-l".as_ref(), self.0.path().as_os_str()])
+            .status();
+    }
+}
+
+#[test]
+fn on_a_full_disk_appenders_wait_and_go_on_when_there_is_space() {
+    let Some(disk) = SmallDisk::mount() else {
+        eprintln!("\n*** SKIPPED, NOTHING WAS TESTED: mounting a small file system needs root\n");
+        return;
+    };
+    let ballast = disk.0.path().join("ballast");
+    std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
+    let (buffer, writer) = open(&disk.0.path().join("buffer"));
+    let writer = std::thread::spawn(move || writer.run());
+    let body = "x".repeat(3000);
+    run(async {
+        let mut acked = Vec::new();
+        let mut append = async |n: u32| {
+            let (ack, ended) = Ack::new();
+            let draft = draft("thing", format!("\"n\":{n},\"body\":\"{body}\""));
+            buffer.append(vec![draft; 10], Some(ack)).await.unwrap();
+            acked.push(ended);
+            acked.last_mut().unwrap().await
+        };
+        let mut n = 0;
+        loop {
+            let patience = Duration::from_secs(2);
+            match tokio::time::timeout(patience, append(n)).await {
+                Ok(ended) => ended.unwrap(),
+                Err(_) => break,
+            }
+            n += 1;
+            assert!(n < 1000, "the disk is never full");
+        }
+        println!("full after {n} appends");
+        std::fs::remove_file(&ballast).unwrap();
+        acked.pop().unwrap().await.unwrap();
+        let mut reader = buffer.reader();
+        let mut seq = 0;
+        while reader.unread() > 0 {
+            for record in reader.read(100, 1 << 20).await.unwrap() {
+                seq += 1;
+                assert_eq!(record.seq, seq);
+            }
+        }
+        assert_eq!(seq, u64::from(n + 1) * 10);
+    });
+    drop(buffer);
+    writer.join().unwrap().unwrap();
+}

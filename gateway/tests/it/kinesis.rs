@@ -2,12 +2,6 @@
 
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
-use aws_config::{BehaviorVersion, Region};
-use aws_sdk_kinesis::types::{ShardIteratorType, StreamStatus};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use portcullis::{
     buffer::{self, Ack, Buffer, Stamp},
     uplink::{Config, KinesisConfig, Metrics, RecordSource, Uplink},
@@ -18,11 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     emulators::{Emulator, free_port},
     fake_kinesis::{FakeKinesis, Step},
+    stream::{REGION, STREAM, client, create_stream, read_stream},
     support::{CREDENTIALS, Feed, FromBuffer, GENEROUS, draft, in_child, run, until},
 };
 
-const STREAM: &str = "site-events";
-const REGION: &str = "eu-central-1";
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// An uplink at work.
@@ -384,70 +377,6 @@ fn at_stop_what_is_buffered_gets_one_last_attempt() {
     });
 }
 
-async fn client(endpoint: &str) -> aws_sdk_kinesis::Client {
-    let http = Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .region(Region::new(REGION))
-        .endpoint_url(endpoint)
-        .load()
-        .await;
-    aws_sdk_kinesis::Client::new(&config)
-}
-
-async fn create_stream(client: &aws_sdk_kinesis::Client, shards: i32) {
-    let create = client
-        .create_stream()
-        .stream_name(STREAM)
-        .shard_count(shards);
-    create.send().await.unwrap();
-    loop {
-        let describe = client.describe_stream_summary().stream_name(STREAM);
-        let summary = describe.send().await.unwrap();
-        let summary = summary.stream_description_summary().unwrap();
-        if *summary.stream_status() == StreamStatus::Active {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
-/// Everything in the stream, shard after shard.
-async fn read_stream(client: &aws_sdk_kinesis::Client, at_least: usize) -> Vec<(String, Vec<u8>)> {
-    let shards = client
-        .list_shards()
-        .stream_name(STREAM)
-        .send()
-        .await
-        .unwrap();
-    let mut all = Vec::new();
-    for shard in shards.shards() {
-        let start = client
-            .get_shard_iterator()
-            .stream_name(STREAM)
-            .shard_id(shard.shard_id())
-            .shard_iterator_type(ShardIteratorType::TrimHorizon);
-        let mut iterator = start.send().await.unwrap().shard_iterator;
-        while let Some(at) = iterator {
-            let page = client.get_records().shard_iterator(at).limit(5000);
-            let page = page.send().await.unwrap();
-            let records = page.records().iter();
-            all.extend(records.map(|record| {
-                (
-                    record.partition_key().unwrap().to_owned(),
-                    record.data().as_ref().to_vec(),
-                )
-            }));
-            let at_tip = page.records().is_empty() && page.millis_behind_latest() == Some(0);
-            iterator = page.next_shard_iterator.filter(|_| !at_tip);
-        }
-    }
-    assert!(all.len() >= at_least, "{} of {at_least}", all.len());
-    all
-}
-
 fn emulator_keeps_order_and_bytes(emulator: Emulator) {
     let Some(running) = emulator.start() else {
         return;
@@ -475,7 +404,7 @@ fn emulator_keeps_order_and_bytes(emulator: Emulator) {
         until("everything is accepted", || feed.accepted() == 4000).await;
         let seconds = started.elapsed().as_secs_f64();
         shipping.stop().await;
-        let arrived = by_key(read_stream(&client, sent.len()).await);
+        let arrived = by_key(read_stream(&client).await);
         assert!(arrived == by_key(sent), "byte for byte, each key in order");
         println!("{emulator:?}: 4000 records in {seconds:.2} s, read back identical");
     });

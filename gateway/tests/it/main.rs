@@ -1,6 +1,3 @@
-//! Integration tests of the gateway: one binary, real parts, faults.
-
-mod plugins;
 //! The gateway's modules together: real clients, real processes killed, real emulators.
 #![allow(
     clippy::unwrap_used,
@@ -11,8 +8,15 @@ mod plugins;
 )]
 
 mod buffer;
+mod device;
 mod emulators;
 mod fake_kinesis;
+mod kill;
 mod kinesis;
+mod mosquitto;
 mod outbox;
+mod plugins;
+mod runaway;
+mod site;
+mod stream;
 mod support;

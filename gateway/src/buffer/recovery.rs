@@ -1,0 +1,157 @@
+//! Opening: what is on disk becomes a [`Store`], and the next sequence number is found. What cannot
+//! be used is set aside and said; nothing here waits for more than the newest generation.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    sync::{Arc, Condvar, Mutex, PoisonError, atomic::AtomicU64},
+    time::Instant,
+};
+
+use portcullis_core::limits::SEQUENCE_RESERVE;
+use tracing::{info, warn};
+
+use super::{
+    Config, Metrics,
+    generation::{End, list},
+    mark::{Found, Mark},
+    store::{Cursor, OpenError, State, Store, Writing, chain},
+};
+
+impl Store {
+    /// Recovers what is on disk. Opens the newest generation alone, so it takes bounded time and
+    /// memory whatever the backlog.
+    pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Self, OpenError> {
+        let at = |source| OpenError::Io {
+            path: config.dir.clone(),
+            source,
+        };
+        fs::create_dir_all(&config.dir).map_err(at)?;
+        if let Some(parent) = config.dir.parent() {
+            File::open(parent)
+                .and_then(|dir| dir.sync_all())
+                .map_err(at)?;
+        }
+        let lock = File::create(config.dir.join("lock")).map_err(at)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(config.dir.clone())),
+            Err(TryLockError::Error(source)) => return Err(at(source)),
+        }
+        let (cursor, cursor_found) = Mark::open(&config.dir.join("cursor")).map_err(at)?;
+        let (sequence, sequence_found) = Mark::open(&config.dir.join("sequence")).map_err(at)?;
+        let (end_mark, _) = Mark::open(&config.dir.join("end")).map_err(at)?;
+        let generations: BTreeMap<_, _> = list(&config.dir)
+            .map_err(at)?
+            .into_iter()
+            .map(|generation| (generation.first_seq, Arc::new(generation)))
+            .collect();
+
+        // If a mark is gone or damaged, only the bound of the other (or a leap) is sure to be fresh.
+        let first_start =
+            sequence_found == Found::Nothing && cursor.value() == 0 && generations.is_empty();
+        let newest_first = generations.keys().next_back().copied();
+        let fresh = if first_start {
+            1
+        } else if sequence_found == Found::Value {
+            sequence.value().max(1)
+        } else {
+            cursor.value().max(newest_first.unwrap_or(0)) + SEQUENCE_RESERVE
+        };
+        let mut store = Self {
+            config: config.clone(),
+            metrics,
+            writing: Mutex::new(Writing {
+                sequence,
+                end: end_mark,
+                trusted: true,
+            }),
+            state: Mutex::new(State {
+                generations,
+                active: None,
+                accepted: cursor.value(),
+            }),
+            cursor: Mutex::new(Cursor {
+                mark: cursor,
+                written: Instant::now(),
+            }),
+            end: AtomicU64::new(0),
+            freed: Condvar::new(),
+            _lock: lock,
+        };
+        let noted_end = store
+            .writing
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .end
+            .value();
+        let end = match newest_first {
+            Some(first_seq) => store.recover_newest(first_seq, noted_end, fresh)?,
+            // Drained whole: the cursor was durable before the last generation went.
+            None if cursor_found == Found::Value => (store.accepted() + 1).max(noted_end),
+            None => fresh,
+        };
+        store.end = AtomicU64::new(end);
+        store.skip_what_is_gone(cursor_found);
+        store.drop_drained(&mut store.lock_state());
+        store.update_gauges(&store.lock_state());
+        info!(
+            next_seq = end,
+            cursor = store.accepted(),
+            generations = store.lock_state().generations.len(),
+            "Buffer recovered."
+        );
+        Ok(store)
+    }
+
+    /// Looks where the newest generation ends, or sets it aside; the next sequence number. What is
+    /// appended goes into a new generation: one with damage that nobody has noticed yet must not be
+    /// able to fail every start.
+    fn recover_newest(&self, first_seq: u64, noted_end: u64, fresh: u64) -> Result<u64, OpenError> {
+        let mut state = self.lock_state();
+        let generation = state.generations[&first_seq].clone();
+        let accepted = state.accepted;
+        let next = match generation.end() {
+            Ok(End::At(last)) => last + 1,
+            Ok(End::Empty) => first_seq,
+            Ok(End::Unreadable) => {
+                // It stays readable up to there.
+                self.note_damage(&generation, first_seq, fresh, "unreadable end");
+                return Ok(fresh.max(accepted + 1));
+            }
+            Err(error) if error.is_damage() => {
+                self.note_damage(&generation, first_seq, fresh, &chain(&error));
+                state.generations.remove(&first_seq);
+                generation.retire();
+                return Ok(fresh.max(accepted + 1));
+            }
+            Err(error) => return Err(OpenError::Unavailable(chain(&error))),
+        };
+        if next < noted_end {
+            self.note_damage(&generation, next, noted_end, "the tail is gone");
+        }
+        if next == first_seq {
+            // No record in it; its name is free for the next one.
+            state.generations.remove(&first_seq);
+            generation.retire();
+        }
+        Ok(next.max(noted_end).max(accepted + 1))
+    }
+
+    /// Without a cursor, reading starts at what there is: sent twice rather than not at all.
+    fn skip_what_is_gone(&self, cursor_found: Found) {
+        if cursor_found == Found::Value {
+            return;
+        }
+        let mut state = self.lock_state();
+        let first = state.generations.keys().next().copied();
+        let first = first.unwrap_or_else(|| self.end());
+        if cursor_found == Found::Damaged {
+            warn!(
+                from_seq = first,
+                "The cursor is damaged: the whole backlog is sent again."
+            );
+        }
+        state.accepted = state.accepted.max(first.saturating_sub(1));
+    }
+}

@@ -1,0 +1,301 @@
+//! Debian's `mosquitto_pub` and `mosquitto_sub` against the gateway, both protocol versions.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::mpsc::{Receiver, channel},
+};
+
+use crate::site::{Credentials, PATIENCE, Site, eventually};
+
+/// Without the clients these tests cannot run; `.ci/test` installs them.
+fn clients_installed() -> bool {
+    let found = Command::new("mosquitto_pub").arg("--help").output().is_ok();
+    if !found {
+        let required = std::env::var_os("PORTCULLIS_TEST_REQUIRE_ALL").is_some();
+        assert!(
+            !required,
+            "mosquitto_pub is not installed: apt-get install mosquitto-clients"
+        );
+        eprintln!("SKIPPED: mosquitto_pub is not installed: apt-get install mosquitto-clients");
+    }
+    found
+}
+
+fn tls(
+    client: &str,
+    site: &Site,
+    ca: &Credentials,
+    own: Option<&Credentials>,
+    version: &str,
+) -> Command {
+    // A line at a time, although the output is a pipe.
+    let mut command = Command::new("stdbuf");
+    command
+        .args(["-oL", client])
+        .args([
+            "-h",
+            &site.mqtt.ip().to_string(),
+            "-p",
+            &site.mqtt.port().to_string(),
+            "-V",
+            version,
+        ])
+        .args(["--cafile", ca.ca.to_str().unwrap()]);
+    if let Some(own) = own {
+        command.args([
+            "--cert",
+            own.certificate.to_str().unwrap(),
+            "--key",
+            own.key.to_str().unwrap(),
+        ]);
+    }
+    command
+}
+
+fn publish(mut command: Command, client_id: &str, topic: &str, message: &str) -> Output {
+    command
+        .args(["-i", client_id, "-q", "1", "-t", topic, "-m", message])
+        .output()
+        .unwrap()
+}
+
+/// A running `mosquitto_sub` that has its SUBACK.
+struct Subscriber {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Subscriber {
+    fn start(mut command: Command, client_id: &str, filter: &str) -> Self {
+        let mut child = command
+            .args([
+                "-i",
+                client_id,
+                "-q",
+                "1",
+                "-t",
+                filter,
+                "-d",
+                "-F",
+                "RECEIVED %t %p",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = lines_of(child.stdout.take().unwrap());
+        let subscriber = Self { child, lines };
+        subscriber.wait_for("Subscribed");
+        subscriber
+    }
+
+    /// The first line that contains `text`.
+    fn wait_for(&self, text: &str) -> String {
+        loop {
+            let line = self
+                .lines
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("no line with {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+#[test]
+fn messages_travel_over_tls_in_both_versions() {
+    if !clients_installed() {
+        return;
+    }
+    let mut site = Site::new();
+    let own = site.enrol("sensor-1", "cold-chain");
+    site.start();
+    for version in ["mqttv311", "mqttv5"] {
+        let subscriber = Subscriber::start(
+            tls("mosquitto_sub", &site, &own, Some(&own), version),
+            "sensor-1:sub",
+            "dt/sensor-1/#",
+        );
+        let message = format!("{{\"t\":4.2,\"version\":\"{version}\"}}");
+        let sent = publish(
+            tls("mosquitto_pub", &site, &own, Some(&own), version),
+            "sensor-1",
+            "dt/sensor-1/temp",
+            &message,
+        );
+        assert!(sent.status.success(), "{sent:?}");
+        assert_eq!(
+            subscriber.wait_for("RECEIVED"),
+            format!("RECEIVED dt/sensor-1/temp {message}")
+        );
+    }
+    eventually("both events are in the outbox", || site.outbox().len() == 2);
+    let event = site.outbox().remove(0);
+    assert_eq!(event["schema"], "portcullis.event/1");
+    assert_eq!(event["gateway_id"], "gw-test");
+    assert_eq!(event["seq"], 1);
+    assert_eq!(event["thing"], "sensor-1");
+    assert_eq!(event["topic"], "dt/sensor-1/temp");
+    assert_eq!(event["payload"]["t"], 4.2);
+    site.stop();
+}
+
+#[test]
+fn the_printed_mosquitto_line_works() {
+    if !clients_installed() {
+        return;
+    }
+    let mut site = Site::new();
+    site.must(&["thing", "add", "pump-1", "--group", "factory"]);
+    let out = site.path("../pump-1");
+    let printed = site.must(&["cert", "issue", "pump-1", "--out", out.to_str().unwrap()]);
+    let line = printed
+        .lines()
+        .find(|line| line.trim_start().starts_with("mosquitto_pub"))
+        .unwrap();
+    site.start();
+    let ran = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(ran.status.success(), "{line}: {ran:?}");
+    eventually("the event is in the outbox", || {
+        site.outbox().iter().any(|event| event["thing"] == "pump-1")
+    });
+}
+
+#[test]
+fn a_connection_without_a_good_certificate_is_refused_and_the_log_says_who_and_why() {
+    if !clients_installed() {
+        return;
+    }
+    let mut site = Site::new();
+    let good = site.enrol("sensor-1", "cold-chain");
+    let expired = expired_certificate(&site, "sensor-2");
+    let other_site = Site::new();
+    let foreign = other_site.enrol("stranger-9", "cold-chain");
+    site.start();
+
+    let refused = |own: Option<&Credentials>, client_id: &str| {
+        let command = tls("mosquitto_pub", &site, &good, own, "mqttv311");
+        let sent = publish(command, client_id, "dt/sensor-1/temp", "1");
+        assert!(!sent.status.success(), "{sent:?}");
+    };
+    refused(None, "sensor-1");
+    refused(Some(&foreign), "stranger-9");
+    refused(Some(&expired), "sensor-2");
+    for (reason, named) in [
+        ("tls-no-certificate", "127.0.0.1"),
+        ("tls-certificate-unknown-issuer", "stranger-9"),
+        ("tls-certificate-expired", "sensor-2"),
+    ] {
+        eventually(reason, || {
+            site.log()
+                .lines()
+                .any(|line| line.contains(reason) && line.contains(named))
+        });
+        assert_eq!(
+            site.metric("portcullis_broker_refused_total", &[reason]),
+            1.0,
+            "{reason}"
+        );
+    }
+    assert!(site.outbox().is_empty());
+}
+
+/// Signed by the site's CA, registered, and past its time.
+fn expired_certificate(site: &Site, thing: &str) -> Credentials {
+    let own = site.enrol(thing, "cold-chain");
+    let ca_key =
+        rcgen::KeyPair::from_pem(&std::fs::read_to_string(site.path("pki/ca.key")).unwrap())
+            .unwrap();
+    let ca_pem = std::fs::read_to_string(site.path("pki/ca.pem")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&ca_pem, ca_key).unwrap();
+    let key = rcgen::KeyPair::from_pem(&std::fs::read_to_string(&own.key).unwrap()).unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, thing);
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    std::fs::write(&own.certificate, certificate.pem()).unwrap();
+    own
+}
+
+#[test]
+fn a_publish_that_no_policy_allows_reaches_neither_subscriber_nor_stream() {
+    if !clients_installed() {
+        return;
+    }
+    let mut site = Site::new();
+    let victim = site.enrol("sensor-1", "cold-chain");
+    let other = site.enrol("sensor-2", "cold-chain");
+    site.start();
+    let subscriber = Subscriber::start(
+        tls("mosquitto_sub", &site, &victim, Some(&victim), "mqttv5"),
+        "sensor-1:sub",
+        "cmd/sensor-1/#",
+    );
+    let foreign = publish(
+        tls("mosquitto_pub", &site, &other, Some(&other), "mqttv311"),
+        "sensor-2",
+        "cmd/sensor-1/open",
+        "forged",
+    );
+    assert!(
+        !foreign.status.success(),
+        "a denied publish ends the connection: {foreign:?}"
+    );
+    let denied = || {
+        site.metric(
+            "portcullis_broker_denied_total",
+            &["action=\"publish\"", "reason=\"implicit-deny\""],
+        )
+    };
+    assert_eq!(denied(), 1.0);
+
+    // What is allowed afterwards arrives, so what was denied would have, too.
+    let own = publish(
+        tls("mosquitto_pub", &site, &victim, Some(&victim), "mqttv311"),
+        "sensor-1",
+        "dt/sensor-1/temp",
+        "\"allowed\"",
+    );
+    assert!(own.status.success(), "{own:?}");
+    eventually("the allowed event is in the outbox", || {
+        !site.outbox().is_empty()
+    });
+    assert!(
+        site.outbox()
+            .iter()
+            .all(|event| event["payload"] == "allowed"),
+        "{:?}",
+        site.outbox()
+    );
+    assert!(
+        subscriber
+            .lines
+            .try_iter()
+            .all(|line| !line.contains("forged"))
+    );
+}
