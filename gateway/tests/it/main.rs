@@ -8,6 +8,7 @@
 )]
 
 mod buffer;
+mod demo;
 mod device;
 mod emulators;
 mod fake_kinesis;
