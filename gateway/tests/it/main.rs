@@ -1,0 +1,5 @@
+//! The gateway from outside: the binary, real files, real clients.
+
+mod check;
+mod init;
+mod site;
