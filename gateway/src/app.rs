@@ -3,7 +3,6 @@
 use crate::{config::Loaded, supervisor::TaskResult};
 
 /// Serves until a signal or a fault.
-pub fn run(loaded: Loaded) -> TaskResult {
-    drop(loaded);
+pub fn run(_loaded: Loaded) -> TaskResult {
     Err("serving is not built yet".into())
 }

@@ -431,4 +431,32 @@ settings.tags = { site = "demo", zone = "b" }
         let rules = r#"{"rules":[{"max":8.0,"name":"over-temperature","pointer":"/t"},{"min":-30.0,"name":"under-temperature","pointer":"/t"}]}"#;
         assert_eq!(sample.chains[0].steps[0].settings, rules);
     }
+
+    #[test]
+    fn what_the_sample_comments_out_is_right_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins: [(&str, &[u8]); 2] = [("threshold", COMPONENT), ("enrich", COMPONENT)];
+        let file = create(&options(dir.path(), &plugins)).unwrap();
+        let policy = dir.path().join("policies");
+        fs::copy(policy.join("device.json"), policy.join("trial.json")).unwrap();
+        let registry = dir.path().join("registry.toml");
+        let things = "\n[[thing]]\nname = \"sensor-1\"\n";
+        fs::write(&registry, fs::read_to_string(&registry).unwrap() + things).unwrap();
+        let is_setting = |line: &str| line.starts_with('[') || line.contains(" = ");
+        let uncommented: Vec<&str> = SAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if is_setting(rest) => rest,
+                _ => line,
+            })
+            .map(|line| match line {
+                "plain-unknown = \"refuse\"" => "plain-unknown = \"allow\"",
+                line => line,
+            })
+            .collect();
+        fs::write(&file, uncommented.join("\n")).unwrap();
+        let config = load(&file);
+        assert_eq!(config.broker.plain_policies(), ["trial"]);
+        assert!(matches!(config.uplink, crate::uplink::Config::Kinesis(_)));
+    }
 }
