@@ -19,7 +19,7 @@ use super::{
 };
 use crate::identity::{
     authority::{Authority, AuthorityError, is_san},
-    files::{self, PRIVATE, PUBLIC, WriteError},
+    files::{self, WriteError},
 };
 
 const SAMPLE: &str = include_str!("../../../deploy/gateway.toml");
@@ -135,17 +135,17 @@ pub fn create(options: &InitOptions<'_>) -> Result<PathBuf, InitError> {
     let authority = Authority::create(&dir.join("pki/ca.pem"), options.name)?;
     let server = authority.issue_server(options.sans)?;
     let certificate = server.certificate_pem.as_bytes();
-    files::write(&dir.join("pki/server.pem"), certificate, PUBLIC)?;
+    files::write(&dir.join("pki/server.pem"), certificate)?;
     if let Some(key) = &server.key_pem {
-        files::write(&dir.join("pki/server.key"), key.as_bytes(), PRIVATE)?;
+        files::write_private(&dir.join("pki/server.key"), key.as_bytes())?;
     }
 
     for (name, component) in options.plugins {
         let file = dir.join("plugins").join(format!("{name}.wasm"));
-        files::write(&file, component, PUBLIC)?;
+        files::write(&file, component)?;
     }
     let names: Vec<&str> = options.plugins.iter().map(|(name, _)| *name).collect();
-    let text = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes(), PUBLIC);
+    let text = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes());
     text("policies/device.json", POLICY)?;
     text("profiles/device.json", PROFILE)?;
     text("registry.toml", &registry(!names.is_empty()))?;

@@ -21,7 +21,7 @@ use toml::de::DeTable;
 
 use super::{
     Registry,
-    files::{self, PUBLIC, WriteError},
+    files::{self, WriteError},
     registry::Status,
 };
 
@@ -193,11 +193,13 @@ fn edit<T>(
     let lock = File::create(&lock_path).map_err(open(&lock_path))?;
     // Held until `lock` is dropped; a killed command lets go of it too.
     lock.lock().map_err(open(&lock_path))?;
-    let mut text = fs::read_to_string(registry).map_err(open(registry))?;
+    // A link stays one: what it points to is replaced.
+    let target = fs::canonicalize(registry).map_err(open(registry))?;
+    let mut text = fs::read_to_string(&target).map_err(open(registry))?;
     let current = checked(registry, &text)?;
     let outcome = change(&current, &mut text)?;
     checked(registry, &text)?;
-    files::write(registry, text.as_bytes(), PUBLIC)?;
+    files::write(&target, text.as_bytes())?;
     Ok(outcome)
 }
 

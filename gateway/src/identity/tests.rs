@@ -65,7 +65,7 @@ impl Site {
     }
 
     fn install(&self, server: &Issued) {
-        let write = |path: &Path, text: &str| files::write(path, text.as_bytes(), files::PRIVATE);
+        let write = |path: &Path, text: &str| files::write_private(path, text.as_bytes());
         write(&self.config.server_certificate, &server.certificate_pem).unwrap();
         write(&self.config.server_key, server.key_pem.as_ref().unwrap()).unwrap();
     }
@@ -75,13 +75,13 @@ impl Site {
             r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow","Action":"iot:{action}","Resource":"arn:aws:iot:*:*:{resource}"}}}}"#
         );
         let file = self.config.policies.join(format!("{name}.json"));
-        files::write(&file, text.as_bytes(), files::PUBLIC).unwrap();
+        files::write(&file, text.as_bytes()).unwrap();
     }
 
     fn append(&self, text: &str) {
         let before = fs::read_to_string(&self.config.registry).unwrap();
         let text = format!("{before}\n{text}");
-        files::write(&self.config.registry, text.as_bytes(), files::PUBLIC).unwrap();
+        files::write(&self.config.registry, text.as_bytes()).unwrap();
     }
 
     fn load(&self) -> Snapshot {
@@ -276,7 +276,7 @@ async fn a_change_with_a_mistake_is_refused_whole_until_it_is_corrected() {
         until(|| refused.get() == 2).await;
         assert!(snapshots.borrow().thing("t1").is_some());
 
-        files::write(&site.config.registry, good.as_bytes(), files::PUBLIC).unwrap();
+        files::write(&site.config.registry, good.as_bytes()).unwrap();
         snapshots.changed().await.unwrap();
         assert_eq!(metrics.stale.get(), 0);
         assert_eq!(snapshots.borrow().generation(), 2);

@@ -151,11 +151,10 @@ impl Pattern {
         Ok(Self::Name(tokens))
     }
 
-    /// Whether the pattern takes `resource_type/name`.
+    /// Whether the pattern takes `resource`, which is `TYPE/NAME`.
     pub(super) fn matches(
         &self,
-        resource_type: &str,
-        name: &str,
+        resource: &str,
         resolve: &Resolve<'_>,
         unresolved: Unresolved,
     ) -> bool {
@@ -164,6 +163,13 @@ impl Pattern {
             Self::Nothing => return false,
             Self::Name(tokens) => tokens,
         };
+        // Most patterns fail here, before anything is allocated.
+        if let Some(Token::Literal(start)) = tokens.first()
+            && !resource.starts_with(&**start)
+        {
+            return false;
+        }
+        let is_filter = resource.starts_with("topicfilter/");
         let mut pieces = Vec::with_capacity(tokens.len());
         for token in tokens {
             pieces.push(match token {
@@ -175,7 +181,7 @@ impl Pattern {
                         .filter(|value| !value.is_empty())
                         // The attack: a client named `+` makes `a/${…}/b` the filter `a/+/b`.
                         .filter(|value| {
-                            resource_type != "topicfilter" || !value.contains(['+', '#'])
+                            !is_filter || !value.contains(['+', '#'])
                         });
                     match (value, unresolved) {
                         (Some(value), _) => Piece::Literal(value),
@@ -185,7 +191,7 @@ impl Pattern {
                 }
             });
         }
-        matches(&pieces, &format!("{resource_type}/{name}"))
+        matches(&pieces, resource)
     }
 }
 
@@ -377,7 +383,7 @@ mod tests {
     fn takes(pattern: &str, resource_type: &str, name: &str) -> bool {
         Pattern::parse(pattern)
             .unwrap()
-            .matches(resource_type, name, &|_| None, Unresolved::Never)
+            .matches(&format!("{resource_type}/{name}"), &|_| None, Unresolved::Never)
     }
 
     #[test]
@@ -432,9 +438,7 @@ mod tests {
     fn values_are_literals_and_wildcards_of_filters_are_refused_in_them() {
         let pattern = Pattern::parse("arn:aws:iot:*:*:topicfilter/a/${iot:ClientId}/b").unwrap();
         let with = |value: &'static str, name: &str| {
-            pattern.matches(
-                "topicfilter",
-                name,
+            pattern.matches(&format!("topicfilter/{name}"),
                 &move |_| Some(value),
                 Unresolved::Never,
             )
