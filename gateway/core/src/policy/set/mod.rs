@@ -150,9 +150,9 @@ impl Request<'_> {
         } else {
             Unresolved::Never
         };
-        let listed = patterns.iter().any(|pattern| {
-            pattern.matches(resource, &|v| self.resolve(v), unresolved)
-        });
+        let listed = patterns
+            .iter()
+            .any(|pattern| pattern.matches(resource, &|v| self.resolve(v), unresolved));
         listed != negated
     }
 
