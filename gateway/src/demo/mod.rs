@@ -3,7 +3,6 @@
 use crate::{cli::DemoArgs, supervisor::TaskResult};
 
 /// Runs until the time is up or Ctrl-C.
-pub fn run(args: DemoArgs) -> TaskResult {
-    drop(args);
+pub fn run(_args: DemoArgs) -> TaskResult {
     Err("the demonstration is not built yet".into())
 }
