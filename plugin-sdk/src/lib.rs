@@ -1,39 +1,4 @@
-//! Write rules for the Portcullis gateway: a struct and one method, compiled to a WebAssembly
-//! component. The author's guide is the README.
-//!
-//! ```
-//! use portcullis_plugin::{Batch, Context, NumberField, Outcome, Rule, Severity, Subscription};
-//!
-//! struct TooHot {
-//!     temperature: NumberField,
-//!     limit: f64,
-//! }
-//!
-//! #[derive(serde::Deserialize)]
-//! struct Settings {
-//!     limit: f64,
-//! }
-//!
-//! impl Rule for TooHot {
-//!     type Settings = Settings;
-//!
-//!     fn configure(_: &Context, settings: Settings) -> Result<(Self, Subscription), String> {
-//!         let mut subscription = Subscription::new();
-//!         let temperature = subscription.number("/t");
-//!         Ok((Self { temperature, limit: settings.limit }, subscription))
-//!     }
-//!
-//!     fn handle(&mut self, batch: &Batch, out: &mut Outcome) {
-//!         for event in batch {
-//!             if let Some(t) = event.number(self.temperature) && t > self.limit {
-//!                 out.violation(&event, "too-hot", Severity::High, format!("{t} °C")).value(t);
-//!             }
-//!         }
-//!     }
-//! }
-//!
-//! portcullis_plugin::export!(TooHot);
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod batch;
 mod bench;

@@ -120,7 +120,11 @@ fn issued(
         .map_err(|error| Failure::other(format!("failed to make `{}`", out.display()), error))?;
     enrolment.write(out)?;
     let id: CertificateId = enrolment.issued.id;
-    let line = publish_line(config, thing, out);
+    let key = match enrolment.issued.key_pem {
+        Some(_) => out.join("key.pem"),
+        None => PathBuf::from("KEY_OF_THE_DEVICE"),
+    };
+    let line = publish_line(config, thing, out, &key);
     let not_after = enrolment.issued.not_after.date();
     if as_json {
         say_json(&json!({
@@ -148,7 +152,7 @@ fn issued(
 }
 
 /// A command of Debian's mosquitto-clients that works with the certificate.
-fn publish_line(config: &Config, thing: &ThingName, out: &Path) -> String {
+fn publish_line(config: &Config, thing: &ThingName, out: &Path, key: &Path) -> String {
     let host =
         server_host(&config.identity.server_certificate).unwrap_or_else(|| "localhost".to_owned());
     let port = config
@@ -157,13 +161,13 @@ fn publish_line(config: &Config, thing: &ThingName, out: &Path) -> String {
         .iter()
         .find(|listener| matches!(listener, Listener::Tls { .. }))
         .map_or(8883, |listener| listener.address().port());
-    let file = |name: &str| shell_quoted(&out.join(name).to_string_lossy());
+    let quoted = |file: &Path| shell_quoted(&file.to_string_lossy());
     format!(
         "mosquitto_pub -h {host} -p {port} --cafile {} --cert {} --key {} -i {thing} -q 1 \
          -t dt/{thing}/temp -m '{{\"t\": 4.2}}'",
-        file("ca.pem"),
-        file("cert.pem"),
-        file("key.pem"),
+        quoted(&out.join("ca.pem")),
+        quoted(&out.join("cert.pem")),
+        quoted(key),
     )
 }
 

@@ -55,16 +55,6 @@ impl<'t> Document<'t> {
         document
     }
 
-    /// The file.
-    pub fn file(&self) -> &Path {
-        &self.file
-    }
-
-    /// The text.
-    pub fn text(&self) -> &'t str {
-        self.text
-    }
-
     /// The table `[name]`; an empty one if it is absent.
     pub fn section(&mut self, name: &str) -> Section<'_, 't> {
         let value = self.root.get_ref().get(name).cloned();

@@ -43,14 +43,6 @@ impl<'d, 't> Section<'d, 't> {
         Section::new(self.document, name, table)
     }
 
-    /// How many tables `[[….name]]` there are.
-    pub fn section_count(&mut self, name: &str) -> usize {
-        let elements = self
-            .value(name)
-            .and_then(|value| value.get_ref().as_array());
-        elements.map_or(0, |elements| elements.len())
-    }
-
     /// The `index`th of the tables `[[….name]]`.
     pub fn section_at(&mut self, name: &str, index: usize) -> Section<'_, 't> {
         let table = self

@@ -17,7 +17,7 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 
-use super::files::{self, PRIVATE, PUBLIC, WriteError};
+use super::files::{self, WriteError};
 
 /// Life of a CA certificate.
 const CA_DAYS: u32 = 20 * 365;
@@ -105,12 +105,8 @@ impl Authority {
         ];
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
         let pem = params.self_signed(&key).map_err(make)?.pem();
-        files::write(
-            &key_of(certificate),
-            key.serialize_pem().as_bytes(),
-            PRIVATE,
-        )?;
-        files::write(certificate, pem.as_bytes(), PUBLIC)?;
+        files::write_private(&key_of(certificate), key.serialize_pem().as_bytes())?;
+        files::write(certificate, pem.as_bytes())?;
         Ok(Self {
             not_after: params.not_after,
             certificate_pem: pem,

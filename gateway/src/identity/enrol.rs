@@ -8,7 +8,7 @@ use super::{
     Config,
     authority::{Authority, AuthorityError, Issued},
     edit::{self, EditError},
-    files::{self, PRIVATE, PUBLIC, WriteError},
+    files::{self, WriteError},
 };
 
 /// A certificate that may connect.
@@ -59,10 +59,10 @@ impl Enrolment {
     /// Writes `cert.pem`, `key.pem` (0600) and `ca.pem` to `dir`.
     pub fn write(&self, dir: &Path) -> Result<(), WriteError> {
         let certificate = self.issued.certificate_pem.as_bytes();
-        files::write(&dir.join("cert.pem"), certificate, PUBLIC)?;
+        files::write(&dir.join("cert.pem"), certificate)?;
         if let Some(key) = &self.issued.key_pem {
-            files::write(&dir.join("key.pem"), key.as_bytes(), PRIVATE)?;
+            files::write_private(&dir.join("key.pem"), key.as_bytes())?;
         }
-        files::write(&dir.join("ca.pem"), self.ca_pem.as_bytes(), PUBLIC)
+        files::write(&dir.join("ca.pem"), self.ca_pem.as_bytes())
     }
 }

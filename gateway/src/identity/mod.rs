@@ -26,3 +26,6 @@ pub use registry::Registry;
 pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, load};
 pub use trust::Trust;
 pub use watcher::{SnapshotWatch, Watcher};
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,6 @@ use portcullis_core::{
     identity::GroupName,
     limits::{PLUGIN_FILE_BYTES_MAX, PLUGIN_MESSAGE_BYTES_MAX, PLUGIN_OUTPUT_BYTES_MAX},
 };
-use tokio::runtime::Runtime;
 use wasmtime::{
     Config, Engine, EngineWeak, OptLevel,
     component::{Component, HasSelf, Linker},
@@ -47,7 +46,6 @@ const STACK_BYTES_MAX: usize = 512 * 1024;
 pub struct Host {
     engine: Engine,
     linker: Linker<Guest>,
-    runtime: Arc<Runtime>,
     metrics: Metrics,
 }
 
@@ -60,9 +58,6 @@ pub(super) struct Loaded {
     pub(super) name: Arc<str>,
     pub(super) engine: Engine,
     pub(super) pre: RulePre<Guest>,
-    /// `wasmtime-wasi` enters a Tokio runtime when a guest writes to a stream; this one has no
-    /// threads, which keeps it from starting one with a thread for each processor.
-    pub(super) runtime: Arc<Runtime>,
     pub(super) metrics: PluginMetrics,
 }
 
@@ -75,13 +70,9 @@ impl Host {
         wasi::link(&mut linker).map_err(LoadError::Runtime)?;
         Rule::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(LoadError::Runtime)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .map_err(LoadError::Ticker)?;
         Ok(Self {
             engine,
             linker,
-            runtime: Arc::new(runtime),
             metrics,
         })
     }
@@ -125,7 +116,6 @@ impl Host {
             name: config.name.as_str().into(),
             engine: self.engine.clone(),
             pre,
-            runtime: Arc::clone(&self.runtime),
             metrics: self.metrics.of_plugin(&config.name),
         })))
     }

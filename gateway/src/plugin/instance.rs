@@ -96,7 +96,7 @@ impl Instance {
     /// Lets the rule look at a batch. `now` is the time that the rule sees, and by which pauses
     /// are measured.
     ///
-    /// Must not be called from within an asynchronous task. An error means that the call had no
+    /// Takes up to the deadline: keep it off the threads of an asynchronous runtime. An error means that the call had no
     /// effect; the instance can be called again at once, and is made afresh then if need be.
     pub fn handle(&mut self, batch: &[&PluginEvent], now: Timestamp) -> Result<Outcome, CallError> {
         if batch.is_empty() {
@@ -144,7 +144,6 @@ impl Instance {
         };
         let columns = Columns::collect(batch, &live.subscription, &live.projection);
         let result = {
-            let _runtime = self.plugin.runtime.enter();
             live.store.data_mut().begin_call(now);
             live.store
                 .set_epoch_deadline(Loaded::ticks(self.plugin.config.deadline));
@@ -172,7 +171,6 @@ impl Instance {
 
     /// A fresh, configured instance.
     fn make(&self, now: Timestamp) -> Result<Live, StartError> {
-        let _runtime = self.plugin.runtime.enter();
         let guest = Guest::new(self.label.clone(), self.plugin.config.memory_bytes_max);
         let mut store = Store::new(&self.plugin.engine, guest);
         store.limiter(|guest| &mut guest.limiter);

@@ -264,3 +264,71 @@ fn is_pointer(text: &str) -> bool {
 fn shorten(text: &str) -> &str {
     text.split_at(text.floor_char_boundary(64)).0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edits(edits: Vec<wit::Edit>) -> Vec<Verdict> {
+        let answer = wit::Outcome {
+            edits,
+            emissions: Vec::new(),
+            violations: Vec::new(),
+            metrics: Vec::new(),
+        };
+        outcome(answer, 2, &[]).unwrap().0.verdicts
+    }
+
+    fn replace(payload: &str) -> wit::Edit {
+        wit::Edit::Replace(wit::Replacement {
+            index: 1,
+            payload: payload.into(),
+        })
+    }
+
+    fn tag(value: &str) -> wit::Edit {
+        wit::Edit::Tag(wit::Tagging {
+            index: 1,
+            key: "k".into(),
+            value: value.into(),
+        })
+    }
+
+    #[test]
+    fn of_several_payloads_the_last_counts() {
+        let kept = Changes {
+            payload: Some("b".into()),
+            tags: vec![("k".into(), "1".into()), ("k".into(), "2".into())],
+        };
+        assert_eq!(
+            edits(vec![replace("a"), tag("1"), replace("b"), tag("2")]),
+            [Verdict::Keep(Changes::default()), Verdict::Keep(kept)]
+        );
+    }
+
+    #[test]
+    fn a_drop_wins_over_every_other_edit() {
+        let drop = || {
+            wit::Edit::Drop(wit::Dropping {
+                index: 1,
+                reason: "stale".into(),
+            })
+        };
+        let dropped = Verdict::Drop {
+            reason: "stale".into(),
+        };
+        for order in [vec![drop(), replace("a")], vec![tag("1"), drop(), tag("2")]] {
+            assert_eq!(edits(order)[1], dropped);
+        }
+    }
+
+    #[test]
+    fn pointers_are_those_of_rfc_6901() {
+        for pointer in ["", "/", "/a/0", "/~0~1"] {
+            assert!(is_pointer(pointer), "{pointer:?}");
+        }
+        for pointer in ["a", "/~", "/~2", "#/a"] {
+            assert!(!is_pointer(pointer), "{pointer:?}");
+        }
+    }
+}

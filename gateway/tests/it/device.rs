@@ -14,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
-use crate::site::{Credentials, PATIENCE};
+use crate::served::{Credentials, PATIENCE};
 
 /// A connected client that is driven by hand.
 pub(crate) struct Device {

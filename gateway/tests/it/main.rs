@@ -1,4 +1,4 @@
-//! The gateway's modules together: real clients, real processes killed, real emulators.
+//! The gateway from outside: its binary, its modules together, real clients, real emulators, faults.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -9,15 +9,18 @@
 
 mod buffer;
 mod demo;
+mod check;
 mod device;
 mod emulators;
 mod fake_kinesis;
+mod init;
 mod kill;
 mod kinesis;
 mod mosquitto;
 mod outbox;
 mod plugins;
 mod runaway;
+mod served;
 mod site;
 mod stream;
 mod support;

@@ -6,7 +6,7 @@ use std::{
     sync::mpsc::{Receiver, channel},
 };
 
-use crate::site::{Credentials, PATIENCE, Site, eventually};
+use crate::served::{Credentials, PATIENCE, Served, eventually};
 
 /// Without the clients these tests cannot run; `.ci/test` installs them.
 fn clients_installed() -> bool {
@@ -24,7 +24,7 @@ fn clients_installed() -> bool {
 
 fn tls(
     client: &str,
-    site: &Site,
+    served: &Served,
     ca: &Credentials,
     own: Option<&Credentials>,
     version: &str,
@@ -35,9 +35,9 @@ fn tls(
         .args(["-oL", client])
         .args([
             "-h",
-            &site.mqtt.ip().to_string(),
+            &served.mqtt.ip().to_string(),
             "-p",
-            &site.mqtt.port().to_string(),
+            &served.mqtt.port().to_string(),
             "-V",
             version,
         ])
@@ -128,18 +128,18 @@ fn messages_travel_over_tls_in_both_versions() {
     if !clients_installed() {
         return;
     }
-    let mut site = Site::new();
-    let own = site.enrol("sensor-1", "cold-chain");
-    site.start();
+    let mut served = Served::new();
+    let own = served.enrol("sensor-1", "cold-chain");
+    served.start();
     for version in ["mqttv311", "mqttv5"] {
         let subscriber = Subscriber::start(
-            tls("mosquitto_sub", &site, &own, Some(&own), version),
+            tls("mosquitto_sub", &served, &own, Some(&own), version),
             "sensor-1:sub",
             "dt/sensor-1/#",
         );
         let message = format!("{{\"t\":4.2,\"version\":\"{version}\"}}");
         let sent = publish(
-            tls("mosquitto_pub", &site, &own, Some(&own), version),
+            tls("mosquitto_pub", &served, &own, Some(&own), version),
             "sensor-1",
             "dt/sensor-1/temp",
             &message,
@@ -150,15 +150,17 @@ fn messages_travel_over_tls_in_both_versions() {
             format!("RECEIVED dt/sensor-1/temp {message}")
         );
     }
-    eventually("both events are in the outbox", || site.outbox().len() == 2);
-    let event = site.outbox().remove(0);
+    eventually("both events are in the outbox", || {
+        served.outbox().len() == 2
+    });
+    let event = served.outbox().remove(0);
     assert_eq!(event["schema"], "portcullis.event/1");
     assert_eq!(event["gateway_id"], "gw-test");
     assert_eq!(event["seq"], 1);
     assert_eq!(event["thing"], "sensor-1");
     assert_eq!(event["topic"], "dt/sensor-1/temp");
     assert_eq!(event["payload"]["t"], 4.2);
-    site.stop();
+    served.stop();
 }
 
 #[test]
@@ -166,19 +168,26 @@ fn the_printed_mosquitto_line_works() {
     if !clients_installed() {
         return;
     }
-    let mut site = Site::new();
-    site.must(&["thing", "add", "pump-1", "--group", "factory"]);
-    let out = site.path("../pump-1");
-    let printed = site.must(&["cert", "issue", "pump-1", "--out", out.to_str().unwrap()]);
+    let mut served = Served::new();
+    served
+        .site
+        .done(&["thing", "add", "pump-1", "--group", "factory"]);
+    let out = served.site.path("../pump-1");
+    let printed = served
+        .site
+        .done(&["cert", "issue", "pump-1", "--out", out.to_str().unwrap()]);
     let line = printed
         .lines()
         .find(|line| line.trim_start().starts_with("mosquitto_pub"))
         .unwrap();
-    site.start();
+    served.start();
     let ran = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(ran.status.success(), "{line}: {ran:?}");
     eventually("the event is in the outbox", || {
-        site.outbox().iter().any(|event| event["thing"] == "pump-1")
+        served
+            .outbox()
+            .iter()
+            .any(|event| event["thing"] == "pump-1")
     });
 }
 
@@ -187,15 +196,15 @@ fn a_connection_without_a_good_certificate_is_refused_and_the_log_says_who_and_w
     if !clients_installed() {
         return;
     }
-    let mut site = Site::new();
-    let good = site.enrol("sensor-1", "cold-chain");
-    let expired = expired_certificate(&site, "sensor-2");
-    let other_site = Site::new();
-    let foreign = other_site.enrol("stranger-9", "cold-chain");
-    site.start();
+    let mut served = Served::new();
+    let good = served.enrol("sensor-1", "cold-chain");
+    let expired = expired_certificate(&served, "sensor-2");
+    let other = Served::new();
+    let foreign = other.enrol("stranger-9", "cold-chain");
+    served.start();
 
     let refused = |own: Option<&Credentials>, client_id: &str| {
-        let command = tls("mosquitto_pub", &site, &good, own, "mqttv311");
+        let command = tls("mosquitto_pub", &served, &good, own, "mqttv311");
         let sent = publish(command, client_id, "dt/sensor-1/temp", "1");
         assert!(!sent.status.success(), "{sent:?}");
     };
@@ -208,26 +217,27 @@ fn a_connection_without_a_good_certificate_is_refused_and_the_log_says_who_and_w
         ("tls-certificate-expired", "sensor-2"),
     ] {
         eventually(reason, || {
-            site.log()
+            served
+                .log()
                 .lines()
                 .any(|line| line.contains(reason) && line.contains(named))
         });
         assert_eq!(
-            site.metric("portcullis_broker_refused_total", &[reason]),
+            served.metric("portcullis_broker_refused_total", &[reason]),
             1.0,
             "{reason}"
         );
     }
-    assert!(site.outbox().is_empty());
+    assert!(served.outbox().is_empty());
 }
 
 /// Signed by the site's CA, registered, and past its time.
-fn expired_certificate(site: &Site, thing: &str) -> Credentials {
-    let own = site.enrol(thing, "cold-chain");
+fn expired_certificate(served: &Served, thing: &str) -> Credentials {
+    let own = served.enrol(thing, "cold-chain");
     let ca_key =
-        rcgen::KeyPair::from_pem(&std::fs::read_to_string(site.path("pki/ca.key")).unwrap())
+        rcgen::KeyPair::from_pem(&std::fs::read_to_string(served.site.path("pki/ca.key")).unwrap())
             .unwrap();
-    let ca_pem = std::fs::read_to_string(site.path("pki/ca.pem")).unwrap();
+    let ca_pem = std::fs::read_to_string(served.site.path("pki/ca.pem")).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(&ca_pem, ca_key).unwrap();
     let key = rcgen::KeyPair::from_pem(&std::fs::read_to_string(&own.key).unwrap()).unwrap();
     let mut parameters = rcgen::CertificateParams::default();
@@ -247,17 +257,17 @@ fn a_publish_that_no_policy_allows_reaches_neither_subscriber_nor_stream() {
     if !clients_installed() {
         return;
     }
-    let mut site = Site::new();
-    let victim = site.enrol("sensor-1", "cold-chain");
-    let other = site.enrol("sensor-2", "cold-chain");
-    site.start();
+    let mut served = Served::new();
+    let victim = served.enrol("sensor-1", "cold-chain");
+    let other = served.enrol("sensor-2", "cold-chain");
+    served.start();
     let subscriber = Subscriber::start(
-        tls("mosquitto_sub", &site, &victim, Some(&victim), "mqttv5"),
+        tls("mosquitto_sub", &served, &victim, Some(&victim), "mqttv5"),
         "sensor-1:sub",
         "cmd/sensor-1/#",
     );
     let foreign = publish(
-        tls("mosquitto_pub", &site, &other, Some(&other), "mqttv311"),
+        tls("mosquitto_pub", &served, &other, Some(&other), "mqttv311"),
         "sensor-2",
         "cmd/sensor-1/open",
         "forged",
@@ -267,7 +277,7 @@ fn a_publish_that_no_policy_allows_reaches_neither_subscriber_nor_stream() {
         "a denied publish ends the connection: {foreign:?}"
     );
     let denied = || {
-        site.metric(
+        served.metric(
             "portcullis_broker_denied_total",
             &["action=\"publish\"", "reason=\"implicit-deny\""],
         )
@@ -276,21 +286,22 @@ fn a_publish_that_no_policy_allows_reaches_neither_subscriber_nor_stream() {
 
     // What is allowed afterwards arrives, so what was denied would have, too.
     let own = publish(
-        tls("mosquitto_pub", &site, &victim, Some(&victim), "mqttv311"),
+        tls("mosquitto_pub", &served, &victim, Some(&victim), "mqttv311"),
         "sensor-1",
         "dt/sensor-1/temp",
         "\"allowed\"",
     );
     assert!(own.status.success(), "{own:?}");
     eventually("the allowed event is in the outbox", || {
-        !site.outbox().is_empty()
+        !served.outbox().is_empty()
     });
     assert!(
-        site.outbox()
+        served
+            .outbox()
             .iter()
             .all(|event| event["payload"] == "allowed"),
         "{:?}",
-        site.outbox()
+        served.outbox()
     );
     assert!(
         subscriber

@@ -347,6 +347,13 @@ mod hostile {
         );
     }
 
+    #[tokio::test]
+    async fn output_needs_no_runtime_and_minds_none() {
+        // A blocking wait of `wasmtime-wasi` would panic within a task.
+        let error = misbehave("panic").0;
+        assert_eq!(error.reason(), Reason::Trap, "{error}");
+    }
+
     #[test]
     fn a_plugin_that_keeps_failing_is_paused_and_recovers() {
         let plugin = load("breaker");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     device::Device,
-    site::{Site, eventually},
+    served::{Served, eventually},
 };
 
 /// Publishes of the well-behaved group while the bad rule burns its deadlines.
@@ -12,17 +12,21 @@ const PUBLISHES: usize = 200;
 
 #[test]
 fn a_rule_that_loops_is_stopped_and_other_groups_are_served() {
-    let mut site = Site::new();
-    site.must(&["thing", "add", "good-1", "--group", "good"]);
-    site.must(&["thing", "add", "bad-1", "--group", "bad"]);
+    let mut served = Served::new();
+    served
+        .site
+        .done(&["thing", "add", "good-1", "--group", "good"]);
+    served
+        .site
+        .done(&["thing", "add", "bad-1", "--group", "bad"]);
     let (_, component) = portcullis_test_guests::GUESTS
         .iter()
         .find(|guest| guest.0 == "hostile")
         .unwrap();
-    std::fs::write(site.path("plugins/hostile.wasm"), component).unwrap();
-    site.edit("gateway.toml", |settings| {
-        settings
-            + r#"
+    std::fs::write(served.site.path("plugins/hostile.wasm"), component).unwrap();
+    served.site.append(
+        "gateway.toml",
+        r#"
 [[plugin]]
 name = "hostile"
 file = "plugins/hostile.wasm"
@@ -34,33 +38,33 @@ group = "bad"
 plugin = "hostile"
 on-failure = "pass"
 settings = { mode = "loop" }
-"#
-    });
-    site.start();
+"#,
+    );
+    served.start();
 
-    let quiet = latencies(&mut Device::plain(site.plain, "good-1"));
-    let address = site.plain;
+    let quiet = latencies(&mut Device::plain(served.plain, "good-1"));
+    let address = served.plain;
     let bad = std::thread::spawn(move || {
         let mut device = Device::plain(address, "bad-1");
         for n in 0..20 {
             device.publish("dt/bad-1/x", &format!("{{\"n\":{n}}}"));
         }
     });
-    let beside = latencies(&mut Device::plain(site.plain, "good-1"));
+    let beside = latencies(&mut Device::plain(served.plain, "good-1"));
     bad.join().unwrap();
     eprintln!(
         "p99 of the good group: {:?} alone, {:?} beside a rule that loops",
         quiet, beside
     );
 
-    let stopped = site.metric("portcullis_plugin_calls_total", &["hostile", "deadline"]);
+    let stopped = served.metric("portcullis_plugin_calls_total", &["hostile", "deadline"]);
     assert!(stopped >= 1.0, "no call was stopped at its deadline");
-    assert!(site.log().contains("A plugin's call failed."));
+    assert!(served.log().contains("A plugin's call failed."));
     // `on-failure = "pass"`: acknowledged, and in the stream all the same.
     eventually("everything is in the outbox", || {
-        site.outbox().len() == 2 * PUBLISHES + 20
+        served.outbox().len() == 2 * PUBLISHES + 20
     });
-    let of_bad: Vec<_> = site
+    let of_bad: Vec<_> = served
         .outbox()
         .into_iter()
         .filter(|event| event["thing"] == "bad-1")

@@ -1,252 +1,102 @@
-//! A site for a test: a configuration directory made by the binary's own commands, and the
-//! gateway that runs on it as a process of its own.
+//! A configuration in a temporary directory, and the binary that works on it.
 
 use std::{
-    fs::{self, File},
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Output},
 };
 
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// Long enough for a busy machine; no test asserts a time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
+/// A configuration made by `portcullis init`; gone when dropped.
+#[derive(Debug)]
 pub(crate) struct Site {
-    dir: TempDir,
-    pub(crate) mqtt: SocketAddr,
-    pub(crate) plain: SocketAddr,
-    pub(crate) http: SocketAddr,
-    gateway: Option<Child>,
+    dir: tempfile::TempDir,
 }
 
-/// What `cert issue` wrote for a thing.
-pub(crate) struct Credentials {
-    pub(crate) ca: PathBuf,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Site {
-    /// `portcullis init` with free loopback ports.
-    pub(crate) fn new() -> Self {
-        let dir = TempDir::new().unwrap();
-        let [mqtt, plain, http] = free_addresses();
+    /// `portcullis init` with these further arguments.
+    pub(crate) fn init(arguments: &[&str]) -> Self {
         let site = Self {
-            dir,
-            mqtt,
-            plain,
-            http,
-            gateway: None,
+            dir: tempfile::tempdir().unwrap(),
         };
-        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args([
-                "init",
-                site.path("").to_str().unwrap(),
-                "--name",
-                "gw-test",
-                "--san",
-                "127.0.0.1",
-            ])
-            .args([
-                "--mqtt",
-                &mqtt.to_string(),
-                "--http",
-                &http.to_string(),
-                "--plain",
-                &plain.to_string(),
-            ])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let target = site.path("");
+        let mut all = vec!["init", target.to_str().unwrap(), "--name", "gw-test"];
+        all.extend(arguments);
+        let answer = portcullis(&all);
+        assert_eq!(answer.code, 0, "{answer:?}");
         site
     }
 
-    pub(crate) fn path(&self, inside: &str) -> PathBuf {
-        self.dir.path().join("site").join(inside)
+    /// A file of the configuration.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("site").join(name)
     }
 
-    /// Runs a subcommand on the site's configuration.
-    pub(crate) fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(arguments)
-            .arg("--config")
-            .arg(self.path("gateway.toml"))
-            .output()
-            .unwrap()
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The same; it must succeed.
-    pub(crate) fn must(&self, arguments: &[&str]) -> String {
-        let output = self.cli(arguments);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
     }
 
-    /// `thing add` and `cert issue`.
-    pub(crate) fn enrol(&self, thing: &str, group: &str) -> Credentials {
-        self.must(&["thing", "add", thing, "--group", group]);
-        self.issue(thing)
+    /// Replaces `from`, which must be there, in a file.
+    pub(crate) fn replace(&self, name: &str, from: &str, to: &str) {
+        let text = self.read(name);
+        assert!(text.contains(from), "{name} has no {from:?}");
+        self.write(name, &text.replacen(from, to, 1));
     }
 
-    /// `cert issue` into a directory of the thing's name.
-    pub(crate) fn issue(&self, thing: &str) -> Credentials {
-        let out = self.dir.path().join(thing);
-        self.must(&["cert", "issue", thing, "--out", out.to_str().unwrap()]);
-        Credentials {
-            ca: out.join("ca.pem"),
-            certificate: out.join("cert.pem"),
-            key: out.join("key.pem"),
-        }
+    pub(crate) fn append(&self, name: &str, text: &str) {
+        self.write(name, &format!("{}{text}", self.read(name)));
     }
 
-    /// Changes a file of the configuration.
-    pub(crate) fn edit(&self, file: &str, change: impl FnOnce(String) -> String) {
-        let path = self.path(file);
-        let changed = change(fs::read_to_string(&path).unwrap());
-        fs::write(path, changed).unwrap();
+    /// The line, from 1, on which the last `needle` stands.
+    pub(crate) fn line_of(&self, name: &str, needle: &str) -> usize {
+        let text = self.read(name);
+        let at = text
+            .rfind(needle)
+            .unwrap_or_else(|| panic!("{needle:?} in {name}"));
+        text[..at].matches('\n').count() + 1
     }
 
-    /// `portcullis run`, until `/readyz` answers; its log goes on in the same file after a restart.
-    pub(crate) fn start(&mut self) {
-        self.start_with(&[]);
+    /// The binary with these arguments and `-c` of this configuration.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Answer {
+        let config = self.path("gateway.toml");
+        let mut all = arguments.to_vec();
+        all.extend(["-c", config.to_str().unwrap()]);
+        portcullis(&all)
     }
 
-    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(["run", "--config"])
-            .arg(self.path("gateway.toml"))
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.gateway = Some(child);
-        eventually("the gateway is ready", || {
-            let exited = self.gateway.as_mut().unwrap().try_wait().unwrap();
-            assert!(exited.is_none(), "the gateway ended: {}", self.log());
-            get(self.http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
-        });
-    }
-
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
-        let mut child = self.gateway.take().unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    /// SIGTERM; the gateway must end with success.
-    pub(crate) fn stop(&mut self) {
-        let mut child = self.gateway.take().unwrap();
-        let sent = Command::new("kill")
-            .arg(child.id().to_string())
-            .status()
-            .unwrap();
-        assert!(sent.success());
-        let status = child.wait().unwrap();
-        assert!(status.success(), "{status}: {}", self.log());
-    }
-
-    pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.dir.path().join("gateway.log")
-    }
-
-    /// The sum of a metric over the series whose line contains every one of `labels`.
-    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let page = get(self.http, "/metrics").unwrap_or_default();
-        page.lines()
-            .filter(|line| {
-                line.starts_with(name) && labels.iter().all(|label| line.contains(label))
-            })
-            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-            .sum()
-    }
-
-    /// Every record in the outbox, in order.
-    pub(crate) fn outbox(&self) -> Vec<Value> {
-        let mut files: Vec<_> = match fs::read_dir(self.path("data/outbox")) {
-            Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
-            Err(_) => Vec::new(),
-        };
-        files.sort();
-        files
-            .iter()
-            .filter(|path| {
-                path.extension()
-                    .is_some_and(|extension| extension == "ndjson")
-            })
-            .flat_map(|path| records(path))
-            .collect()
+    /// Like [`Self::run`]; must end well.
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        let answer = self.run(arguments);
+        assert_eq!(answer.code, 0, "{arguments:?}: {answer:?}");
+        answer.stdout
     }
 }
 
-/// The whole lines of a file that may be written to at this moment.
-fn records(path: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap());
-    whole
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.gateway.take() {
-            child.kill().ok();
-            child.wait().ok();
-        }
-        if std::thread::panicking() {
-            eprintln!("--- log of the gateway ---\n{}", self.log());
-        }
+/// The binary with these arguments.
+pub(crate) fn portcullis(arguments: &[&str]) -> Answer {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = Command::new(Path::new(env!("CARGO_BIN_EXE_portcullis")))
+        .args(arguments)
+        .env_remove("PORTCULLIS_CONFIG")
+        .output()
+        .unwrap();
+    Answer {
+        code: status.code().unwrap(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
     }
-}
-
-/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Loopback addresses that nobody listens on.
-pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let sockets: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap())
-}
-
-/// The whole answer to a GET; `None` if nobody answers.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }

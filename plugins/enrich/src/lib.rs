@@ -249,10 +249,14 @@ mod tests {
         let mut bench = Bench::<Enrich>::new(&settings).unwrap();
         let events = TestEvent::from_ndjson(include_str!("../events.ndjson")).unwrap();
         let outcome = bench.handle(&events);
-        assert_eq!(
-            outcome.edits.len(),
-            2,
-            "two of three events have a temperature"
-        );
+        let payloads: Vec<_> = outcome
+            .edits
+            .iter()
+            .map(|edit| match edit {
+                Edit::Replace(replacement) => str::from_utf8(&replacement.payload).unwrap(),
+                other => panic!("unexpected {other:?}"),
+            })
+            .collect();
+        assert_eq!(payloads, [r#"{"t":4.2}"#, r#"{"battery":3.1,"t":-18.0}"#]);
     }
 }

@@ -1,6 +1,6 @@
 //! The decision.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
 use super::{
     Action, Effect, Policy, Resources, Statement,
@@ -72,14 +72,14 @@ impl PolicySet {
         action: Action,
         resource: &str,
     ) -> Result<Permit, Denial> {
-        let certificate_id = context.certificate_id.map(ToString::to_string);
+        let typed = |name: &str| format!("{}/{name}", action.resource_type());
         let request = Request {
             context,
-            certificate_id: certificate_id.as_deref(),
+            certificate_id: OnceCell::new(),
             action,
-            resource,
+            resource: typed(resource),
             shared: (action == Action::Subscribe)
-                .then(|| shared_filter(resource))
+                .then(|| shared_filter(resource).map(typed))
                 .flatten(),
         };
         let mut allow = None;
@@ -120,10 +120,13 @@ fn shared_filter(filter: &str) -> Option<&str> {
 
 struct Request<'a> {
     context: &'a Context<'a>,
-    certificate_id: Option<&'a str>,
+    /// Written out when a policy asks for it.
+    certificate_id: OnceCell<String>,
     action: Action,
-    resource: &'a str,
-    shared: Option<&'a str>,
+    /// `TYPE/NAME`.
+    resource: String,
+    /// The filter of a shared subscription, in the same form.
+    shared: Option<String>,
 }
 
 impl Request<'_> {
@@ -131,8 +134,8 @@ impl Request<'_> {
         if !statement.actions.contains(self.action) {
             return false;
         }
-        let met = |resource| self.meets_resource(statement, resource);
-        met(self.resource) || self.shared.is_some_and(met)
+        let met = |resource: &String| self.meets_resource(statement, resource);
+        met(&self.resource) || self.shared.as_ref().is_some_and(met)
     }
 
     /// A variable without a value makes an Allow narrower and a Deny wider, whichever way round
@@ -147,10 +150,9 @@ impl Request<'_> {
         } else {
             Unresolved::Never
         };
-        let resource_type = self.action.resource_type();
-        let listed = patterns.iter().any(|pattern| {
-            pattern.matches(resource_type, resource, &|v| self.resolve(v), unresolved)
-        });
+        let listed = patterns
+            .iter()
+            .any(|pattern| pattern.matches(resource, &|v| self.resolve(v), unresolved));
         listed != negated
     }
 
@@ -158,12 +160,15 @@ impl Request<'_> {
         let thing = self.context.thing;
         match variable {
             Variable::ClientId => Some(self.context.client_id.as_str()),
-            Variable::CertificateId => self.certificate_id,
+            Variable::CertificateId => {
+                let id = self.context.certificate_id?;
+                Some(self.certificate_id.get_or_init(|| id.to_string()))
+            }
             Variable::ThingName => thing.map(|thing| thing.name.as_str()),
             Variable::ThingTypeName => thing?.thing_type.as_ref().map(|name| name.as_str()),
             Variable::Attribute(name) => thing?.attributes.get(&**name).map(String::as_str),
             // Attachment is a matter of certificates; a plain listener has none.
-            Variable::IsAttached if thing.is_some() && self.certificate_id.is_some() => {
+            Variable::IsAttached if thing.is_some() && self.context.certificate_id.is_some() => {
                 Some("true")
             }
             Variable::IsAttached => Some("false"),

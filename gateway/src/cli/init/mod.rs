@@ -19,13 +19,13 @@ use super::{
 };
 use crate::identity::{
     authority::{Authority, AuthorityError, is_san},
-    files::{self, PRIVATE, PUBLIC, WriteError},
+    files::{self, WriteError},
 };
 
-const SAMPLE: &str = include_str!("../../../deploy/gateway.toml");
-const REGISTRY: &str = include_str!("template/registry.toml");
-const POLICY: &str = include_str!("template/policy.json");
-const PROFILE: &str = include_str!("template/profile.json");
+const SAMPLE: &str = include_str!("../../../../deploy/gateway.toml");
+const REGISTRY: &str = include_str!("../template/registry.toml");
+const POLICY: &str = include_str!("../template/policy.json");
+const PROFILE: &str = include_str!("../template/profile.json");
 /// Where the sample starts to speak of plugins.
 const PLUGINS: &str = "# Plugins: ";
 
@@ -135,17 +135,17 @@ pub fn create(options: &InitOptions<'_>) -> Result<PathBuf, InitError> {
     let authority = Authority::create(&dir.join("pki/ca.pem"), options.name)?;
     let server = authority.issue_server(options.sans)?;
     let certificate = server.certificate_pem.as_bytes();
-    files::write(&dir.join("pki/server.pem"), certificate, PUBLIC)?;
+    files::write(&dir.join("pki/server.pem"), certificate)?;
     if let Some(key) = &server.key_pem {
-        files::write(&dir.join("pki/server.key"), key.as_bytes(), PRIVATE)?;
+        files::write_private(&dir.join("pki/server.key"), key.as_bytes())?;
     }
 
     for (name, component) in options.plugins {
         let file = dir.join("plugins").join(format!("{name}.wasm"));
-        files::write(&file, component, PUBLIC)?;
+        files::write(&file, component)?;
     }
     let names: Vec<&str> = options.plugins.iter().map(|(name, _)| *name).collect();
-    let text = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes(), PUBLIC);
+    let text = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes());
     text("policies/device.json", POLICY)?;
     text("profiles/device.json", PROFILE)?;
     text("registry.toml", &registry(!names.is_empty()))?;
@@ -331,104 +331,4 @@ fn host_name() -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Config};
-
-    /// The first bytes of a component are all that is looked at here.
-    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-
-    fn options<'a>(dir: &'a Path, plugins: &'a [(&'a str, &'a [u8])]) -> InitOptions<'a> {
-        InitOptions {
-            dir,
-            name: "gw-7",
-            sans: &[],
-            mqtt: "127.0.0.1:0".parse().unwrap(),
-            http: "127.0.0.1:0".parse().unwrap(),
-            plain: "127.0.0.1:1884".parse().ok(),
-            plugins,
-        }
-    }
-
-    fn load(file: &Path) -> Config {
-        let loaded = config::load(file).unwrap_or_else(|problems| panic!("{problems:#?}"));
-        assert_eq!(loaded.warnings, []);
-        loaded.config
-    }
-
-    #[test]
-    fn what_it_makes_has_no_mistake_with_any_choice_of_plugins() {
-        let shipped: [(&str, &[u8]); 3] = [
-            ("threshold", COMPONENT),
-            ("other", COMPONENT),
-            ("enrich", COMPONENT),
-        ];
-        for (plugins, steps) in [
-            (&shipped[..0], 0),
-            (&shipped[..1], 1),
-            (&shipped[..], 2),
-            (&shipped[1..2], 0),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            let file = create(&options(dir.path(), plugins)).unwrap();
-            let config = load(&file);
-            assert_eq!(config.gateway_id, "gw-7");
-            assert_eq!(config.broker.listeners.len(), 2);
-            let ports: Vec<_> = config
-                .broker
-                .listeners
-                .iter()
-                .map(|l| l.address().port())
-                .collect();
-            assert_eq!(ports, [0, 1884]);
-            assert_eq!(config.plugins.len(), plugins.len());
-            assert_eq!(
-                config
-                    .chains
-                    .iter()
-                    .map(|chain| chain.steps.len())
-                    .sum::<usize>(),
-                steps
-            );
-            assert!(matches!(
-                create(&options(dir.path(), plugins)),
-                Err(InitError::Exists(_))
-            ));
-        }
-    }
-
-    #[test]
-    fn the_sample_parses_and_shows_the_defaults_of_the_code() {
-        let dir = tempfile::tempdir().unwrap();
-        let plugins: [(&str, &[u8]); 2] = [("threshold", COMPONENT), ("enrich", COMPONENT)];
-        let file = create(&options(dir.path(), &plugins)).unwrap();
-        fs::write(&file, SAMPLE).unwrap();
-        let sample = load(&file);
-        // Only what has no default.
-        let required = r#"
-[gateway]
-id = "gw-1"
-[[listener]]
-kind = "tls"
-address = "0.0.0.0:8883"
-[[plugin]]
-name = "threshold"
-file = "plugins/threshold.wasm"
-[[plugin]]
-name = "enrich"
-file = "plugins/enrich.wasm"
-[[chain]]
-group = "cold-chain"
-[[chain.step]]
-plugin = "threshold"
-settings.rules = [{ name = "over-temperature", pointer = "/t", max = 8.0 }, { name = "under-temperature", pointer = "/t", min = -30.0 }]
-[[chain.step]]
-plugin = "enrich"
-settings.tags = { site = "demo", zone = "b" }
-"#;
-        fs::write(&file, required).unwrap();
-        assert_eq!(load(&file), sample);
-        let rules = r#"{"rules":[{"max":8.0,"name":"over-temperature","pointer":"/t"},{"min":-30.0,"name":"under-temperature","pointer":"/t"}]}"#;
-        assert_eq!(sample.chains[0].steps[0].settings, rules);
-    }
-}
+mod tests;

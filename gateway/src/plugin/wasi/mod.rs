@@ -6,9 +6,10 @@
 //! really random, because devices choose the keys. A guest cannot wait: the machine code's
 //! deadline would only be noticed when the wait ends.
 
+mod output;
+mod waiting;
+
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,31 +17,33 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
-use portcullis_core::{limits::PLUGIN_LOG_LINE_BYTES_MAX, timestamp::Timestamp};
-use tokio::io::AsyncWrite;
+use portcullis_core::timestamp::Timestamp;
 use wasmtime::{
     bail,
     component::{HasData, Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::{
     HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiView as _,
-    cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView as _},
+    cli::{WasiCli, WasiCliView as _},
     clocks::{WasiClocks, WasiClocksView as _},
     filesystem::{WasiFilesystem, WasiFilesystemView as _},
     p2::{
-        DynPollable, OutputStream, Pollable, StreamResult,
-        bindings::{self, cli, clocks, filesystem, random, sockets, sync},
+        DynPollable, Network, SocketError, SocketResult, TcpSocket, UdpSocket,
+        bindings::{
+            self, cli, clocks, filesystem, random,
+            sockets::{
+                self,
+                network::{ErrorCode, IpAddressFamily},
+            },
+            sync,
+        },
     },
     random::{Deterministic, WasiRandom},
     sockets::{WasiSockets, WasiSocketsView as _},
 };
 
-use super::{
-    bindings::portcullis::plugin::log::Level,
-    guest::{Guest, SharedLines},
-};
+use self::output::{LogStream, Source};
+use super::guest::{Guest, SharedLines};
 
 /// Links the interfaces, one by one, so that what is replaced by our own is plain to see.
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -49,10 +52,11 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     clocks::monotonic_clock::add_to_linker::<Guest, StandingClock>(l, |guest| ClockView {
         clock: &guest.clock,
     })?;
-    sync::io::poll::add_to_linker::<Guest, NoWaiting>(l, |guest| PollView(guest.ctx().table))?;
+    waiting::link(l)?;
+    sockets::tcp_create_socket::add_to_linker::<Guest, NoSockets>(l, |_| NoSockets)?;
+    sync::sockets::udp_create_socket::add_to_linker::<Guest, NoSockets>(l, |_| NoSockets)?;
     // Theirs.
     bindings::io::error::add_to_linker::<Guest, HasTable>(l, |guest| guest.ctx().table)?;
-    sync::io::streams::add_to_linker::<Guest, HasTable>(l, |guest| guest.ctx().table)?;
     clocks::wall_clock::add_to_linker::<Guest, WasiClocks>(l, Guest::clocks)?;
     filesystem::preopens::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
     sync::filesystem::types::add_to_linker::<Guest, WasiFilesystem>(l, Guest::filesystem)?;
@@ -69,13 +73,11 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     cli::terminal_stdin::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::terminal_stdout::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
     cli::terminal_stderr::add_to_linker::<Guest, WasiCli>(l, Guest::cli)?;
-    sockets::tcp_create_socket::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sockets::instance_network::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sockets::network::add_to_linker::<Guest, WasiSockets>(l, &Default::default(), Guest::sockets)?;
     sockets::ip_name_lookup::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sync::sockets::tcp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     sync::sockets::udp::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
-    sync::sockets::udp_create_socket::add_to_linker::<Guest, WasiSockets>(l, Guest::sockets)?;
     Ok(())
 }
 
@@ -166,139 +168,46 @@ impl clocks::monotonic_clock::Host for ClockView<'_> {
     }
 }
 
-struct NoWaiting;
-
-impl HasData for NoWaiting {
-    type Data<'a> = PollView<'a>;
-}
-
-/// `wasi:io/poll` that answers at once or traps: everything that a guest may hold is ready.
-struct PollView<'a>(&'a mut ResourceTable);
-
-impl sync::io::poll::Host for PollView<'_> {
-    fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
-        match bindings::io::poll::Host::poll(self.0, pollables).now_or_never() {
-            Some(ready) => ready,
-            None => bail!("waiting is refused"),
-        }
-    }
-}
-
-impl sync::io::poll::HostPollable for PollView<'_> {
-    fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
-        match bindings::io::poll::HostPollable::ready(self.0, pollable).now_or_never() {
-            Some(ready) => ready,
-            None => Ok(false),
-        }
-    }
-
-    fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        match bindings::io::poll::HostPollable::block(self.0, pollable).now_or_never() {
-            Some(done) => done,
-            None => bail!("waiting is refused"),
-        }
-    }
-
-    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
-        bindings::io::poll::HostPollable::drop(self.0, pollable)
-    }
-}
-
 struct HasTable;
 
 impl HasData for HasTable {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Source {
-    Output,
-    Error,
+/// Refuses sockets before there is one; `wasmtime-wasi` would refuse them an address.
+struct NoSockets;
+
+impl HasData for NoSockets {
+    type Data<'a> = Self;
 }
 
-/// Standard output or error, as log lines.
-#[derive(Clone, Debug)]
-struct LogStream {
-    lines: SharedLines,
-    source: Source,
-}
+impl sockets::network::Host for NoSockets {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        error.downcast()
+    }
 
-impl IsTerminal for LogStream {
-    fn is_terminal(&self) -> bool {
-        false
+    fn network_error_code(
+        &mut self,
+        _: Resource<bindings::io::error::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
+        Ok(None)
     }
 }
 
-impl StdoutStream for LogStream {
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(LineWriter {
-            stream: self.clone(),
-            partial: Vec::new(),
-        })
-    }
-
-    /// Of WASI 0.3, which is not linked.
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
+impl sockets::network::HostNetwork for NoSockets {
+    fn drop(&mut self, _: Resource<Network>) -> wasmtime::Result<()> {
+        bail!("there is no network")
     }
 }
 
-/// Cuts what is written into lines.
-struct LineWriter {
-    stream: LogStream,
-    partial: Vec<u8>,
-}
-
-impl LineWriter {
-    fn write_line(&mut self) {
-        let line = std::mem::take(&mut self.partial);
-        let line = String::from_utf8_lossy(&line);
-        if line.trim().is_empty() {
-            return;
-        }
-        let mut lines = self.stream.lines.lock();
-        match self.stream.source {
-            Source::Output => lines.write(Level::Info, &line),
-            Source::Error => lines.write_error(&line),
-        }
+impl sockets::tcp_create_socket::Host for NoSockets {
+    fn create_tcp_socket(&mut self, _: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+        Err(ErrorCode::AccessDenied.into())
     }
 }
 
-impl OutputStream for LineWriter {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        for byte in bytes {
-            if byte == b'\n' {
-                self.write_line();
-            } else if self.partial.len() <= PLUGIN_LOG_LINE_BYTES_MAX {
-                // One byte more than a line may have, so that the cut is noticed.
-                self.partial.push(byte);
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(4096)
-    }
-}
-
-impl Pollable for LineWriter {
-    fn ready<'a, 'b>(&'a mut self) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
-    where
-        'a: 'b,
-        Self: 'b,
-    {
-        Box::pin(std::future::ready(()))
-    }
-}
-
-/// What a guest left unfinished when it ended.
-impl Drop for LineWriter {
-    fn drop(&mut self) {
-        self.write_line();
+impl sync::sockets::udp_create_socket::Host for NoSockets {
+    fn create_udp_socket(&mut self, _: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
+        Err(ErrorCode::AccessDenied.into())
     }
 }

@@ -21,7 +21,7 @@ use toml::de::DeTable;
 
 use super::{
     Registry,
-    files::{self, PUBLIC, WriteError},
+    files::{self, WriteError},
     registry::Status,
 };
 
@@ -193,11 +193,13 @@ fn edit<T>(
     let lock = File::create(&lock_path).map_err(open(&lock_path))?;
     // Held until `lock` is dropped; a killed command lets go of it too.
     lock.lock().map_err(open(&lock_path))?;
-    let mut text = fs::read_to_string(registry).map_err(open(registry))?;
+    // A link stays one: what it points to is replaced.
+    let target = fs::canonicalize(registry).map_err(open(registry))?;
+    let mut text = fs::read_to_string(&target).map_err(open(registry))?;
     let current = checked(registry, &text)?;
     let outcome = change(&current, &mut text)?;
     checked(registry, &text)?;
-    files::write(registry, text.as_bytes(), PUBLIC)?;
+    files::write(&target, text.as_bytes())?;
     Ok(outcome)
 }
 
@@ -312,134 +314,4 @@ fn comments_start(text: &str, start: usize, next: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REGISTRY: &str = r#"# Ours.
-[[group]]
-name = "devices" # the root
-policies = ["device"]
-
-# The first one.
-[[thing]]
-name = "a"
-groups = [
-  "devices",
-]
-[thing.attributes]
-zone = "b"
-
-# The second one.
-[[thing]]
-name = "b"
-"#;
-
-    fn registry() -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("registry.toml");
-        fs::write(&path, REGISTRY).unwrap();
-        (dir, path)
-    }
-
-    fn thing(name: &str) -> ThingName {
-        ThingName::parse(name).unwrap()
-    }
-
-    #[test]
-    fn adding_and_removing_a_thing_leaves_the_text_of_others_alone() {
-        let (_dir, path) = registry();
-        let new = NewThing {
-            name: thing("c"),
-            thing_type: ThingTypeName::parse("sensor").ok(),
-            attributes: [("site".to_owned(), "x=1".to_owned())].into(),
-            groups: vec![GroupName::parse("cold").unwrap()],
-        };
-        assert_eq!(add_thing(&path, &new).unwrap(), new.groups);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with(REGISTRY));
-        let (parsed, problems) = Registry::parse(&path, &text, None);
-        assert_eq!(problems, []);
-        let added = &parsed.thing("c").unwrap().thing;
-        let groups: Vec<_> = added.groups.iter().map(GroupName::as_str).collect();
-        assert_eq!(groups, ["devices", "cold"]);
-        assert_eq!(added.attributes["site"], "x=1");
-        assert!(matches!(add_thing(&path, &new), Err(EditError::Exists(_))));
-
-        let id = CertificateId::of_der(b"1");
-        add_certificate(&path, id, &thing("a")).unwrap();
-        assert_eq!(remove_thing(&path, &thing("a")).unwrap(), [id]);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(
-            !text.contains("zone") && !text.contains(&id.to_string()),
-            "{text}"
-        );
-        for kept in [
-            "# Ours.",
-            "# the root",
-            "# The second one.\n[[thing]]\nname = \"b\"",
-        ] {
-            assert!(text.contains(kept), "{kept}: {text}");
-        }
-        assert!(matches!(
-            remove_thing(&path, &thing("a")),
-            Err(EditError::Absent(_))
-        ));
-    }
-
-    #[test]
-    fn a_revoked_certificate_says_why() {
-        let (_dir, path) = registry();
-        let ids = [b"1", b"2"].map(|der| CertificateId::of_der(der));
-        for id in ids {
-            add_certificate(&path, id, &thing("a")).unwrap();
-        }
-        let revoked = revoke(&path, &ids[0].to_string(), Some("lost \"it\"")).unwrap();
-        assert_eq!(revoked, ids[..1]);
-        assert_eq!(revoke(&path, "a", None).unwrap(), ids[1..]);
-        let text = fs::read_to_string(&path).unwrap();
-        let (parsed, _) = Registry::parse(&path, &text, None);
-        assert!(
-            parsed
-                .certificates
-                .iter()
-                .all(|c| c.status == Status::Revoked)
-        );
-        assert_eq!(
-            parsed.certificates[0].reason.as_deref(),
-            Some("lost \"it\"")
-        );
-        assert!(matches!(
-            revoke(&path, "a", None),
-            Err(EditError::Absent(_))
-        ));
-    }
-
-    #[test]
-    fn a_registry_with_mistakes_is_not_touched() {
-        let (_dir, path) = registry();
-        let broken = format!("{REGISTRY}\n[[thing]]\nnme = 1\n");
-        fs::write(&path, &broken).unwrap();
-        let id = CertificateId::of_der(b"1");
-        assert!(matches!(
-            add_certificate(&path, id, &thing("a")),
-            Err(EditError::Mistakes(problems)) if problems.len() == 2
-        ));
-        assert_eq!(fs::read_to_string(&path).unwrap(), broken);
-    }
-
-    #[test]
-    fn commands_at_the_same_time_do_not_lose_each_others_edits() {
-        let (_dir, path) = registry();
-        std::thread::scope(|scope| {
-            for n in 0..8u8 {
-                let path = &path;
-                scope.spawn(move || {
-                    add_certificate(path, CertificateId::of_der(&[n]), &thing("a")).unwrap();
-                });
-            }
-        });
-        let text = fs::read_to_string(&path).unwrap();
-        let (parsed, _) = Registry::parse(&path, &text, None);
-        assert_eq!(parsed.certificates.len(), 8);
-    }
-}
+mod tests;

@@ -1,0 +1,296 @@
+//! Snapshots and their renewal, on real files.
+
+use std::{fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+
+use portcullis_core::{
+    identity::{CertificateId, ClientId, Principal, ThingName},
+    policy::{Action, Context},
+};
+use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    authority::{Authority, Issued},
+    *,
+};
+
+const REGISTRY: &str = r#"
+[[group]]
+name = "devices"
+policies = ["device"]
+[[group]]
+name = "cold"
+parent = "devices"
+[[thing]]
+name = "t1"
+groups = ["cold"]
+"#;
+
+struct Site {
+    dir: tempfile::TempDir,
+    config: Config,
+    authority: Authority,
+}
+
+impl Site {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let config = Config {
+            registry: path("registry.toml"),
+            policies: path("policies"),
+            ca_certificates: vec![path("ca.pem")],
+            server_certificate: path("server.pem"),
+            server_key: path("server.key"),
+            require_thing: true,
+        };
+        let authority = Authority::create(&config.ca_certificates[0], "test").unwrap();
+        fs::create_dir(&config.policies).unwrap();
+        fs::write(&config.registry, REGISTRY).unwrap();
+        let site = Self {
+            dir,
+            config,
+            authority,
+        };
+        site.install(
+            &site
+                .authority
+                .issue_server(&["localhost".to_owned()])
+                .unwrap(),
+        );
+        site.policy("device", "Publish", "topic/dt/*");
+        site.policy("trial", "Publish", "topic/trial");
+        site.policy("extra", "Publish", "topic/extra");
+        site
+    }
+
+    fn install(&self, server: &Issued) {
+        let write = |path: &Path, text: &str| files::write_private(path, text.as_bytes());
+        write(&self.config.server_certificate, &server.certificate_pem).unwrap();
+        write(&self.config.server_key, server.key_pem.as_ref().unwrap()).unwrap();
+    }
+
+    fn policy(&self, name: &str, action: &str, resource: &str) {
+        let text = format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow","Action":"iot:{action}","Resource":"arn:aws:iot:*:*:{resource}"}}}}"#
+        );
+        let file = self.config.policies.join(format!("{name}.json"));
+        files::write(&file, text.as_bytes()).unwrap();
+    }
+
+    fn append(&self, text: &str) {
+        let before = fs::read_to_string(&self.config.registry).unwrap();
+        let text = format!("{before}\n{text}");
+        files::write(&self.config.registry, text.as_bytes()).unwrap();
+    }
+
+    fn load(&self) -> Snapshot {
+        load(&self.config, &["trial".to_owned()]).unwrap()
+    }
+}
+
+fn connect(
+    snapshot: &Snapshot,
+    credential: Credential<'_>,
+    client_id: &str,
+) -> Result<Principal, Refusal> {
+    let client_id = ClientId::parse(client_id).unwrap();
+    snapshot.authenticate(&credential, &client_id, Ipv4Addr::LOCALHOST.into())
+}
+
+fn may_publish(principal: &Principal, topic: &str) -> bool {
+    let context = Context {
+        client_id: &principal.client_id,
+        thing: principal.thing.as_deref(),
+        certificate_id: principal.certificate_id.as_ref(),
+    };
+    let decision = principal.policies.decide(&context, Action::Publish, topic);
+    decision.is_ok()
+}
+
+#[test]
+fn a_certificate_is_its_thing_whatever_the_client_id_with_the_policies_of_both() {
+    let site = Site::new();
+    let [active, inactive, bare] = [b"1", b"2", b"3"].map(|der| CertificateId::of_der(der));
+    site.append(&format!(
+        "[[certificate]]\nid = \"{active}\"\nthing = \"t1\"\npolicies = [\"extra\"]\n\
+         [[certificate]]\nid = \"{inactive}\"\nthing = \"t1\"\nstatus = \"INACTIVE\"\n\
+         [[certificate]]\nid = \"{bare}\"\npolicies = [\"extra\"]\n"
+    ));
+    let snapshot = site.load();
+    let principal = connect(&snapshot, Credential::Certificate(active), "other").unwrap();
+    assert_eq!(principal.device(), "t1");
+    assert!(
+        may_publish(&principal, "dt/x"),
+        "inherited from the parent of its group"
+    );
+    assert!(
+        may_publish(&principal, "extra"),
+        "attached to the certificate"
+    );
+    assert!(!may_publish(&principal, "trial"), "attached to nobody");
+    let refused = |id| connect(&snapshot, Credential::Certificate(id), "t1").unwrap_err();
+    assert_eq!(refused(inactive), Refusal::CertificateNotActive);
+    assert_eq!(refused(bare), Refusal::NoThing);
+    assert_eq!(
+        refused(CertificateId::of_der(b"4")),
+        Refusal::CertificateUnknown
+    );
+
+    let config = Config {
+        require_thing: false,
+        ..site.config.clone()
+    };
+    let snapshot = load(&config, &[]).unwrap();
+    let principal = connect(&snapshot, Credential::Certificate(bare), "c").unwrap();
+    assert_eq!(principal.device(), "c");
+    assert!(may_publish(&principal, "extra") && !may_publish(&principal, "dt/x"));
+}
+
+#[test]
+fn on_a_plain_listener_the_client_id_or_the_settings_say_who_it_is() {
+    let site = Site::new();
+    let snapshot = site.load();
+    let plain = |thing, unknown_policy| Credential::Plain {
+        thing,
+        unknown_policy,
+    };
+    let t1 = ThingName::parse("t1").unwrap();
+    let gone = ThingName::parse("gone").unwrap();
+    let principal = connect(&snapshot, plain(None, None), "t1").unwrap();
+    assert!(may_publish(&principal, "dt/x") && principal.certificate_id.is_none());
+    let principal = connect(&snapshot, plain(Some(&t1), None), "anyone").unwrap();
+    assert_eq!(principal.device(), "t1");
+    let refused = |credential| connect(&snapshot, credential, "anyone").unwrap_err();
+    assert_eq!(refused(plain(None, None)), Refusal::UnknownClientId);
+    assert_eq!(refused(plain(Some(&gone), None)), Refusal::NoThing);
+    assert_eq!(refused(plain(Some(&gone), Some("trial"))), Refusal::NoThing);
+    assert_eq!(refused(plain(None, Some("gone"))), Refusal::NoPolicy);
+    let principal = connect(&snapshot, plain(None, Some("trial")), "anyone").unwrap();
+    assert!(principal.thing.is_none());
+    assert!(may_publish(&principal, "trial") && !may_publish(&principal, "dt/x"));
+}
+
+#[test]
+fn an_expired_server_certificate_stops_a_start_but_not_a_reload() {
+    let site = Site::new();
+    site.install(&expired(&site));
+    let problems = load(&site.config, &[]).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].message.contains("expired"), "{problems:?}");
+    let inspection = snapshot::reload(&site.config, &[]);
+    assert!(inspection.is_ok(), "{inspection:?}");
+}
+
+/// A server certificate that ended yesterday.
+fn expired(site: &Site) -> Issued {
+    use rcgen::{CertificateParams, Issuer, KeyPair};
+    let ca = fs::read_to_string(&site.config.ca_certificates[0]).unwrap();
+    let ca_key = fs::read_to_string(site.dir.path().join("ca.key")).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&ca_key).unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let now = time::OffsetDateTime::now_utc();
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    params.not_before = now - time::Duration::days(9);
+    params.not_after = now - time::Duration::days(1);
+    let certificate = params.signed_by(&key, &issuer).unwrap();
+    Issued {
+        id: CertificateId::of_der(certificate.der()),
+        certificate_pem: certificate.pem(),
+        key_pem: Some(key.serialize_pem()),
+        not_after: params.not_after,
+    }
+}
+
+/// The watcher runs beside `test`, which gets what it publishes.
+async fn watched<F>(site: &Site, test: impl FnOnce(SnapshotWatch, Arc<Notify>, Metrics) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    let (watcher, snapshots) = Watcher::new(site.config.clone(), site.load(), metrics.clone());
+    let (reload, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+    let test = test(snapshots, reload.clone(), metrics);
+    let stopped = async {
+        timeout(Duration::from_secs(60), test).await.unwrap();
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(watcher.run(reload, stop.clone()), stopped);
+    ended.unwrap();
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    timeout(Duration::from_secs(60), async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_change_of_any_file_is_published() {
+    let site = Site::new();
+    watched(&site, async |mut snapshots, _, metrics| {
+        assert_eq!(snapshots.borrow().generation(), 1);
+        site.append("[[thing]]\nname = \"t2\"\ngroups = [\"cold\"]\n");
+        snapshots.changed().await.unwrap();
+        assert!(snapshots.borrow().thing("t2").is_some());
+        assert_eq!(metrics.things.get(), 2);
+
+        site.policy("device", "Publish", "topic/other/*");
+        snapshots.changed().await.unwrap();
+        let plain = Credential::Plain {
+            thing: None,
+            unknown_policy: None,
+        };
+        let principal = connect(&snapshots.borrow(), plain, "t2").unwrap();
+        assert!(may_publish(&principal, "other/x") && !may_publish(&principal, "dt/x"));
+
+        // Two files: a look between the two writes may refuse the pair, never take half of it.
+        let server = site.authority.issue_server(&["new".to_owned()]).unwrap();
+        site.install(&server);
+        let is_new = || {
+            let snapshot = snapshots.borrow();
+            CertificateId::of_der(&snapshot.trust().server_chain[0]) == server.id
+        };
+        until(is_new).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_with_a_mistake_is_refused_whole_until_it_is_corrected() {
+    let site = Site::new();
+    watched(&site, async |mut snapshots, _, metrics| {
+        let good = fs::read_to_string(&site.config.registry).unwrap();
+        site.append("[[thing]]\nname = \"t2\"\n[[thing]]\nname = \"t3\"\ngroups = [\"none\"]\n");
+        let refused = metrics.reloads.with_label_values(&["refused"]);
+        until(|| refused.get() == 1).await;
+        assert_eq!(metrics.stale.get(), 1);
+        assert!(!snapshots.has_changed().unwrap());
+        assert!(snapshots.borrow().thing("t2").is_none());
+
+        fs::remove_file(&site.config.registry).unwrap();
+        until(|| refused.get() == 2).await;
+        assert!(snapshots.borrow().thing("t1").is_some());
+
+        files::write(&site.config.registry, good.as_bytes()).unwrap();
+        snapshots.changed().await.unwrap();
+        assert_eq!(metrics.stale.get(), 0);
+        assert_eq!(snapshots.borrow().generation(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_can_be_forced() {
+    let site = Site::new();
+    watched(&site, async |mut snapshots, reload, _| {
+        reload.notify_one();
+        snapshots.changed().await.unwrap();
+        assert_eq!(snapshots.borrow().generation(), 2);
+    })
+    .await;
+}

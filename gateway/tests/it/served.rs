@@ -1,0 +1,203 @@
+//! A site whose gateway runs as a process of its own, to be killed, stopped and looked at.
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::site::Site;
+
+/// Long enough for a busy machine; no test asserts a time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) struct Served {
+    pub(crate) site: Site,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) plain: SocketAddr,
+    pub(crate) http: SocketAddr,
+    gateway: Option<Child>,
+}
+
+/// What `cert issue` wrote for a thing.
+pub(crate) struct Credentials {
+    pub(crate) ca: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl Served {
+    /// `portcullis init` with free loopback ports.
+    pub(crate) fn new() -> Self {
+        let [mqtt, plain, http] = free_addresses();
+        let addresses = [mqtt, plain, http].map(|address| address.to_string());
+        let [mqtt_text, plain_text, http_text] = &addresses;
+        let site = Site::init(&[
+            "--mqtt", mqtt_text, "--http", http_text, "--plain", plain_text,
+        ]);
+        Self {
+            site,
+            mqtt,
+            plain,
+            http,
+            gateway: None,
+        }
+    }
+
+    /// `thing add` and `cert issue`.
+    pub(crate) fn enrol(&self, thing: &str, group: &str) -> Credentials {
+        self.site.done(&["thing", "add", thing, "--group", group]);
+        self.issue(thing)
+    }
+
+    /// `cert issue` into a directory of the thing's name.
+    pub(crate) fn issue(&self, thing: &str) -> Credentials {
+        let out = self.site.path(&format!("issued-{thing}"));
+        self.site
+            .done(&["cert", "issue", thing, "--out", out.to_str().unwrap()]);
+        Credentials {
+            ca: out.join("ca.pem"),
+            certificate: out.join("cert.pem"),
+            key: out.join("key.pem"),
+        }
+    }
+
+    /// `portcullis run`, until `/readyz` answers; its log goes on in the same file after a restart.
+    pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["run", "--config"])
+            .arg(self.site.path("gateway.toml"))
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.gateway = Some(child);
+        eventually("the gateway is ready", || {
+            let exited = self.gateway.as_mut().unwrap().try_wait().unwrap();
+            assert!(exited.is_none(), "the gateway ended: {}", self.log());
+            get(self.http, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.gateway.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; the gateway must end with success.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.gateway.take().unwrap();
+        let sent = Command::new("kill")
+            .arg(child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let status = child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.site.path("gateway.log")
+    }
+
+    /// The sum of a metric over the series whose line contains every one of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = get(self.http, "/metrics").unwrap_or_default();
+        page.lines()
+            .filter(|line| {
+                line.starts_with(name) && labels.iter().all(|label| line.contains(label))
+            })
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Every record in the outbox, in order.
+    pub(crate) fn outbox(&self) -> Vec<Value> {
+        let mut files: Vec<_> = match fs::read_dir(self.site.path("data/outbox")) {
+            Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+            Err(_) => Vec::new(),
+        };
+        files.sort();
+        files
+            .iter()
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "ndjson")
+            })
+            .flat_map(|path| records(path))
+            .collect()
+    }
+}
+
+/// The whole lines of a file that may be written to at this moment.
+fn records(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap());
+    whole
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.gateway.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of the gateway ---\n{}", self.log());
+        }
+    }
+}
+
+/// Waits until `condition` holds; panics with `what` after [`PATIENCE`].
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Loopback addresses that nobody listens on.
+pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    let sockets: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    sockets.map(|socket| socket.local_addr().unwrap())
+}
+
+/// The whole answer to a GET; `None` if nobody answers.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
