@@ -8,8 +8,8 @@
 )]
 
 mod buffer;
-mod demo;
 mod check;
+mod demo;
 mod device;
 mod emulators;
 mod fake_kinesis;
