@@ -16,6 +16,7 @@ mod init;
 mod kill;
 mod kinesis;
 mod mosquitto;
+mod outage;
 mod outbox;
 mod plugins;
 mod runaway;
