@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{Failure, Outcome};
+use crate::demo::{self, Verdict};
 
 /// Arguments of `demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,7 +30,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn demo(args: DemoArgs) -> Result<Outcome, Failure> {
-    crate::demo::run(args)
-        .map(|()| Outcome::Done)
-        .map_err(|error| Failure::other("the demonstration failed", error))
+    match demo::run(args) {
+        Ok(Verdict::Passed) => Ok(Outcome::Done),
+        Ok(Verdict::Failed) => Ok(Outcome::Failed),
+        Err(error) => Err(Failure::other("the demonstration failed", error)),
+    }
 }

@@ -9,6 +9,7 @@
 
 mod buffer;
 mod check;
+mod demo;
 mod device;
 mod emulators;
 mod fake_kinesis;

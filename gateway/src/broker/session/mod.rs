@@ -205,14 +205,17 @@ where
         first: Option<Result<Packet, DecodeError>>,
     ) -> Result<(), End> {
         let mut next = Some(first);
-        for _ in 0..PACKETS_AT_ONCE {
+        for count in 1.. {
             match next {
                 None => break,
                 Some(None) => return Err(End::ConnectionLost),
                 Some(Some(Err(error))) => return Err(broken(error)),
                 Some(Some(Ok(packet))) => self.handle(packet).await?,
             }
-            if self.pending.len() >= usize::from(portcullis_core::limits::RECEIVE_MAXIMUM) {
+            // Before the next packet is taken: one that is taken and not handled would be lost.
+            if count == PACKETS_AT_ONCE
+                || self.pending.len() >= usize::from(portcullis_core::limits::RECEIVE_MAXIMUM)
+            {
                 break;
             }
             next = self.framed.next().now_or_never();

@@ -1,3 +1,5 @@
+//! Registries as an operator writes them, well and badly.
+
 use super::*;
 
 fn problems(text: &str) -> Vec<String> {
