@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 gateway/tests/emulators/install.sh
-export PORTCULLIS_TEST_REQUIRE_EMULATORS=1
+export PORTCULLIS_TEST_REQUIRE_ALL=1
 export PORTCULLIS_KILL_MESSAGES="${PORTCULLIS_KILL_MESSAGES:-10000}"
 export PORTCULLIS_KILL_CLIENTS="${PORTCULLIS_KILL_CLIENTS:-20}"
 export PORTCULLIS_KILL_KILLS="${PORTCULLIS_KILL_KILLS:-10}"
-exec cargo test -p portcullis --test it kill:: -- --include-ignored --nocapture --test-threads 1
+exec cargo test -p portcullis --test it kill:: -- --nocapture --test-threads 1

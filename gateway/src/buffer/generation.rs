@@ -177,14 +177,22 @@ impl Generation {
     }
 
     /// Decides what happens to the directory when the last holder lets go.
-    pub(super) fn retire(&self) {
-        let fate = if self.damaged.load(Ordering::Relaxed) {
-            SET_ASIDE
-        } else {
-            REMOVE
+    pub(super) fn retire(&self, fate: Fate) {
+        let fate = match fate {
+            Fate::Drained if !self.damaged.load(Ordering::Relaxed) => REMOVE,
+            Fate::Drained | Fate::SetAside => SET_ASIDE,
         };
         self.fate.store(fate, Ordering::Relaxed);
     }
+}
+
+/// Why a generation is taken out of service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Everything in it was accepted (or it holds nothing). Removed, unless it is damaged.
+    Drained,
+    /// It cannot be read. Kept for salvage.
+    SetAside,
 }
 
 /// Where a generation ends.

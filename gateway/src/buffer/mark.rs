@@ -24,6 +24,7 @@ const FILE_BYTES: usize = 8192;
 pub(super) struct Mark {
     file: File,
     value: u64,
+    synced: u64,
     next_slot: usize,
 }
 
@@ -71,9 +72,11 @@ impl Mark {
             _ => Found::Value,
         };
         let next_slot = usize::from(slots[0] > slots[1]);
+        // Synced above if it was made or mended; else by whoever wrote it, or soon by `raise`.
         let mark = Self {
             file,
             value: slots[0].max(slots[1]).unwrap_or(0),
+            synced: 0,
             next_slot,
         };
         Ok((mark, found))
@@ -86,8 +89,13 @@ impl Mark {
 
     /// Moves the number up to `value`, durably; a smaller one changes nothing.
     pub(super) fn raise(&mut self, value: u64) -> io::Result<()> {
+        if value <= self.synced {
+            return Ok(());
+        }
         self.note(value)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.synced = self.value;
+        Ok(())
     }
 
     /// Moves the number up to `value` without waiting for the disk: it survives a kill, and a power

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     Config, Metrics,
-    generation::{End, list},
+    generation::{End, Fate, list},
     mark::{Found, Mark},
     store::{Cursor, OpenError, State, Store, Writing, chain},
 };
@@ -122,7 +122,7 @@ impl Store {
             Err(error) if error.is_damage() => {
                 self.note_damage(&generation, first_seq, fresh, &chain(&error));
                 state.generations.remove(&first_seq);
-                generation.retire();
+                generation.retire(Fate::SetAside);
                 return Ok(fresh.max(accepted + 1));
             }
             Err(error) => return Err(OpenError::Unavailable(chain(&error))),
@@ -133,7 +133,7 @@ impl Store {
         if next == first_seq {
             // No record in it; its name is free for the next one.
             state.generations.remove(&first_seq);
-            generation.retire();
+            generation.retire(Fate::Drained);
         }
         Ok(next.max(noted_end).max(accepted + 1))
     }

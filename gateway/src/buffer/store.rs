@@ -35,7 +35,12 @@ use portcullis_core::{
 };
 use tracing::{error, warn};
 
-use super::{Config, Metrics, engine::EngineError, generation::Generation, mark::Mark};
+use super::{
+    Config, Metrics,
+    engine::EngineError,
+    generation::{Fate, Generation},
+    mark::Mark,
+};
 
 /// Why the buffer did not open.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +199,7 @@ impl Store {
         };
         if active == failed_seq {
             if let Some(generation) = state.generations.remove(&active) {
-                generation.retire();
+                generation.retire(Fate::Drained);
             }
         } else {
             state.generations[&active].close_if_idle();
@@ -255,9 +260,13 @@ impl Store {
         let records = match generation.read(from, next_first, limits) {
             Ok(records) => records,
             Err(error) if error.is_damage() => {
-                self.note_damage(&generation, from, next_first, &chain(&error));
-                self.set_aside(&generation);
-                return Ok(lost_all);
+                let next = self.set_aside(&generation, next_first);
+                self.note_damage(&generation, from, next, &chain(&error));
+                return Ok(Read {
+                    lost: Some((from, next - 1)),
+                    records: Vec::new(),
+                    next,
+                });
             }
             Err(error) => {
                 // A database whose write failed gives nothing more until it is opened again.
@@ -370,23 +379,29 @@ impl Store {
         let first_seqs: Vec<_> = self.drained(state).collect();
         for first_seq in first_seqs {
             if let Some(generation) = state.generations.remove(&first_seq) {
-                generation.retire();
+                generation.retire(Fate::Drained);
             }
         }
     }
 
-    fn set_aside(&self, generation: &Arc<Generation>) {
+    /// Takes a generation that cannot be read out of service; where reading goes on.
+    fn set_aside(&self, generation: &Arc<Generation>, next_first: u64) -> u64 {
         // Not in the middle of a commit into it.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock_state();
         let first_seq = generation.first_seq;
         state.generations.remove(&first_seq);
-        if state.active == Some(first_seq) {
+        let next = if state.active == Some(first_seq) {
             state.active = None;
-        }
-        generation.retire();
+            // With what was committed since the read began.
+            self.end()
+        } else {
+            next_first
+        };
+        generation.retire(Fate::SetAside);
         self.update_gauges(&state);
         self.freed.notify_all();
+        next
     }
 
     /// Says once that a generation is damaged, and each time what that costs.

@@ -9,6 +9,7 @@ pub struct Metrics {
     pub(super) dropped: IntCounterVec,
     pub(super) failed: IntCounterVec,
     pub(super) violations: IntCounterVec,
+    pub(super) tags_refused: IntCounterVec,
     pub(super) batch_events: Histogram,
 }
 
@@ -56,6 +57,11 @@ impl Metrics {
             violations: counters(
                 "portcullis_pipeline_violations_total",
                 "Violations raised by plugins.",
+                &["plugin"],
+            ),
+            tags_refused: counters(
+                "portcullis_pipeline_tags_refused_total",
+                "Tags that a rule set beyond the bound of an event.",
                 &["plugin"],
             ),
             batch_events,

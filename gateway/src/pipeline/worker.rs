@@ -23,7 +23,7 @@ use super::{
 use crate::{
     buffer::{Ack, Buffer},
     clock::now,
-    plugin::{self, Instance, Outcome, PluginEvent, Verdict},
+    plugin::{self, Instance, Outcome, PluginEvent, Projection, Verdict},
 };
 
 /// An event with its acknowledgement.
@@ -41,6 +41,8 @@ pub(super) struct Worker {
     buffer: Buffer,
     metrics: Metrics,
     runtime: runtime::Handle,
+    /// The fields that the rules of all steps ask for; read once an event.
+    projection: Projection,
 }
 
 #[derive(Debug)]
@@ -94,6 +96,7 @@ impl Worker {
             buffer,
             metrics,
             runtime,
+            projection: Projection::new([]),
         }
     }
 
@@ -104,12 +107,28 @@ impl Worker {
                 .batch_events
                 .observe(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
             let mut works: Vec<_> = batch.into_iter().map(Work::new).collect();
+            self.prepare(&works);
             for step in &mut self.steps {
                 step.run(&mut works, &self.metrics);
             }
             if !self.append(works) {
                 return;
             }
+        }
+    }
+
+    /// Starts the steps that do not run yet, and reads what all of them ask for out of the payloads.
+    fn prepare(&mut self, works: &[Work]) {
+        let mut started = false;
+        for step in &mut self.steps {
+            started |= step.start();
+        }
+        if started {
+            let instances = self.steps.iter().filter_map(|step| step.instance.as_ref());
+            self.projection = Projection::new(instances.flat_map(Instance::pointers));
+        }
+        for event in works.iter().filter_map(|work| work.event.as_ref()) {
+            event.project(&self.projection);
         }
     }
 
@@ -167,15 +186,21 @@ impl Running {
         }
     }
 
-    fn call(&mut self, batch: &[&PluginEvent]) -> Option<Outcome> {
-        if self.instance.is_none() {
-            match self.step.instantiate(&self.group, self.shard, self.shards) {
-                Ok(instance) => self.instance = Some(instance),
-                Err(error) => {
-                    warn!(plugin = self.step.plugin.name(), group = %self.group, %error, "A plugin does not start.")
-                }
+    /// Makes the instance if there is none; whether it did.
+    fn start(&mut self) -> bool {
+        if self.instance.is_some() {
+            return false;
+        }
+        match self.step.instantiate(&self.group, self.shard, self.shards) {
+            Ok(instance) => self.instance = Some(instance),
+            Err(error) => {
+                warn!(plugin = self.step.plugin.name(), group = %self.group, %error, "A plugin does not start.");
             }
         }
+        self.instance.is_some()
+    }
+
+    fn call(&mut self, batch: &[&PluginEvent]) -> Option<Outcome> {
         match self.instance.as_mut()?.handle(batch, now()) {
             Ok(outcome) => Some(outcome),
             Err(error @ plugin::CallError::Paused { .. }) => {
@@ -219,7 +244,11 @@ impl Running {
             match verdict {
                 Verdict::Keep(changes) => {
                     if let Some(event) = &mut work.event {
-                        event.apply(changes);
+                        let refused = u64::try_from(event.apply(changes)).unwrap_or(u64::MAX);
+                        metrics
+                            .tags_refused
+                            .with_label_values(&[plugin])
+                            .inc_by(refused);
                     }
                 }
                 Verdict::Drop { reason } => {

@@ -23,9 +23,14 @@ pub(crate) struct Running {
 }
 
 impl Emulator {
-    /// Starts it, or says loudly how to install it. With `PORTCULLIS_TEST_REQUIRE_EMULATORS` set, a
+    /// Starts it, or says loudly how to install it. With `PORTCULLIS_TEST_REQUIRE_ALL` set, a
     /// missing one is a failure.
     pub(crate) fn start(self) -> Option<Running> {
+        self.start_at(free_port())
+    }
+
+    /// The same at a port of the test's choice.
+    pub(crate) fn start_at(self, port: u16) -> Option<Running> {
         let program = self.program();
         if !program.exists() {
             let how = format!(
@@ -33,13 +38,12 @@ impl Emulator {
                 program.display()
             );
             assert!(
-                std::env::var_os("PORTCULLIS_TEST_REQUIRE_EMULATORS").is_none(),
+                std::env::var_os("PORTCULLIS_TEST_REQUIRE_ALL").is_none(),
                 "{how}"
             );
             eprintln!("\n*** SKIPPED, NOTHING WAS TESTED: {how}\n");
             return None;
         }
-        let port = free_port();
         let mut command = self.command(&program, port);
         let child = command
             .stdin(Stdio::null())

@@ -7,10 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    fs::{self, File},
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,23 +15,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rumqttc::{
-    AsyncClient, Event, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, TlsConfiguration,
-    Transport,
-};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
+use rumqttc::{AsyncClient, Event, MqttOptions, NetworkOptions, Outgoing, Packet, QoS, Transport};
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use crate::{
-    emulators::{Emulator, free_port},
-    stream::{REGION, STREAM, client, create_stream, read_stream},
+    device::client_config,
+    emulators::Emulator,
+    served::Served,
+    stream::{client, create_stream, read_stream},
     support::{CREDENTIALS, GENEROUS, in_child, run, until},
 };
 
@@ -45,168 +36,12 @@ fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap())
 }
 
-/// A configuration directory and the process that serves it.
-struct Gateway {
-    dir: PathBuf,
-    mqtt: u16,
-    child: Option<Child>,
-}
-
-impl Gateway {
-    /// What an installer does: `init`, a Kinesis stream in the settings, things and certificates.
-    fn init(dir: &Path, endpoint: &str, things: &[String]) -> Self {
-        let gateway = Self {
-            dir: dir.join("site"),
-            mqtt: free_port(),
-            child: None,
-        };
-        let site = gateway.dir.to_str().unwrap();
-        let mqtt = format!("127.0.0.1:{}", gateway.mqtt);
-        let http = format!("127.0.0.1:{}", free_port());
-        let plain = format!("127.0.0.1:{}", free_port());
-        portcullis(&[
-            "init",
-            site,
-            "--name",
-            "gw-kill",
-            "--san",
-            "127.0.0.1",
-            "--mqtt",
-            &mqtt,
-            "--http",
-            &http,
-            "--plain",
-            &plain,
-        ]);
-        let mut settings = File::options()
-            .append(true)
-            .open(gateway.settings())
-            .unwrap();
-        write!(
-            settings,
-            "\n[uplink.kinesis]\nstream = \"{STREAM}\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\n"
-        )
-        .unwrap();
-        let settings = gateway.settings();
-        let settings = settings.to_str().unwrap();
-        for thing in things {
-            let out = gateway.identity(thing);
-            let out = out.to_str().unwrap();
-            portcullis(&["thing", "add", thing, "--group", "killed", "-c", settings]);
-            portcullis(&["cert", "issue", thing, "--out", out, "-c", settings]);
-        }
-        gateway
-    }
-
-    fn settings(&self) -> PathBuf {
-        self.dir.join("gateway.toml")
-    }
-
-    fn identity(&self, thing: &str) -> PathBuf {
-        self.dir.with_file_name(format!("device-{thing}"))
-    }
-
-    fn start(&mut self) {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.with_file_name("gateway.log"))
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .arg("run")
-            .arg("-c")
-            .arg(self.settings())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-    }
-
-    fn kill(&mut self) {
-        let mut child = self.child.take().unwrap();
-        let ended = child.try_wait().unwrap();
-        assert!(
-            ended.is_none(),
-            "it ended by itself: {ended:?}{}",
-            self.log()
-        );
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    /// SIGTERM, and the orderly end that follows.
-    fn stop(&mut self) {
-        let mut child = self.child.take().unwrap();
-        let pid = child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
-        let status = child.wait().unwrap();
-        assert!(status.success(), "{status}{}", self.log());
-    }
-
-    fn log(&self) -> String {
-        let log = fs::read_to_string(self.dir.with_file_name("gateway.log")).unwrap_or_default();
-        let tail: Vec<_> = log.lines().rev().take(30).collect();
-        tail.into_iter()
-            .rev()
-            .fold(String::new(), |text, line| text + "\n" + line)
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// Runs a subcommand that has to succeed.
-fn portcullis(arguments: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "portcullis {arguments:?}: {}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// mTLS with what `cert issue` wrote.
-fn tls(identity: &Path) -> Transport {
-    let certificates = |file: &str| -> Vec<CertificateDer<'static>> {
-        CertificateDer::pem_file_iter(identity.join(file))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates("ca.pem") {
-        roots.add(certificate).unwrap();
-    }
-    let key = PrivateKeyDer::from_pem_file(identity.join("key.pem")).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(certificates("cert.pem"), key)
-        .unwrap();
-    Transport::Tls(TlsConfiguration::Rustls(Arc::new(config)))
-}
-
 /// One device: publishes messages 0 to `messages - 1` in order and, after every loss of the
 /// connection, goes on from the first that is not acknowledged.
 struct Device {
     number: usize,
     thing: String,
-    port: u16,
+    address: SocketAddr,
     transport: Transport,
     messages: usize,
     acked: usize,
@@ -230,7 +65,11 @@ impl Device {
     }
 
     async fn connect_and_publish(&mut self) {
-        let mut options = MqttOptions::new(&self.thing, "127.0.0.1", self.port);
+        let mut options = MqttOptions::new(
+            &self.thing,
+            self.address.ip().to_string(),
+            self.address.port(),
+        );
         options
             .set_transport(self.transport.clone())
             .set_keep_alive(Duration::from_secs(30))
@@ -305,21 +144,24 @@ fn nothing_acknowledged_is_lost(emulator: Emulator) {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let dir = tempfile::tempdir().unwrap();
-    let things: Vec<_> = (0..devices).map(|n| format!("sensor-{n}")).collect();
-    let mut gateway = Gateway::init(dir.path(), &running.endpoint, &things);
+    let mut gateway = Served::new();
+    gateway.ship_to(&running.endpoint);
+    let things: Vec<_> = (0..devices)
+        .map(|n| format!("sensor-{n}"))
+        .map(|thing| (gateway.enrol(&thing, "killed"), thing))
+        .collect();
     run(async {
         let client = client(&running.endpoint).await;
         create_stream(&client, 2).await;
         gateway.start();
         let all_acked = Arc::new(AtomicUsize::new(0));
         let mut work = JoinSet::new();
-        for (number, thing) in things.iter().enumerate() {
+        for (number, (credentials, thing)) in things.iter().enumerate() {
             let device = Device {
                 number,
                 thing: thing.clone(),
-                port: gateway.mqtt,
-                transport: tls(&gateway.identity(thing)),
+                address: gateway.mqtt,
+                transport: Transport::tls_with_config(client_config(credentials).into()),
                 messages: each,
                 acked: 0,
                 all_acked: all_acked.clone(),
@@ -369,7 +211,6 @@ fn nothing_acknowledged_is_lost(emulator: Emulator) {
 }
 
 #[test]
-#[ignore = "needs `portcullis run`, which comes with the broker"]
 fn kinesalite_has_every_acknowledged_message_in_order_after_kills() {
     let name = "kill::kinesalite_has_every_acknowledged_message_in_order_after_kills";
     if in_child(name, CREDENTIALS) {
@@ -378,7 +219,6 @@ fn kinesalite_has_every_acknowledged_message_in_order_after_kills() {
 }
 
 #[test]
-#[ignore = "needs `portcullis run`, which comes with the broker"]
 fn moto_has_every_acknowledged_message_in_order_after_kills() {
     let name = "kill::moto_has_every_acknowledged_message_in_order_after_kills";
     if in_child(name, CREDENTIALS) {

@@ -17,6 +17,7 @@ mod init;
 mod kill;
 mod kinesis;
 mod mosquitto;
+mod outage;
 mod outbox;
 mod plugins;
 mod runaway;

@@ -11,7 +11,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::site::Site;
+use crate::{
+    site::Site,
+    stream::{REGION, STREAM},
+};
 
 /// Long enough for a busy machine; no test asserts a time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,6 +50,16 @@ impl Served {
             http,
             gateway: None,
         }
+    }
+
+    /// Names the stream of the emulator at `endpoint` as the sink.
+    pub(crate) fn ship_to(&self, endpoint: &str) {
+        self.site.append(
+            "gateway.toml",
+            &format!(
+                "\n[uplink.kinesis]\nstream = \"{STREAM}\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\n"
+            ),
+        );
     }
 
     /// `thing add` and `cert issue`.
