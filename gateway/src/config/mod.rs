@@ -203,14 +203,17 @@ fn read(
     let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
     let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir);
     let plugins = plugin::PluginConfig::read_all(document, dir);
-    let groups: Vec<&str> = found
-        .registry
-        .groups
+    // A registry that cannot be read is one mistake, not one for each group that it has.
+    let unread = found
+        .problems
         .iter()
-        .map(|group| group.name.as_str())
-        .collect();
+        .any(|problem| problem.file == identity.registry && problem.place.is_none());
+    let groups: Option<Vec<&str>> = (!unread).then(|| {
+        let groups = found.registry.groups.iter();
+        groups.map(|group| group.name.as_str()).collect()
+    });
     let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-    let chains = pipeline::ChainConfig::read_all(document, &groups, &plugin_names);
+    let chains = pipeline::ChainConfig::read_all(document, groups.as_deref(), &plugin_names);
     Some(Config {
         dir: dir.to_owned(),
         gateway_id: gateway_id?,

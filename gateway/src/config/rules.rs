@@ -24,7 +24,8 @@ pub(super) fn check(document: &mut Document<'_>, plugins: &[PluginConfig], chain
         }
     };
     let mut loaded: Vec<Plugin> = Vec::new();
-    for (index, plugin) in plugins.iter().enumerate() {
+    let candidates = plugins.iter().enumerate();
+    for (index, plugin) in candidates.filter(|(_, plugin)| plugin.names_a_component()) {
         match host.load(plugin) {
             Ok(plugin) => loaded.push(plugin),
             Err(error) => {

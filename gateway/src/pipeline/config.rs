@@ -57,10 +57,10 @@ struct StepToml {
 }
 
 impl ChainConfig {
-    /// Reads every `[[chain]]`; `groups` and `plugins` are the names that exist.
+    /// Reads every `[[chain]]`; `groups` and `plugins` are the names that exist. `None`: nobody knows.
     pub(crate) fn read_all(
         document: &mut Document<'_>,
-        groups: &[&str],
+        groups: Option<&[&str]>,
         plugins: &[&str],
     ) -> Vec<Self> {
         let mut chains: Vec<Self> = Vec::new();
@@ -69,7 +69,9 @@ impl ChainConfig {
             let Some(toml) = section.read::<ChainToml>() else {
                 continue;
             };
-            if !groups.contains(&toml.group.as_str()) {
+            if let Some(groups) = groups
+                && !groups.contains(&toml.group.as_str())
+            {
                 let message = format!("the group `{}` does not exist", toml.group);
                 let remedy = match nearest(&toml.group, groups.iter().copied()) {
                     Some(near) => format!("write `{near}`"),

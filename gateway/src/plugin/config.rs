@@ -110,6 +110,13 @@ impl PluginConfig {
     }
 }
 
+impl PluginConfig {
+    /// Whether the file starts as a component does; if not, that is a problem already.
+    pub(crate) fn names_a_component(&self) -> bool {
+        check_file(&self.file).is_ok()
+    }
+}
+
 fn check_file(file: &Path) -> Result<(), (String, &'static str)> {
     let start = || -> io::Result<[u8; 8]> {
         let mut start = [0; 8];

@@ -169,34 +169,69 @@ fn a_bad_topic_filter_in_a_policy_is_named() {
 
 #[test]
 fn an_unknown_plugin_in_a_chain_is_named() {
-    let plugin = "\n[[plugin]]\nname = \"threshold\"\nfile = \"plugins/threshold.wasm\"\n";
     let chain = "\n[[chain]]\ngroup = \"devices\"\n[[chain.step]]\nplugin = \"treshold\"\n";
     broken(
-        |site| {
-            fs::write(site.path("plugins/threshold.wasm"), COMPONENT).unwrap();
-            site.append(GATEWAY, &format!("{plugin}{chain}"));
-        },
+        |site| site.append(GATEWAY, chain),
         GATEWAY,
         "plugin = \"treshold\"",
         "the plugin `treshold` does not exist",
         "write `threshold`",
     );
+}
+
+#[test]
+fn a_file_that_is_no_plugin_is_named() {
+    let file = "plugins/threshold.wasm";
+    let line = "file = \"plugins/threshold.wasm\"";
     broken(
-        |site| site.append(GATEWAY, plugin),
+        |site| fs::remove_file(site.path(file)).unwrap(),
         GATEWAY,
-        "file = \"plugins/threshold.wasm\"",
+        line,
         "does not exist",
         "correct the path",
     );
     broken(
-        |site| {
-            site.append(GATEWAY, plugin);
-            site.write("plugins/threshold.wasm", "#!/bin/sh, not a component");
-        },
+        |site| site.write(file, "#!/bin/sh, not a component"),
         GATEWAY,
-        "file = \"plugins/threshold.wasm\"",
+        line,
         "is no WebAssembly component",
         "wasm32-wasip2",
+    );
+    // A component, but for no world of ours: only the engine can tell.
+    broken(
+        |site| fs::write(site.path(file), COMPONENT).unwrap(),
+        GATEWAY,
+        line,
+        "no component for the world portcullis:plugin/rule",
+        "wit/plugin.wit",
+    );
+}
+
+#[test]
+fn settings_that_a_plugin_refuses_are_named() {
+    broken(
+        |site| site.replace(GATEWAY, "tags = {", "tag = {"),
+        GATEWAY,
+        "[chain.step.settings]",
+        "`enrich` refuses its settings: unknown field `tag`",
+        "the README of `enrich`",
+    );
+}
+
+#[test]
+fn a_bad_topic_filter_is_named() {
+    broken(
+        |site| {
+            site.replace(
+                GATEWAY,
+                "file = \"plugins/threshold.wasm\"",
+                "file = \"plugins/threshold.wasm\"\nemit = [\"alerts/#/x\"]",
+            );
+        },
+        GATEWAY,
+        "emit = [\"alerts/#/x\"]",
+        "`alerts/#/x` is no topic filter",
+        "alerts/#",
     );
 }
 
@@ -204,17 +239,28 @@ fn an_unknown_plugin_in_a_chain_is_named() {
 fn an_unknown_group_in_a_chain_is_named() {
     broken(
         |site| {
-            fs::write(site.path("plugins/p.wasm"), COMPONENT).unwrap();
             site.append(
                 GATEWAY,
-                "\n[[plugin]]\nname = \"p\"\nfile = \"plugins/p.wasm\"\n\
-                 [[chain]]\ngroup = \"device\"\n[[chain.step]]\nplugin = \"p\"\n",
+                "\n[[chain]]\ngroup = \"device\"\n[[chain.step]]\nplugin = \"enrich\"\n\
+                 settings.tags = { a = \"b\" }\n",
             );
         },
         GATEWAY,
         "group = \"device\"",
         "the group `device` does not exist",
         "write `devices`",
+    );
+}
+
+#[test]
+fn a_metric_that_no_profile_has_is_named() {
+    let profile = "profiles/device.json";
+    broken(
+        |site| site.replace(profile, "aws:num-messages-sent", "aws:num-messages-send"),
+        profile,
+        "\"aws:num-messages-send\"",
+        "aws:num-messages-send",
+        "aws:num-messages-sent",
     );
 }
 
@@ -349,7 +395,7 @@ fn a_profile_that_is_not_json_is_named() {
         profile,
         "\"behaviors\" [",
         "not JSON",
-        "correct the syntax",
+        "write a security profile",
     );
 }
 
