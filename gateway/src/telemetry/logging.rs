@@ -1,6 +1,6 @@
 //! Structured log lines on standard error.
 
-use std::error::Error;
+use std::{error::Error, io::IsTerminal};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -14,7 +14,10 @@ const QUIET: &str =
 pub fn init_logging(config: &Config) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new(format!("{},{QUIET}", config.level)));
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // Colours are for people; a file or a journal gets plain text.
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.format {
         Format::Text => registry.with(lines).try_init(),
