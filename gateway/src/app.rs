@@ -70,7 +70,10 @@ pub fn run(loaded: Loaded) -> TaskResult {
         .enable_all()
         .build()
         .map_err(BuildError::Runtime)?;
-    let outcome = runtime.block_on(async { App::build(loaded).await?.run_until_signal().await })?;
+    let outcome = runtime.block_on(async { App::build(loaded).await?.run_until_signal().await });
+    // A thread that does not end (a plugin, a disk that hangs) does not keep the process.
+    runtime.shutdown_timeout(limits::THREADS_GRACE);
+    let outcome = outcome?;
     match outcome {
         Outcome::Drained => Ok(()),
         Outcome::DeadlineExceeded(late) => {
@@ -130,8 +133,8 @@ impl App {
         });
 
         let (buffer, writer) = open_buffer(&config, &registry).await?;
-        supervisor.spawn(Stage::Pipeline, "buffer", |_| async {
-            spawn_blocking(|| writer.run()).await??;
+        supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {
+            spawn_blocking(move || writer.run(&stop)).await??;
             Ok(())
         });
         drop(buffer_ready);

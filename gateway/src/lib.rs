@@ -2,6 +2,7 @@
 //!
 //! Modules stand in layers and use only lower ones; `gateway/core/tests/tidy.rs` holds them to it.
 
+pub mod chain;
 pub mod clock;
 pub mod document;
 pub mod supervisor;

@@ -25,6 +25,10 @@ pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 50;
 pub const RECEIVE_MAXIMUM: u16 = 100;
 /// Unacknowledged QoS 1 deliveries in flight to one client.
 pub const DELIVERY_WINDOW_MAX: u16 = 100;
+/// User properties and other texts of one PUBLISH or will.
+pub const PROPERTY_BYTES_MAX: usize = 8 * 1024;
+/// Payloads, topics and properties of all retained messages.
+pub const RETAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Retained messages in all.
 pub const RETAINED_MESSAGES_MAX: usize = 10_000;
 /// Connections in all.
@@ -211,6 +215,10 @@ pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
 
 // Process.
 
+/// After the ordered shutdown, for threads that still run.
+pub const THREADS_GRACE: Duration = Duration::from_secs(1);
+/// How long a full buffer is given at the stop before what waits for it is turned away.
+pub const FULL_BUFFER_GRACE: Duration = Duration::from_secs(5);
 /// Time for the whole ordered shutdown.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(20);
 

@@ -14,6 +14,7 @@ use std::{
 
 /// A module of `gateway/src` may use only modules of a strictly lower layer.
 const LAYERS: &[(&str, u8)] = &[
+    ("chain", 0),
     ("clock", 0),
     ("document", 0),
     ("supervisor", 1),

@@ -4,7 +4,7 @@
 
 pub mod config;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
 pub use config::Config;
+
+/// How long a request that is under way at the stop may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// The admin listener with its socket.
 #[derive(Debug)]
@@ -85,9 +88,17 @@ impl Admin {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .with_state(self.seen);
-        axum::serve(self.socket, routes)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await?;
+        let serve =
+            axum::serve(self.socket, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
+        tokio::select! {
+            served = serve => served?,
+            // Somebody has asked half a question and waits.
+            () = overdue => {}
+        }
         Ok(())
     }
 }

@@ -1,13 +1,16 @@
 //! The local message bus: rumqttd's router behind one file.
 //!
-//! The bus sees QoS 0 traffic only. What the session at the other end needs to know of a message
-//! (its quality of service, RETAIN, who sent it) rides as the last user property; which subscription a
-//! message was forwarded for rides as its subscription identifier. Publishing goes through one
-//! shared link, subscribing sessions have a link of their own.
+//! The bus sees QoS 0 traffic only. All that a message is besides its topic (quality of service,
+//! RETAIN, who sent it, MQTT 5 properties) travels inside the router's payload, where it counts
+//! towards the router's bounds; which subscription a message was forwarded for rides as its
+//! subscription identifier. Topics and filters get a level of ours in front: the router slices the
+//! first byte off a topic, which may be half a character, and refuses filters that start with `$`.
+//! Publishing goes through one shared link, subscribing sessions have a link of their own.
 //!
-//! Known risks of the router: it never frees a filter's log nor its topic cache, it overwrites the
-//! log of a slow subscriber, it can panic. A router that is gone shows as [`BusError`], which ends
-//! the broker in order; rebuilding it in place is not done yet.
+//! Known risks of the router: it never frees a filter's log, its topic cache and its topic meters,
+//! so that it grows with the number of distinct names; it overwrites the log of a slow subscriber
+//! and does not say so; it can panic. A router that is gone shows as [`BusError`] and in
+//! [`Bus::gone`], which is a fault of the gateway; rebuilding it in place is not done yet.
 
 use std::{
     fmt,
@@ -17,7 +20,7 @@ use std::{
     },
 };
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use portcullis_core::{
     event::Qos,
@@ -34,6 +37,7 @@ use rumqttd::{
     },
 };
 use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of one segment of a filter's log, and how many segments are kept: what a subscriber may
 /// lag behind before it loses the oldest messages.
@@ -42,8 +46,9 @@ const SEGMENTS_MAX: usize = 4;
 /// Messages that the router hands to a link at once.
 const FORWARDS_AT_ONCE: u64 = 100;
 
-/// Key of the user property that carries quality of service, RETAIN and publisher.
-const ENVELOPE_KEY: &str = "portcullis";
+/// What stands before the properties in the router's payload: flags and publisher.
+const HEADER_BYTES: usize = 9;
+const RETAIN_FLAG: u8 = 0b100;
 
 /// The router does not answer.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +94,7 @@ pub(super) struct Bus {
     /// ids are used again.
     slots: Mutex<Vec<usize>>,
     subscriptions: AtomicUsize,
+    gone: CancellationToken,
 }
 
 impl Bus {
@@ -115,6 +121,7 @@ impl Bus {
             _publisher_rx: publisher_rx,
             slots: Mutex::new((0..links_max).rev().collect()),
             subscriptions: AtomicUsize::new(0),
+            gone: CancellationToken::new(),
         })
     }
 
@@ -124,19 +131,43 @@ impl Bus {
         if self.subscriptions.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
-        let topic = Bytes::copy_from_slice(message.topic.as_str().as_bytes());
-        let publish = Publish::new(topic, message.payload, false);
-        let properties = wrap(
-            message.properties,
-            message.qos,
-            message.retain,
-            message.publisher,
+        let publish = Publish::new(
+            Bytes::from(path(message.topic.as_str())),
+            wrap(&message),
+            false,
         );
+        let expiry = message
+            .properties
+            .as_ref()
+            .and_then(|given| given.message_expiry_interval);
+        let properties = expiry.map(|secs| PublishProperties {
+            message_expiry_interval: Some(secs),
+            ..no_properties()
+        });
         let mut link = self
             .publisher
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        send(&mut link, Packet::Publish(publish, Some(properties)))
+        self.send(&mut link, Packet::Publish(publish, properties))
+    }
+
+    /// Cancelled once the router does not answer any more.
+    pub(super) fn gone(&self) -> &CancellationToken {
+        &self.gone
+    }
+
+    /// The router's channel is full only while the router works it off on its own thread, so this
+    /// waits briefly and never for a task.
+    fn send(&self, link: &mut LinkTx, packet: Packet) -> Result<(), BusError> {
+        match link.send(packet).now_or_never() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(self.lost()),
+        }
+    }
+
+    fn lost(&self) -> BusError {
+        self.gone.cancel();
+        BusError::Gone
     }
 
     /// A link for a subscribing session.
@@ -154,6 +185,7 @@ impl Bus {
                 subscriptions: 0,
             }),
             Ok(Err(error)) => {
+                self.gone.cancel();
                 self.with_slots(|slots| slots.push(slot));
                 Err(error)
             }
@@ -191,7 +223,7 @@ impl Link {
         filter: &TopicFilter,
     ) -> Result<(), BusError> {
         let filter = Filter {
-            path: filter.as_str().to_owned(),
+            path: path(filter.as_str()),
             qos: QoS::AtMostOnce,
             nolocal: false,
             preserve_retain: false,
@@ -208,7 +240,7 @@ impl Link {
         // Counted first: a publish that follows the SUBACK must not be skipped.
         self.bus.subscriptions.fetch_add(1, Ordering::AcqRel);
         self.subscriptions += 1;
-        send(
+        self.bus.send(
             &mut self.sender,
             Packet::Subscribe(subscribe, Some(properties)),
         )
@@ -218,18 +250,19 @@ impl Link {
     pub(super) fn unsubscribe(&mut self, filter: &TopicFilter) -> Result<(), BusError> {
         let unsubscribe = Unsubscribe {
             pkid: 1,
-            filters: vec![filter.as_str().to_owned()],
+            filters: vec![path(filter.as_str())],
         };
         self.bus.subscriptions.fetch_sub(1, Ordering::AcqRel);
         self.subscriptions -= 1;
-        send(&mut self.sender, Packet::Unsubscribe(unsubscribe, None))
+        self.bus
+            .send(&mut self.sender, Packet::Unsubscribe(unsubscribe, None))
     }
 
     /// The next message for one of the subscriptions. Cancel-safe: nothing is taken from the
     /// router before the point where the future may be dropped.
     pub(super) async fn next(&mut self) -> Result<Delivery, BusError> {
         loop {
-            match self.receiver.next().await.map_err(|_| BusError::Gone)? {
+            match self.receiver.next().await.map_err(|_| self.bus.lost())? {
                 Some(Notification::Forward(forward)) => {
                     if let Some(delivery) = unwrap(forward.publish, forward.properties) {
                         return Ok(delivery);
@@ -237,9 +270,9 @@ impl Link {
                 }
                 // The router has put this link aside because it was slow; it is not any more.
                 Some(Notification::Unschedule) => {
-                    self.receiver.ready().map_err(|_| BusError::Gone)?
+                    self.receiver.ready().map_err(|_| self.bus.lost())?
                 }
-                Some(Notification::Disconnect(..)) => return Err(BusError::Gone),
+                Some(Notification::Disconnect(..)) => return Err(self.bus.lost()),
                 Some(_) | None => {}
             }
         }
@@ -255,7 +288,11 @@ impl Drop for Link {
             reason_code: DisconnectReasonCode::NormalDisconnection,
         };
         // If the router is gone there is nobody to leave.
-        if send(&mut self.sender, Packet::Disconnect(goodbye, None)).is_ok() {
+        if self
+            .bus
+            .send(&mut self.sender, Packet::Disconnect(goodbye, None))
+            .is_ok()
+        {
             self.bus.with_slots(|slots| slots.push(self.slot));
         }
     }
@@ -269,69 +306,152 @@ impl fmt::Debug for Link {
     }
 }
 
-/// The router's channel is full only while the router works it off on its own thread, so this
-/// waits briefly and never for a task.
-fn send(link: &mut LinkTx, packet: Packet) -> Result<(), BusError> {
-    match link.send(packet).now_or_never() {
-        Some(Ok(_)) => Ok(()),
-        Some(Err(_)) | None => Err(BusError::Gone),
+/// A topic or filter as the router gets it: see the module.
+fn path(text: &str) -> String {
+    let level = if text.starts_with('$') { "s/" } else { "t/" };
+    format!("{level}{text}")
+}
+
+fn no_properties() -> PublishProperties {
+    PublishProperties {
+        payload_format_indicator: None,
+        message_expiry_interval: None,
+        topic_alias: None,
+        response_topic: None,
+        correlation_data: None,
+        user_properties: Vec::new(),
+        subscription_identifiers: Vec::new(),
+        content_type: None,
     }
 }
 
-fn wrap(
-    properties: Option<v5p::PublishProperties>,
-    qos: Qos,
-    retain: bool,
-    publisher: u64,
-) -> PublishProperties {
-    let given = properties.unwrap_or_default();
-    let mut user_properties = given.user_properties;
-    user_properties.push((
-        ENVELOPE_KEY.to_owned(),
-        format!("{} {} {publisher}", qos.as_u8(), u8::from(retain)),
-    ));
-    PublishProperties {
-        payload_format_indicator: given.payload_format_indicator,
-        message_expiry_interval: given.message_expiry_interval,
-        topic_alias: None,
-        response_topic: given.response_topic,
-        correlation_data: given.correlation_data,
-        user_properties,
-        subscription_identifiers: Vec::new(),
-        content_type: given.content_type,
-    }
+/// Everything but the topic, as the router's payload.
+fn wrap(message: &Message) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEADER_BYTES + 1 + message.payload.len());
+    let retain = if message.retain { RETAIN_FLAG } else { 0 };
+    out.put_u8(message.qos.as_u8() | retain);
+    out.put_u64(message.publisher);
+    let mut properties = message.properties.clone().unwrap_or_default();
+    // The router counts the interval down; it has it as a property of its own.
+    properties.message_expiry_interval = None;
+    properties
+        .write(&mut out)
+        .expect("properties that came in a packet fit into one");
+    out.extend_from_slice(&message.payload);
+    out.freeze()
 }
 
 /// `None` for what this file did not put on the bus.
 fn unwrap(publish: Publish, properties: Option<PublishProperties>) -> Option<Delivery> {
-    let mut given = properties?;
-    let (_, envelope) = given.user_properties.pop()?;
-    let mut parts = envelope.split(' ');
-    let (qos, retain, publisher) = (parts.next()?, parts.next()?, parts.next()?);
-    let qos = match qos {
-        "0" => Qos::AtMostOnce,
-        "1" => Qos::AtLeastOnce,
-        _ => Qos::ExactlyOnce,
-    };
-    let properties = v5p::PublishProperties {
-        payload_format_indicator: given.payload_format_indicator,
-        message_expiry_interval: given.message_expiry_interval,
-        topic_alias: None,
-        response_topic: given.response_topic,
-        correlation_data: given.correlation_data,
-        user_properties: given.user_properties,
-        subscription_identifiers: Vec::new(),
-        content_type: given.content_type,
+    let given = properties?;
+    let mut wrapped = publish.payload;
+    if wrapped.len() <= HEADER_BYTES {
+        return None;
+    }
+    let flags = wrapped.get_u8();
+    let publisher = wrapped.get_u64();
+    let mut properties = v5p::PublishProperties::read(&mut wrapped).ok()?;
+    if let Some(secs) = given.message_expiry_interval {
+        properties.get_or_insert_default().message_expiry_interval = Some(secs);
+    }
+    let message = Message {
+        topic: TopicName::parse_bytes(publish.topic.get(2..)?).ok()?,
+        payload: wrapped,
+        qos: match flags & !RETAIN_FLAG {
+            0 => Qos::AtMostOnce,
+            1 => Qos::AtLeastOnce,
+            _ => Qos::ExactlyOnce,
+        },
+        retain: flags & RETAIN_FLAG != 0,
+        publisher,
+        properties,
     };
     Some(Delivery {
         subscription: given.subscription_identifiers.first().copied()?,
-        message: Message {
-            topic: TopicName::parse_bytes(&publish.topic).ok()?,
-            payload: publish.payload,
-            qos,
-            retain: retain == "1",
-            publisher: publisher.parse().ok()?,
-            properties: (properties != v5p::PublishProperties::default()).then_some(properties),
-        },
+        message,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(properties: Option<v5p::PublishProperties>) -> Message {
+        Message {
+            topic: TopicName::parse("é/x").unwrap(),
+            payload: Bytes::from_static(b"{}"),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            publisher: 7,
+            properties,
+        }
+    }
+
+    #[test]
+    fn a_message_comes_out_as_it_went_in() {
+        let rich = v5p::PublishProperties {
+            user_properties: vec![("k".to_owned(), "v".to_owned())],
+            message_expiry_interval: Some(60),
+            ..v5p::PublishProperties::default()
+        };
+        for properties in [None, Some(rich)] {
+            let given = message(properties);
+            let publish =
+                Publish::new(Bytes::from(path(given.topic.as_str())), wrap(&given), false);
+            let routed = PublishProperties {
+                message_expiry_interval: given
+                    .properties
+                    .as_ref()
+                    .and_then(|p| p.message_expiry_interval),
+                subscription_identifiers: vec![3],
+                ..no_properties()
+            };
+            let delivery = unwrap(publish, Some(routed)).unwrap();
+            assert_eq!(delivery.subscription, 3);
+            let got = delivery.message;
+            assert_eq!((got.topic, got.payload), (given.topic, given.payload));
+            assert_eq!(
+                (got.qos, got.retain, got.publisher),
+                (given.qos, given.retain, given.publisher)
+            );
+            assert_eq!(got.properties, given.properties);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_router_survives_topics_that_it_cannot_slice_and_serves_reserved_ones() {
+        let bus = Arc::new(Bus::start(4).unwrap());
+        let mut link = bus.link().await.unwrap();
+        for (number, filter) in [(1, "é/#"), (2, "$aws/#")] {
+            link.subscribe(number, &TopicFilter::parse(filter).unwrap())
+                .unwrap();
+        }
+        let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}}"#;
+        let policy = portcullis_core::policy::Policy::parse("all", policy).unwrap();
+        let policies = portcullis_core::policy::PolicySet::new(vec![Arc::new(policy)]);
+        let client_id = portcullis_core::identity::ClientId::parse("c").unwrap();
+        let context = portcullis_core::policy::Context {
+            client_id: &client_id,
+            thing: None,
+            certificate_id: None,
+        };
+        for (number, topic) in [(1, "é/x"), (2, "$aws/things"), (1, "é")] {
+            let permit = policies.decide(&context, Action::Publish, topic).unwrap();
+            let topic = TopicName::parse(topic).unwrap();
+            bus.publish(
+                &permit,
+                Message {
+                    topic: topic.clone(),
+                    ..message(None)
+                },
+            )
+            .unwrap();
+            let delivery = link.next().await.unwrap();
+            assert_eq!(
+                (delivery.subscription, delivery.message.topic),
+                (number, topic)
+            );
+        }
+        assert!(!bus.gone().is_cancelled());
+    }
 }

@@ -22,6 +22,7 @@ pub(super) struct Clients {
 struct Entry {
     session: u64,
     taken_over: CancellationToken,
+    gone: CancellationToken,
 }
 
 /// A connection's place among the clients; dropping it leaves.
@@ -33,13 +34,15 @@ pub(super) struct Ticket {
     pub(super) session: u64,
     /// Cancelled when another connection takes the client id.
     pub(super) taken_over: CancellationToken,
+    gone: CancellationToken,
 }
 
 /// Whether a connection pushed another one out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Entered {
     Alone,
-    TookOver,
+    /// The token is cancelled once the former connection has ended, its will included.
+    TookOver(CancellationToken),
 }
 
 impl Clients {
@@ -47,15 +50,17 @@ impl Clients {
     pub(super) fn enter(self: &Arc<Self>, client_id: &ClientId) -> (Ticket, Entered) {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let taken_over = CancellationToken::new();
+        let gone = CancellationToken::new();
         let entry = Entry {
             session,
             taken_over: taken_over.clone(),
+            gone: gone.clone(),
         };
         let former = self.lock().insert(client_id.clone(), entry);
         let entered = match former {
             Some(former) => {
                 former.taken_over.cancel();
-                Entered::TookOver
+                Entered::TookOver(former.gone)
             }
             None => Entered::Alone,
         };
@@ -65,6 +70,7 @@ impl Clients {
                 client_id: client_id.clone(),
                 session,
                 taken_over,
+                gone,
             },
             entered,
         )
@@ -77,6 +83,7 @@ impl Clients {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.gone.cancel();
         let mut live = self.clients.lock();
         if live
             .get(&self.client_id)
@@ -96,12 +103,16 @@ mod tests {
         let clients = Arc::new(Clients::default());
         let id = ClientId::parse("a").unwrap();
         let (first, entered) = clients.enter(&id);
-        assert_eq!(entered, Entered::Alone);
+        assert!(matches!(entered, Entered::Alone));
         let (second, entered) = clients.enter(&id);
-        assert_eq!(entered, Entered::TookOver);
+        let Entered::TookOver(gone) = entered else {
+            panic!("{entered:?}")
+        };
+        assert!(!gone.is_cancelled());
         assert!(first.taken_over.is_cancelled());
         drop(first);
+        assert!(gone.is_cancelled());
         assert!(!second.taken_over.is_cancelled());
-        assert_eq!(clients.enter(&id).1, Entered::TookOver);
+        assert!(matches!(clients.enter(&id).1, Entered::TookOver(_)));
     }
 }

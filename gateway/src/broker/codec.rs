@@ -149,9 +149,14 @@ impl Decoder for Codec {
             Some(version) => version,
             None => *self.version.insert(Self::read_version(source, header)?),
         };
-        if first == DISCONNECT && remaining == 0 {
-            source.advance(frame_bytes);
-            let reason = v5p::DisconnectReasonCode::NormalDisconnection;
+        // rumqttc wants a property length that MQTT 5 (3.14.2.2.1) lets the client leave out.
+        if first == DISCONNECT && remaining <= 1 {
+            let frame = source.split_to(frame_bytes);
+            let reason = match (version, frame.get(header)) {
+                (Version::V5, Some(&code)) => v5p::DisconnectReasonCode::try_from(code)
+                    .map_err(|error| DecodeError::Malformed(error.to_string()))?,
+                _ => v5p::DisconnectReasonCode::NormalDisconnection,
+            };
             return Ok(Some(Packet::Disconnect(v5p::Disconnect::new(reason))));
         }
         match version {
@@ -388,6 +393,22 @@ mod tests {
             decode(b"\x10\xff\xff\xff\xff"),
             Err(DecodeError::Malformed(_))
         ));
+    }
+
+    #[test]
+    fn a_disconnect_with_a_reason_alone_has_that_reason() {
+        let mut codec = Codec::new(1024);
+        let mut bytes = BytesMut::from(CONNECT_V5);
+        bytes.extend_from_slice(b"\xe0\x01\x04");
+        codec.decode(&mut bytes).unwrap().unwrap();
+        let packet = codec.decode(&mut bytes).unwrap().unwrap();
+        let Packet::Disconnect(goodbye) = packet else {
+            panic!("{packet:?}")
+        };
+        assert_eq!(
+            goodbye.reason_code,
+            v5p::DisconnectReasonCode::DisconnectWithWillMessage
+        );
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! From an open connection to a served session: CONNECT, authentication, admission, CONNACK.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
     identity::ClientId,
-    limits::{RECEIVE_MAXIMUM, WRITE_TIMEOUT},
+    limits::{CLIENT_ID_BYTES_MAX, PROPERTY_BYTES_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
     topic::TopicName,
 };
 use rumqttc::v5::mqttbytes::{
@@ -26,9 +26,12 @@ use super::{
     admission::Admission,
     clients::Entered,
     codec::{Codec, DecodeError, Packet, Version},
-    session::{self, Session, Will},
+    session::{self, Session, Will, property_bytes},
 };
 use crate::{defend::ActivityKind, identity::Credential};
+
+/// What a newcomer waits for the former connection with its client id to end.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The other end of a connection.
 #[derive(Clone, Debug)]
@@ -83,6 +86,14 @@ pub(super) async fn serve<S>(
         }
     };
     let (ticket, entered) = shared.clients.enter(&client_id);
+    let takeover = match entered {
+        Entered::Alone => "no",
+        Entered::TookOver(gone) => {
+            // Its will comes before what the newcomer says, unless it is stuck.
+            drop(timeout(TAKEOVER_TIMEOUT, gone.cancelled()).await);
+            "yes"
+        }
+    };
     let ack = accept(shared, &connect, assigned.as_deref());
     if let Some(bytes_max) = connect
         .properties
@@ -98,11 +109,6 @@ pub(super) async fn serve<S>(
         return;
     }
     let version_label = if version == Version::V5 { "5" } else { "3.1.1" };
-    let takeover = if entered == Entered::TookOver {
-        "yes"
-    } else {
-        "no"
-    };
     shared
         .metrics
         .connected
@@ -110,7 +116,7 @@ pub(super) async fn serve<S>(
         .inc();
     let principal = admission.principal();
     info!(
-        client = %client_id, device = principal.device(), peer = %peer.address, version = version_label,
+        client = client_id.as_str(), device = principal.device(), peer = %peer.address, version = version_label,
         takeover, "Client connected."
     );
     session::observe(shared, principal, ActivityKind::Connected);
@@ -149,6 +155,15 @@ fn client_id(connect: &Connect, version: Version) -> Result<(ClientId, Option<St
         .client_id
         .is_empty()
         .then(|| format!("auto-{}", Uuid::new_v4().simple()));
+    if let Some(given) = &connect.properties
+        && (given.receive_maximum == Some(0) || given.max_packet_size == Some(0))
+    {
+        return Err(Refusal {
+            reason: "protocol",
+            code: ConnectReturnCode::ProtocolError,
+            detail: "a Receive Maximum or Maximum Packet Size of 0".to_owned(),
+        });
+    }
     if assigned.is_some() && version == Version::V311 && !connect.clean_start {
         return Err(refusal(
             "an empty client id needs a clean session".to_owned(),
@@ -223,6 +238,13 @@ fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
             content_type: given.content_type,
             ..Default::default()
         });
+    if properties.as_ref().map_or(0, property_bytes) > PROPERTY_BYTES_MAX {
+        return Err(Refusal {
+            reason: "will-properties",
+            code: ConnectReturnCode::QuotaExceeded,
+            detail: "properties over the limit".to_owned(),
+        });
+    }
     let (payload, retain) = (will.message, will.retain);
     Ok(Will {
         topic,
@@ -293,7 +315,7 @@ async fn refuse<S>(
         Credential::Plain { .. } => "none".to_owned(),
     };
     warn!(
-        client = client.escape_debug().to_string(), peer = %peer.address, certificate, reason = refusal.reason,
+        client = super::cut(client, CLIENT_ID_BYTES_MAX), peer = %peer.address, certificate, reason = refusal.reason,
         detail = refusal.detail, "CONNECT refused."
     );
     let ack = ConnAck {

@@ -25,6 +25,9 @@ use crate::{
 /// only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How much of a refused certificate's names is logged.
+const NAME_BYTES_LOGGED: usize = 256;
+
 /// A listener with its socket.
 #[derive(Debug)]
 pub struct BoundListener {
@@ -69,6 +72,8 @@ impl BoundListener {
         loop {
             let (stream, peer) = tokio::select! {
                 () = stop.cancelled() => break,
+                // Without the bus no message reaches anybody: a fault, and the process starts anew.
+                () = self.shared.bus.gone().cancelled() => return Err("the local bus is gone".into()),
                 accepted = self.socket.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -140,7 +145,7 @@ impl Trusted {
                 info!("New certificates serve.");
             }
             Err(error) => warn!(
-                error = crate::telemetry::chain(&error),
+                error = crate::chain::chain(&error),
                 "New certificates were refused."
             ),
         }
@@ -160,7 +165,11 @@ async fn serve(
     drop(stream.set_nodelay(true));
     match listener {
         Listener::Tls { .. } => {
-            if let Some((stream, certificate)) = handshake(shared, tls, stream, address).await {
+            let shaken = tokio::select! {
+                () = stop.cancelled() => return,
+                shaken = handshake(shared, tls, stream, address) => shaken,
+            };
+            if let Some((stream, certificate)) = shaken {
                 let peer = Peer {
                     address,
                     credential: Credential::Certificate(certificate),
@@ -202,6 +211,8 @@ async fn handshake(
     peer: SocketAddr,
 ) -> Option<Shaken> {
     let limited = async {
+        // Who says nothing takes nobody's turn; an error shows in the handshake.
+        drop(stream.readable().await);
         let _turn = shared
             .handshakes
             .acquire()
@@ -216,8 +227,8 @@ async fn handshake(
             refused(refusal.reason);
             match refusal.shown {
                 Some(shown) => warn!(
-                    %peer, reason = refusal.reason, certificate = %shown.id, subject = shown.subject,
-                    issuer = shown.issuer, error = %refusal.error, "Connection refused: bad client certificate."
+                    %peer, reason = refusal.reason, certificate = %shown.id, subject = super::cut(&shown.subject, NAME_BYTES_LOGGED),
+                    issuer = super::cut(&shown.issuer, NAME_BYTES_LOGGED), error = %refusal.error, "Connection refused: bad client certificate."
                 ),
                 None if refusal.reason == "tls-no-certificate" => {
                     warn!(%peer, reason = refusal.reason, "Connection refused: no client certificate.");

@@ -91,3 +91,9 @@ pub async fn bind(
     }
     Ok(bound)
 }
+
+/// What an unknown peer says of itself, for the log: no more of it than this.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max))
+        .unwrap_or(text)
+}

@@ -1,24 +1,38 @@
 //! Retained messages: the last one of a topic, for whoever subscribes later.
 //!
-//! In memory for now, lost with the process; bounded in number, at the bound a message for a
-//! further topic is not retained and counted.
+//! In memory for now, lost with the process; bounded in number and in bytes: at the bound a message
+//! is not retained, and counted. A message whose expiry interval has passed is gone, and what is
+//! left of the interval goes with the others (MQTT 5.0, 3.3.2.3.3).
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use portcullis_core::{
-    limits::RETAINED_MESSAGES_MAX,
+    limits::{RETAINED_BYTES_MAX, RETAINED_MESSAGES_MAX},
     topic::{TopicFilter, TopicName},
 };
 
-use super::bus::Message;
+use super::{bus::Message, session::property_bytes};
 
 /// The retained messages of all topics.
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    messages: Mutex<HashMap<TopicName, Message>>,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    messages: HashMap<TopicName, Stored>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Stored {
+    message: Message,
+    since: Instant,
 }
 
 /// What became of a message.
@@ -32,26 +46,70 @@ pub(super) enum Kept {
 impl Retained {
     /// Keeps `message` for its topic; an empty payload forgets the topic (MQTT 5.0, 3.3.1.3).
     pub(super) fn keep(&self, message: Message) -> Kept {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.forget(&message.topic);
         if message.payload.is_empty() {
-            messages.remove(&message.topic);
-        } else if messages.len() < RETAINED_MESSAGES_MAX || messages.contains_key(&message.topic) {
-            messages.insert(message.topic.clone(), message);
-        } else {
+            return Kept::Kept;
+        }
+        let bytes = bytes_of(&message);
+        if shelf.messages.len() >= RETAINED_MESSAGES_MAX || shelf.bytes + bytes > RETAINED_BYTES_MAX
+        {
             return Kept::Full;
         }
+        shelf.bytes += bytes;
+        let stored = Stored {
+            message,
+            since: Instant::now(),
+        };
+        shelf.messages.insert(stored.message.topic.clone(), stored);
         Kept::Kept
     }
 
     /// The messages of all topics that `filter` takes.
     pub(super) fn matching(&self, filter: &TopicFilter) -> Vec<Message> {
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages
-            .values()
-            .filter(|message| filter.matches(&message.topic))
-            .cloned()
-            .collect()
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expired = Vec::new();
+        let mut matching = Vec::new();
+        for (topic, stored) in &shelf.messages {
+            if filter.matches(topic) {
+                match stored.fresh() {
+                    Some(message) => matching.push(message),
+                    None => expired.push(topic.clone()),
+                }
+            }
+        }
+        expired.iter().for_each(|topic| shelf.forget(topic));
+        matching
     }
+}
+
+impl Shelf {
+    fn forget(&mut self, topic: &TopicName) {
+        if let Some(stored) = self.messages.remove(topic) {
+            self.bytes -= bytes_of(&stored.message);
+        }
+    }
+}
+
+impl Stored {
+    /// The message with what is left of its expiry interval; `None` if nothing is.
+    fn fresh(&self) -> Option<Message> {
+        let mut message = self.message.clone();
+        let interval = message
+            .properties
+            .as_mut()
+            .and_then(|given| given.message_expiry_interval.as_mut());
+        if let Some(secs) = interval {
+            let passed = u32::try_from(self.since.elapsed().as_secs()).unwrap_or(u32::MAX);
+            *secs = secs.checked_sub(passed).filter(|left| *left > 0)?;
+        }
+        Some(message)
+    }
+}
+
+fn bytes_of(message: &Message) -> usize {
+    let properties = message.properties.as_ref().map_or(0, property_bytes);
+    message.payload.len() + message.topic.as_str().len() + properties
 }
 
 #[cfg(test)]
@@ -91,12 +149,43 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_bound_only_known_topics_are_kept() {
+    fn beyond_the_bounds_nothing_more_is_kept() {
         let retained = Retained::default();
         for n in 0..RETAINED_MESSAGES_MAX {
             assert_eq!(retained.keep(message(&format!("t/{n}"), "x")), Kept::Kept);
         }
         assert_eq!(retained.keep(message("t/new", "x")), Kept::Full);
         assert_eq!(retained.keep(message("t/0", "y")), Kept::Kept);
+
+        let retained = Retained::default();
+        let large = Bytes::from(vec![0; RETAINED_BYTES_MAX]);
+        let large = Message {
+            payload: large,
+            ..message("t", "")
+        };
+        assert_eq!(retained.keep(large), Kept::Full);
+        assert_eq!(retained.keep(message("t", "x")), Kept::Kept);
+    }
+
+    #[test]
+    fn an_expired_message_is_gone() {
+        let retained = Retained::default();
+        for (topic, secs) in [("t/gone", 0), ("t/here", 60)] {
+            let properties = rumqttc::v5::mqttbytes::v5::PublishProperties {
+                message_expiry_interval: Some(secs),
+                ..Default::default()
+            };
+            retained.keep(Message {
+                properties: Some(properties),
+                ..message(topic, "x")
+            });
+        }
+        let filter = TopicFilter::parse("t/+").unwrap();
+        let topics: Vec<_> = retained
+            .matching(&filter)
+            .into_iter()
+            .map(|m| m.topic.to_string())
+            .collect();
+        assert_eq!(topics, ["t/here"]);
     }
 }

@@ -44,7 +44,8 @@ impl Bench {
         };
         self.metrics = Metrics::register(&prometheus::Registry::new());
         let (buffer, writer) = Buffer::open(&self.config, stamp, self.metrics.clone()).unwrap();
-        let writer = std::thread::spawn(move || writer.run());
+        let writer =
+            std::thread::spawn(move || writer.run(&tokio_util::sync::CancellationToken::new()));
         self.open = Some((buffer, writer));
     }
 

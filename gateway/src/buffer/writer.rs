@@ -10,10 +10,11 @@ use std::{
 
 use flume::Receiver;
 use portcullis_core::{
-    limits::{APPEND_QUEUE_RECORDS_MAX, COMMIT_BYTES_MAX},
+    limits::{APPEND_QUEUE_RECORDS_MAX, COMMIT_BYTES_MAX, FULL_BUFFER_GRACE},
     record::{Draft, Record},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{
@@ -50,11 +51,13 @@ pub struct Writer {
 pub struct WriteError(String);
 
 impl Writer {
-    /// Writes until every `Buffer` is dropped and what they queued is durable. Blocks.
-    pub fn run(self) -> Result<(), WriteError> {
+    /// Writes until every `Buffer` is dropped and what they queued is durable. Blocks. After `stop`
+    /// a buffer without room is not waited for long: what waits for it holds a `Buffer`, and would
+    /// wait for ever.
+    pub fn run(self, stop: &CancellationToken) -> Result<(), WriteError> {
         while let Ok(first) = self.queue.recv() {
             let group = self.gather(first);
-            if !self.wait_for_room() {
+            if !self.wait_for_room(stop) {
                 warn!("The buffer is full at stop; what waits stays unacknowledged.");
                 return Ok(());
             }
@@ -88,15 +91,20 @@ impl Writer {
         group
     }
 
-    /// Waits while the disk bound is reached; `false` if everybody left meanwhile.
-    fn wait_for_room(&self) -> bool {
+    /// Waits while the disk bound is reached; `false` if everybody left meanwhile, or has to.
+    fn wait_for_room(&self, stop: &CancellationToken) -> bool {
         if self.store.has_room(Duration::ZERO) {
             return true;
         }
         self.metrics.backpressure_waits.inc();
         warn!("The buffer has reached its bound; publishers wait until the sink takes records.");
+        let mut stopping = None;
         while !self.store.has_room(FULL_PATIENCE) {
-            if self.queue.is_disconnected() {
+            if stop.is_cancelled() {
+                stopping.get_or_insert_with(Instant::now);
+            }
+            let given_up = stopping.is_some_and(|since| since.elapsed() > FULL_BUFFER_GRACE);
+            if given_up || self.queue.is_disconnected() {
                 return false;
             }
         }

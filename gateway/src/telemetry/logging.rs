@@ -1,6 +1,6 @@
 //! Structured log lines on standard error.
 
-use std::{error::Error, io::IsTerminal};
+use std::io::IsTerminal;
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -12,8 +12,9 @@ const QUIET: &str =
 
 /// Starts logging; `RUST_LOG` overrides the configured level. A second call changes nothing.
 pub fn init_logging(config: &Config) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{},{QUIET}", config.level)));
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| config.level.to_string());
+    // What is wanted comes last and wins.
+    let filter = EnvFilter::new(format!("{QUIET},{wanted}"));
     // Colours are for people; a file or a journal gets plain text.
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
@@ -25,16 +26,4 @@ pub fn init_logging(config: &Config) {
     };
     // Only tests start it twice, and there the first one serves.
     drop(started);
-}
-
-/// An error with its causes: `failed to open buffer: permission denied`.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

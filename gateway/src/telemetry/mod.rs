@@ -1,12 +1,13 @@
 //! How the gateway is seen: log lines, the metrics registry, readiness.
 //!
-//! Modules register their own metrics on the registry that [`Telemetry`] holds; names and labels
-//! live beside the code that counts.
+//! Modules register their own metrics on a registry that the app makes; names and labels live beside
+//! the code that counts.
 
 pub mod config;
 mod logging;
 mod readiness;
 
 pub use config::{Config, Format};
-pub use logging::{chain, init_logging};
+pub use logging::init_logging;
+
 pub use readiness::{Latch, Readiness};

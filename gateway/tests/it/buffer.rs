@@ -40,7 +40,8 @@ fn appends_until_it_is_killed() {
         return;
     };
     let (buffer, writer) = open(Path::new(&dir));
-    let writer = std::thread::spawn(move || writer.run());
+    let writer =
+        std::thread::spawn(move || writer.run(&tokio_util::sync::CancellationToken::new()));
     run(async {
         let mut appenders = JoinSet::new();
         for appender in 0..APPENDERS {
@@ -110,7 +111,9 @@ fn check(dir: &Path, acked: &Progress) -> u64 {
     let (buffer, writer) = open(dir);
     let mut reader = buffer.reader();
     drop(buffer);
-    writer.run().unwrap();
+    writer
+        .run(&tokio_util::sync::CancellationToken::new())
+        .unwrap();
     let mut seen = Progress::new();
     let mut seq = 0;
     run(async {
@@ -185,7 +188,8 @@ fn on_a_full_disk_appenders_wait_and_go_on_when_there_is_space() {
     let ballast = disk.0.path().join("ballast");
     std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
     let (buffer, writer) = open(&disk.0.path().join("buffer"));
-    let writer = std::thread::spawn(move || writer.run());
+    let writer =
+        std::thread::spawn(move || writer.run(&tokio_util::sync::CancellationToken::new()));
     let body = "x".repeat(3000);
     run(async {
         let mut acked = Vec::new();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rumqttc::{Client, Connection, Event, MqttOptions, Packet, QoS, Transport};
+use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, QoS, Transport};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -30,11 +30,56 @@ impl Device {
 
     /// Connects with a certificate.
     pub(crate) fn tls(address: SocketAddr, client_id: &str, credentials: &Credentials) -> Self {
-        let mut options = options(address, client_id);
-        options.set_transport(Transport::tls_with_config(
-            client_config(credentials).into(),
-        ));
+        Self::connect(tls_options(address, client_id, credentials))
+    }
+
+    /// The same, with a last will on `topic`.
+    pub(crate) fn tls_with_will(
+        address: SocketAddr,
+        client_id: &str,
+        credentials: &Credentials,
+        topic: &str,
+    ) -> Self {
+        let mut options = tls_options(address, client_id, credentials);
+        options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
         Self::connect(options)
+    }
+
+    /// Subscribes with QoS 1.
+    pub(crate) fn subscribe(&mut self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
+        self.wait(|packet| matches!(packet, Packet::SubAck(_)));
+    }
+
+    /// Whether the gateway ends the connection; waits for it.
+    pub(crate) fn closes(&mut self) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            match self.connection.recv_timeout(left) {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether a publish with QoS 1 ends the connection instead of being acknowledged.
+    pub(crate) fn is_refused(&mut self, topic: &str) -> bool {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, false, "x")
+            .unwrap();
+        loop {
+            match self
+                .connection
+                .recv_timeout(PATIENCE)
+                .expect("an answer in time")
+            {
+                Ok(Event::Incoming(Packet::PubAck(_))) => return false,
+                Ok(_) => {}
+                Err(_) => return true,
+            }
+        }
     }
 
     fn connect(options: MqttOptions) -> Self {
@@ -54,7 +99,8 @@ impl Device {
         started.elapsed()
     }
 
-    fn wait(&mut self, wanted: impl Fn(&Packet) -> bool) {
+    /// Waits for a packet from the gateway.
+    pub(crate) fn wait(&mut self, wanted: impl Fn(&Packet) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -69,6 +115,14 @@ impl Device {
             }
         }
     }
+}
+
+fn tls_options(address: SocketAddr, client_id: &str, credentials: &Credentials) -> MqttOptions {
+    let mut options = options(address, client_id);
+    options.set_transport(Transport::tls_with_config(
+        client_config(credentials).into(),
+    ));
+    options
 }
 
 fn options(address: SocketAddr, client_id: &str) -> MqttOptions {

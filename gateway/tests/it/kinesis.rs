@@ -310,7 +310,14 @@ fn open_buffer(dir: &Path) -> (Buffer, std::thread::JoinHandle<()>) {
     };
     let metrics = buffer::Metrics::register(&Registry::new());
     let (buffer, writer) = Buffer::open(&config, stamp, metrics).unwrap();
-    (buffer, std::thread::spawn(move || writer.run().unwrap()))
+    (
+        buffer,
+        std::thread::spawn(move || {
+            writer
+                .run(&tokio_util::sync::CancellationToken::new())
+                .unwrap()
+        }),
+    )
 }
 
 #[test]

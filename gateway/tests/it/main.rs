@@ -16,6 +16,7 @@ mod fake_kinesis;
 mod init;
 mod kill;
 mod kinesis;
+mod live;
 mod mosquitto;
 mod outage;
 mod outbox;

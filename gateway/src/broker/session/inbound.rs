@@ -2,17 +2,18 @@
 
 use portcullis_core::{
     event::{Event, Qos},
-    limits::FILTERS_PER_SUBSCRIBE_MAX,
+    limits::{FILTERS_PER_SUBSCRIBE_MAX, PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX},
     policy::Permit,
     topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
-    DisconnectReasonCode, Filter, PubAck, PubAckReason, PubComp, PubRec, Publish, SubAck,
-    Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason, Unsubscribe,
+    DisconnectReasonCode, Filter, PubAck, PubAckReason, PubComp, PubRec, PubRecReason, Publish,
+    PublishProperties, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
+    Unsubscribe,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Pending, Session, note_denied, observe};
+use super::{Decided, End, Pending, Session, note_denied, observe};
 use crate::{
     broker::{
         OnPublishDenied,
@@ -35,14 +36,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
-        if publish
-            .properties
-            .as_ref()
-            .is_some_and(|given| given.topic_alias.is_some())
-        {
-            let detail = "a topic alias, and the maximum is 0".to_owned();
-            return Err(End::Broke(DisconnectReasonCode::TopicAliasInvalid, detail));
-        }
+        check_publish(&publish)?;
         let topic = TopicName::parse_bytes(&publish.topic).map_err(|error| {
             End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
         })?;
@@ -115,6 +109,7 @@ where
                     Some(Pending {
                         pkid: publish.pkid,
                         qos: level,
+                        answer: PubAckReason::Success,
                         acked,
                     }),
                 )
@@ -169,39 +164,52 @@ where
             OnPublishDenied::PubackError => PubAckReason::NotAuthorized,
             OnPublishDenied::DropAndAck => PubAckReason::Success,
         };
-        match level {
-            Qos::AtMostOnce => Ok(()),
-            Qos::AtLeastOnce => {
-                let mut ack = PubAck::new(pkid, None);
-                ack.reason = answer;
-                self.send(Packet::PubAck(ack)).await
-            }
-            // With an error the exchange ends here, else it goes on as if the message were taken.
-            Qos::ExactlyOnce if answer == PubAckReason::Success => {
-                self.unreleased.insert(pkid);
-                self.send(Packet::PubRec(PubRec::new(pkid, None))).await
-            }
-            Qos::ExactlyOnce => {
-                let mut received = PubRec::new(pkid, None);
-                received.reason = rumqttc::v5::mqttbytes::v5::PubRecReason::NotAuthorized;
-                self.send(Packet::PubRec(received)).await
-            }
+        if level == Qos::AtMostOnce {
+            return Ok(());
         }
+        // With an error a QoS 2 exchange ends here, else it goes on as if the message were taken.
+        if level == Qos::ExactlyOnce && answer == PubAckReason::Success {
+            self.unreleased.insert(pkid);
+        }
+        let (ack, acked) = Ack::new();
+        ack.not_routed();
+        self.pending.push_back(Pending {
+            pkid,
+            qos: level,
+            answer,
+            acked,
+        });
+        Ok(())
     }
 
     /// The oldest pending publish is decided.
-    pub(super) async fn acknowledge(
-        &mut self,
-        (pkid, level, committed): (u16, Qos, bool),
-    ) -> Result<(), End> {
+    pub(super) async fn acknowledge(&mut self, decided: Decided) -> Result<(), End> {
+        let Decided {
+            pkid,
+            qos,
+            answer,
+            committed,
+        } = decided;
         if !committed {
             self.shared.metrics.unacknowledged.inc();
             return Err(End::NotCommitted);
         }
-        self.shared.metrics.acknowledged.inc();
-        let answer = match level {
-            Qos::ExactlyOnce => Packet::PubRec(PubRec::new(pkid, None)),
-            Qos::AtLeastOnce | Qos::AtMostOnce => Packet::PubAck(PubAck::new(pkid, None)),
+        if answer == PubAckReason::Success {
+            self.shared.metrics.acknowledged.inc();
+        }
+        let answer = match qos {
+            Qos::ExactlyOnce => {
+                let mut received = PubRec::new(pkid, None);
+                if answer != PubAckReason::Success {
+                    received.reason = PubRecReason::NotAuthorized;
+                }
+                Packet::PubRec(received)
+            }
+            Qos::AtLeastOnce | Qos::AtMostOnce => {
+                let mut ack = PubAck::new(pkid, None);
+                ack.reason = answer;
+                Packet::PubAck(ack)
+            }
         };
         self.send(answer).await
     }
@@ -311,6 +319,52 @@ where
             Err(denied) => note_denied(&self.shared, self.principal(), &denied),
         }
     }
+}
+
+/// What a publish must be besides its topic.
+fn check_publish(publish: &Publish) -> Result<(), End> {
+    let broke = |code, detail: &str| Err(End::Broke(code, detail.to_owned()));
+    if publish.payload.len() > PAYLOAD_BYTES_MAX {
+        return broke(
+            DisconnectReasonCode::PacketTooLarge,
+            "a payload over the limit",
+        );
+    }
+    let Some(given) = &publish.properties else {
+        return Ok(());
+    };
+    if given.topic_alias.is_some() {
+        return broke(
+            DisconnectReasonCode::TopicAliasInvalid,
+            "a topic alias, and the maximum is 0",
+        );
+    }
+    if !given.subscription_identifiers.is_empty() {
+        return broke(
+            DisconnectReasonCode::ProtocolError,
+            "a subscription identifier in a publish",
+        );
+    }
+    if property_bytes(given) > PROPERTY_BYTES_MAX {
+        return broke(
+            DisconnectReasonCode::QuotaExceeded,
+            "properties over the limit",
+        );
+    }
+    Ok(())
+}
+
+/// What the texts and data of the properties take.
+pub(in crate::broker) fn property_bytes(given: &PublishProperties) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let user = given
+        .user_properties
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 5);
+    user.sum::<usize>()
+        + text(&given.response_topic)
+        + text(&given.content_type)
+        + given.correlation_data.as_ref().map_or(0, |data| data.len())
 }
 
 pub(super) fn qos_label(qos: Qos) -> &'static str {

@@ -6,6 +6,7 @@
 //! their commit; beyond it the session stops reading, which is the back-pressure that the client
 //! feels. A client that does not read is cut off after [`WRITE_TIMEOUT`].
 
+mod end;
 mod inbound;
 mod outbound;
 
@@ -18,7 +19,9 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use portcullis_core::{event::Qos, identity::Principal, limits::WRITE_TIMEOUT, topic::TopicName};
-use rumqttc::v5::mqttbytes::v5::{Disconnect, DisconnectReasonCode, PingResp, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{
+    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, PublishProperties,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -26,11 +29,11 @@ use tokio::{
 use tokio_util::{codec::Framed, sync::CancellationToken};
 use tracing::{debug, info, warn};
 
-use self::outbound::Outbound;
+pub(super) use self::inbound::property_bytes;
+use self::{end::End, outbound::Outbound};
 use super::{
     Shared,
     admission::{Admission, Denied, action_name},
-    bus::BusError,
     clients::Ticket,
     codec::{Codec, DecodeError, EncodeError, Packet, Version},
 };
@@ -38,13 +41,15 @@ use crate::{
     buffer::Acked,
     clock::now,
     defend::{Activity, ActivityKind},
-    identity::Credential,
+    identity::{Credential, SnapshotWatch},
 };
 
 /// Packets handled before the session writes and looks at its other duties.
 const PACKETS_AT_ONCE: usize = 64;
 /// What a client without keep-alive is checked against: never.
 const NO_KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// For the DISCONNECT and the end of TLS; who does not read them by then will not.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stopping session waits for the commits of what it took.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
@@ -67,30 +72,24 @@ pub(super) struct ClientLimits {
     pub(super) receive_maximum: Option<u16>,
 }
 
-/// A publish that waits for its commit.
+/// A publish that waits for its commit, or a refused one that waits for its turn: answers go in the
+/// order of the publishes (MQTT 5.0, 4.6).
 #[derive(Debug)]
 struct Pending {
     pkid: u16,
     qos: Qos,
+    /// What the client is told after the commit.
+    answer: PubAckReason,
     acked: Acked,
 }
 
-/// Why a session ends.
-#[derive(Debug)]
-enum End {
-    Disconnected,
-    DisconnectedWithWill,
-    ConnectionLost,
-    KeepAlive,
-    TakenOver,
-    Stopping,
-    NotAuthorized,
-    NotWritable,
-    /// The client broke the protocol; the code tells it how.
-    Broke(DisconnectReasonCode, String),
-    /// The buffer did not take what it was given: the client must not believe that it did.
-    NotCommitted,
-    Bus(BusError),
+/// A pending publish whose commit is decided.
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    pkid: u16,
+    qos: Qos,
+    answer: PubAckReason,
+    committed: bool,
 }
 
 /// See the module.
@@ -100,6 +99,7 @@ pub(super) struct Session<'a, S> {
     framed: Framed<S, Codec>,
     version: Version,
     credential: Credential<'a>,
+    identity: SnapshotWatch,
     admission: Admission,
     ticket: Ticket,
     will: Option<Will>,
@@ -137,6 +137,7 @@ where
         };
         Self {
             outbound: Outbound::new(limits.receive_maximum),
+            identity: shared.identity.clone(),
             shared,
             framed,
             version,
@@ -161,7 +162,6 @@ where
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        let mut identity = self.shared.identity.clone();
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
             let reading =
@@ -170,7 +170,14 @@ where
                 () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
                 // While the session does not read, silence is its own doing.
-                () = sleep_until(deadline), if reading => return Err(End::KeepAlive),
+                () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
+                    // It has spoken while the session was busy writing.
+                    Some(packet) => {
+                        self.handle_packets(packet).await?;
+                        deadline = Instant::now() + self.keep_alive;
+                    }
+                    None => return Err(End::KeepAlive),
+                },
                 // Cancel-safe: `Framed` keeps what it has read.
                 packet = self.framed.next(), if reading => {
                     self.handle_packets(packet).await?;
@@ -180,22 +187,18 @@ where
                 committed = next_commit(&mut self.pending) => self.acknowledge(committed).await?,
                 // Cancel-safe: see `Link::next`.
                 delivery = self.outbound.next() => self.deliver(delivery.map_err(End::Bus)?).await?,
-                changed = identity.changed() => {
+                changed = self.identity.changed() => {
                     if changed.is_err() {
                         return Err(End::Stopping);
                     }
-                    identity.mark_unchanged();
-                    self.reauthorize()?;
+                    self.reauthorize().await?;
                 }
             }
             if !reading {
                 deadline = Instant::now() + self.keep_alive;
             }
-            match timeout(WRITE_TIMEOUT, self.framed.flush()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(End::ConnectionLost),
-                Err(_) => return Err(End::NotWritable),
-            }
+            let flushed = in_time(self.framed.flush(), &self.stop, &self.ticket.taken_over).await?;
+            flushed.map_err(|_| End::ConnectionLost)?;
         }
     }
 
@@ -209,8 +212,14 @@ where
             match next {
                 None => break,
                 Some(None) => return Err(End::ConnectionLost),
-                Some(Some(Err(error))) => return Err(broken(error)),
-                Some(Some(Ok(packet))) => self.handle(packet).await?,
+                Some(Some(Err(error))) => return Err(End::broken(error)),
+                Some(Some(Ok(packet))) => {
+                    // What was allowed a packet ago may not be allowed now.
+                    if self.identity.has_changed().unwrap_or(false) {
+                        self.reauthorize().await?;
+                    }
+                    self.handle(packet).await?;
+                }
             }
             // Before the next packet is taken: one that is taken and not handled would be lost.
             if count == PACKETS_AT_ONCE
@@ -262,9 +271,15 @@ where
             Packet::Publish(publish) => publish.pkid,
             _ => 0,
         };
-        match timeout(WRITE_TIMEOUT, self.framed.feed(packet)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(EncodeError::TooLarge)) => {
+        let written = in_time(
+            self.framed.feed(packet),
+            &self.stop,
+            &self.ticket.taken_over,
+        )
+        .await?;
+        match written {
+            Ok(()) => Ok(()),
+            Err(EncodeError::TooLarge) => {
                 self.shared
                     .metrics
                     .delivery_dropped
@@ -273,38 +288,49 @@ where
                 self.outbound.acknowledged(delivery);
                 Ok(())
             }
-            Ok(Err(EncodeError::Io(_))) => Err(End::ConnectionLost),
-            Ok(Err(EncodeError::Packet(error))) => {
-                warn!(client = %self.principal().client_id, error, "A packet could not be encoded.");
+            Err(EncodeError::Io(_)) => Err(End::ConnectionLost),
+            Err(EncodeError::Packet(error)) => {
+                warn!(
+                    client = self.principal().client_id.as_str(),
+                    error, "A packet could not be encoded."
+                );
                 Ok(())
             }
-            Err(_) => Err(End::NotWritable),
         }
     }
 
     /// The registry or a policy changed: who may not connect any more goes, and subscriptions that
-    /// are not allowed any more are dropped (invariant 9).
-    fn reauthorize(&mut self) -> Result<(), End> {
-        let snapshot = self.shared.identity.borrow().clone();
-        let principal = self.principal();
-        let renewed =
-            snapshot.authenticate(&self.credential, &principal.client_id, principal.source);
-        let principal = renewed.map_err(|refusal| {
-            warn!(
-                client = %self.principal().client_id, reason = refusal.reason(), detail = %refusal,
-                "Client must go: it would not be let in now."
-            );
-            End::NotAuthorized
-        })?;
+    /// are not allowed any more are dropped (invariant 9). Who is shut out leaves no will: it would
+    /// be published with rights that are gone.
+    async fn reauthorize(&mut self) -> Result<(), End> {
+        let snapshot = self.identity.borrow_and_update().clone();
+        let former = self.principal();
+        let renewed = snapshot.authenticate(&self.credential, &former.client_id, former.source);
+        let principal = match renewed {
+            Ok(principal) => principal,
+            Err(refusal) => {
+                warn!(
+                    client = former.client_id.as_str(), reason = refusal.reason(), detail = %refusal,
+                    "Client must go: it would not be let in now."
+                );
+                self.will = None;
+                return Err(End::ShutOut);
+            }
+        };
+        if principal.groups() != former.groups() {
+            // Other groups, other chains: what was sent before goes before.
+            self.await_commits().await;
+        }
         self.admission = Admission::new(principal);
-        self.admission.connect().map_err(|denied| {
+        if let Err(denied) = self.admission.connect() {
             note_denied(&self.shared, self.principal(), &denied);
-            End::NotAuthorized
-        })?;
+            self.will = None;
+            return Err(End::ShutOut);
+        }
         self.outbound.reauthorize(&self.admission).map_err(End::Bus)
     }
 
-    /// Says goodbye as the end asks for; publishes the will unless the client took leave.
+    /// Publishes the will unless the client took leave, then says goodbye as the end asks for.
     async fn finish(mut self, end: End) {
         if matches!(end, End::Stopping | End::Disconnected) {
             self.await_commits().await;
@@ -316,16 +342,26 @@ where
             .with_label_values(&[label])
             .inc();
         let detail = end.detail();
-        info!(client = %self.principal().client_id, reason = label, detail, "Client disconnected.");
+        let client = self.principal().client_id.as_str();
+        info!(client, reason = label, detail, "Client disconnected.");
         observe(&self.shared, self.principal(), ActivityKind::Disconnected);
-        if let Some(reason) = end.goodbye().filter(|_| self.version == Version::V5) {
-            let _sent = self.send(Packet::Disconnect(Disconnect::new(reason))).await;
-        }
-        // The peer may be gone already, which is what this is about.
-        drop(timeout(WRITE_TIMEOUT, self.framed.close()).await);
         if !matches!(end, End::Disconnected) {
             self.publish_will().await;
         }
+        if matches!(end, End::NotWritable) {
+            return;
+        }
+        let goodbye = end.goodbye().filter(|_| self.version == Version::V5);
+        let close = async {
+            if let Some(reason) = goodbye {
+                self.framed
+                    .feed(Packet::Disconnect(Disconnect::new(reason)))
+                    .await?;
+            }
+            self.framed.close().await
+        };
+        // The peer may be gone already, which is what this is about.
+        drop(timeout(GOODBYE_TIMEOUT, close).await);
     }
 
     /// What was taken is acknowledged if its commit comes in time.
@@ -339,7 +375,10 @@ where
             }
         };
         if timeout(COMMIT_GRACE, all).await.is_err() {
-            debug!(client = %self.principal().client_id, "Commits did not come in time.");
+            debug!(
+                client = self.principal().client_id.as_str(),
+                "Commits did not come in time."
+            );
         }
     }
 
@@ -349,15 +388,35 @@ where
 }
 
 /// The oldest pending publish, once its commit is decided; never if nothing is pending.
-async fn next_commit(pending: &mut VecDeque<Pending>) -> (u16, Qos, bool) {
+async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
     match pending.front_mut() {
         None => std::future::pending().await,
         Some(front) => {
             let committed = (&mut front.acked).await.is_ok();
-            let decided = (front.pkid, front.qos, committed);
+            let decided = Decided {
+                pkid: front.pkid,
+                qos: front.qos,
+                answer: front.answer,
+                committed,
+            };
             pending.pop_front();
             decided
         }
+    }
+}
+
+/// A write that may take its time, but neither holds up the stop nor a newcomer.
+async fn in_time<T>(
+    write: impl Future<Output = Result<T, EncodeError>>,
+    stop: &CancellationToken,
+    taken_over: &CancellationToken,
+) -> Result<Result<T, EncodeError>, End> {
+    tokio::select! {
+        // First, so that what fits into the socket is written even then.
+        biased;
+        written = timeout(WRITE_TIMEOUT, write) => written.map_err(|_| End::NotWritable),
+        () = taken_over.cancelled() => Err(End::TakenOver),
+        () = stop.cancelled() => Err(End::Stopping),
     }
 }
 
@@ -377,62 +436,9 @@ pub(super) fn note_denied(shared: &Shared, principal: &Principal, denied: &Denie
         .with_label_values(&[action, reason])
         .inc();
     warn!(
-        client = %principal.client_id, device = principal.device(),
+        client = principal.client_id.as_str(), device = principal.device(),
         certificate = principal.certificate_id.map(|id| id.to_string()),
         action, resource = denied.resource, reason, statement = ?denied.denial, "Request denied."
     );
     observe(shared, principal, ActivityKind::Denied { reason });
-}
-
-fn broken(error: DecodeError) -> End {
-    match error {
-        DecodeError::Io(_) => End::ConnectionLost,
-        DecodeError::TooLarge { .. } => {
-            End::Broke(DisconnectReasonCode::PacketTooLarge, error.to_string())
-        }
-        other => End::Broke(DisconnectReasonCode::MalformedPacket, other.to_string()),
-    }
-}
-
-impl End {
-    /// The metric label.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Disconnected => "client",
-            Self::DisconnectedWithWill => "client-with-will",
-            Self::ConnectionLost => "connection-lost",
-            Self::KeepAlive => "keep-alive",
-            Self::TakenOver => "taken-over",
-            Self::Stopping => "stopping",
-            Self::NotAuthorized => "not-authorized",
-            Self::NotWritable => "not-reading",
-            Self::Broke(..) => "protocol",
-            Self::NotCommitted => "not-committed",
-            Self::Bus(_) => "bus",
-        }
-    }
-
-    fn detail(&self) -> Option<String> {
-        match self {
-            Self::Broke(_, detail) => Some(detail.clone()),
-            Self::Bus(error) => Some(crate::telemetry::chain(error)),
-            _ => None,
-        }
-    }
-
-    /// The reason code of the server's DISCONNECT, where there is one to send.
-    fn goodbye(&self) -> Option<DisconnectReasonCode> {
-        match self {
-            Self::Disconnected
-            | Self::DisconnectedWithWill
-            | Self::ConnectionLost
-            | Self::NotWritable => None,
-            Self::KeepAlive => Some(DisconnectReasonCode::KeepAliveTimeout),
-            Self::TakenOver => Some(DisconnectReasonCode::SessionTakenOver),
-            Self::Stopping => Some(DisconnectReasonCode::ServerShuttingDown),
-            Self::NotAuthorized => Some(DisconnectReasonCode::NotAuthorized),
-            Self::Broke(code, _) => Some(*code),
-            Self::NotCommitted | Self::Bus(_) => Some(DisconnectReasonCode::UnspecifiedError),
-        }
-    }
 }
