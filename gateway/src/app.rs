@@ -33,6 +33,9 @@ use crate::{
     uplink::{self, Uplink},
 };
 
+/// Chains run on blocking threads for as long as the gateway does; the rest is for files.
+const BLOCKING_THREADS_MAX: usize =
+    limits::COMBINATIONS_MAX * limits::SHARDS_PER_CHAIN as usize + 128;
 /// Violations on their way to the buffer; then defend waits.
 const VIOLATION_QUEUE: usize = 256;
 
@@ -68,6 +71,7 @@ pub fn run(loaded: Loaded) -> TaskResult {
     telemetry::init_logging(&loaded.config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(BuildError::Runtime)?;
     let outcome = runtime.block_on(async { App::build(loaded).await?.run_until_signal().await });

@@ -71,6 +71,8 @@ pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Events waiting for one shard of a chain; then the publisher's session waits.
 pub const SHARD_QUEUE_EVENTS_MAX: usize = 1024;
+/// Combinations of chains that things may be in, through their groups: each has threads.
+pub const COMBINATIONS_MAX: usize = 128;
 /// Threads of one chain; a device always has the same one.
 pub const SHARDS_PER_CHAIN: u32 = 2;
 /// Events handed to a plugin in one call.

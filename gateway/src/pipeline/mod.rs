@@ -6,7 +6,9 @@
 //! only. A thing in several groups with chains has the chains' steps in the order of the
 //! configuration, on threads of that combination. Events without a chain go to the buffer at once.
 //!
-//! Queues are bounded; a full one makes the publisher's session wait.
+//! Queues are bounded; a full one makes the publisher's session wait. So is the number of
+//! combinations of chains, each of which has threads: events of a further one are refused, not
+//! passed by the rules.
 
 mod chain;
 pub mod config;
@@ -19,12 +21,17 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use portcullis_core::{event::Event, limits::SHARD_QUEUE_EVENTS_MAX};
+use portcullis_core::{
+    event::Event,
+    limits::{COMBINATIONS_MAX, SHARD_QUEUE_EVENTS_MAX},
+};
 use tokio::{runtime, sync::mpsc};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+
+use tracing::error;
 
 use self::worker::{Item, Worker};
 use crate::{
@@ -160,6 +167,13 @@ impl Routes {
     /// The queue of a shard; starts the combination's threads at its first event.
     fn queue(&self, combination: u64, shard: usize) -> Option<mpsc::Sender<Item>> {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.len() >= COMBINATIONS_MAX && !workers.contains_key(&combination) {
+            error!(
+                combinations = COMBINATIONS_MAX,
+                "Things are in too many combinations of groups with chains; events of a further one are not taken."
+            );
+            return None;
+        }
         let queues = workers
             .entry(combination)
             .or_insert_with(|| self.start(combination));
