@@ -1,10 +1,10 @@
 //! Whether the engine takes the plugins, and they their settings.
 
 use crate::{
+    chain::chain,
     document::Document,
     pipeline::ChainConfig,
     plugin::{Host, Metrics, Plugin, PluginConfig},
-    telemetry::chain,
 };
 
 /// Compiles every plugin and starts every step of every chain once; what fails is a problem of

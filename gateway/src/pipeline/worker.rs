@@ -8,7 +8,7 @@ use portcullis_core::{
     event::Event,
     identity::GroupName,
     limits::PLUGIN_BATCH_EVENTS_MAX,
-    record::{Clock, Draft, Shaped, event_draft},
+    record::{Draft, Shaped, event_draft},
     topic::TopicName,
 };
 use tokio::{runtime, sync::mpsc};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     buffer::{Ack, Buffer},
-    clock::now,
+    clock::{self, now},
     plugin::{self, Instance, Outcome, PluginEvent, Projection, Verdict},
 };
 
@@ -336,7 +336,7 @@ impl Work {
                 event,
                 &shaped,
                 &Uuid::now_v7().to_string(),
-                Clock::Synced,
+                clock::state(),
             ));
         }
     }
@@ -356,7 +356,7 @@ impl Work {
                 &event,
                 &shaped,
                 &Uuid::now_v7().to_string(),
-                Clock::Synced,
+                clock::state(),
             ));
         }
         drafts.extend(self.further);
@@ -371,7 +371,7 @@ pub(super) fn plain_draft(event: &Event) -> Draft {
         payload: &event.payload,
         tags: &BTreeMap::new(),
     };
-    event_draft(event, &shaped, &Uuid::now_v7().to_string(), Clock::Synced)
+    event_draft(event, &shaped, &Uuid::now_v7().to_string(), clock::state())
 }
 
 fn severity(severity: plugin::Severity) -> detect::Severity {
