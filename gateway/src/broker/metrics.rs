@@ -1,6 +1,8 @@
 //! What the broker counts.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+
+use crate::telemetry::Registrar;
 
 /// Counters and gauges of listeners and sessions.
 #[derive(Clone, Debug)]
@@ -23,76 +25,57 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
-        let counters = |name: &str, help: &str, labels: &[&str]| {
-            let counters = IntCounterVec::new(Opts::new(name, help), labels)
-                .expect("the options are constants");
-            registry
-                .register(Box::new(counters.clone()))
-                .expect("metric names are unique");
-            counters
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("the options are constants");
-            registry
-                .register(Box::new(counter.clone()))
-                .expect("metric names are unique");
-            counter
-        };
-        let connections = IntGauge::new("portcullis_broker_connections", "Connected clients.")
-            .expect("the options are constants");
-        registry
-            .register(Box::new(connections.clone()))
-            .expect("metric names are unique");
+        let metrics = Registrar(registry);
         Self {
-            connections,
-            connected: counters(
+            connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
+            connected: metrics.counters(
                 "portcullis_broker_connected_total",
                 "Accepted CONNECTs, by protocol version and whether the client id was taken over.",
                 &["version", "takeover"],
             ),
-            refused: counters(
+            refused: metrics.counters(
                 "portcullis_broker_refused_total",
                 "Connections refused before they were served, by reason.",
                 &["reason"],
             ),
-            disconnected: counters(
+            disconnected: metrics.counters(
                 "portcullis_broker_disconnected_total",
                 "Ended connections, by reason.",
                 &["reason"],
             ),
-            denied: counters(
+            denied: metrics.counters(
                 "portcullis_broker_denied_total",
                 "Requests that no policy allows, by action and reason.",
                 &["action", "reason"],
             ),
-            publishes: counters(
+            publishes: metrics.counters(
                 "portcullis_broker_publishes_total",
                 "Admitted publishes, by QoS.",
                 &["qos"],
             ),
-            publish_bytes: counter(
+            publish_bytes: metrics.counter(
                 "portcullis_broker_publish_bytes_total",
                 "Payload bytes of admitted publishes.",
             ),
-            acknowledged: counter(
+            acknowledged: metrics.counter(
                 "portcullis_broker_acknowledged_total",
                 "QoS 1 and 2 publishes acknowledged after their commit.",
             ),
-            unacknowledged: counter(
+            unacknowledged: metrics.counter(
                 "portcullis_broker_unacknowledged_total",
                 "QoS 1 and 2 publishes whose commit failed; the client was not told a success.",
             ),
-            deliveries: counters(
+            deliveries: metrics.counters(
                 "portcullis_broker_deliveries_total",
                 "Messages delivered to local subscribers, by QoS.",
                 &["qos"],
             ),
-            delivery_dropped: counters(
+            delivery_dropped: metrics.counters(
                 "portcullis_broker_delivery_dropped_total",
                 "Messages not delivered to a local subscriber, by reason.",
                 &["reason"],
             ),
-            retained_refused: counter(
+            retained_refused: metrics.counter(
                 "portcullis_broker_retained_refused_total",
                 "Messages not retained because the bound on retained messages is reached.",
             ),

@@ -1,6 +1,8 @@
 //! What the buffer says about itself.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+
+use crate::telemetry::Registrar;
 
 /// The buffer's metrics; a clone counts into the same.
 #[derive(Clone, Debug)]
@@ -24,65 +26,46 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the buffer's metrics.
     pub fn register(registry: &Registry) -> Self {
-        let register = |metric: Box<dyn prometheus::core::Collector>| {
-            registry
-                .register(metric)
-                .expect("metric names are unique and well-formed");
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("the name is well-formed");
-            register(Box::new(counter.clone()));
-            counter
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("the name is well-formed");
-            register(Box::new(gauge.clone()));
-            gauge
-        };
-        let commit_seconds = Histogram::with_opts(
-            HistogramOpts::new(
-                "portcullis_buffer_commit_seconds",
-                "Time that one group commit took, the disk's part included.",
-            )
-            .buckets(vec![
-                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-            ]),
-        )
-        .expect("the name is well-formed");
-        register(Box::new(commit_seconds.clone()));
+        let metrics = Registrar(registry);
         Self {
-            depth_records: gauge(
+            depth_records: metrics.gauge(
                 "portcullis_buffer_depth_records",
                 "Durable records that no sink has accepted yet.",
             ),
-            disk_bytes: gauge(
+            disk_bytes: metrics.gauge(
                 "portcullis_buffer_disk_bytes",
                 "Disk that the buffer's generations take.",
             ),
-            generations: gauge("portcullis_buffer_generations", "Generations on disk."),
-            appended_records: counter(
+            generations: metrics.gauge("portcullis_buffer_generations", "Generations on disk."),
+            appended_records: metrics.counter(
                 "portcullis_buffer_appended_records_total",
                 "Records made durable.",
             ),
-            appended_bytes: counter(
+            appended_bytes: metrics.counter(
                 "portcullis_buffer_appended_bytes_total",
                 "Bodies and partition keys of the records made durable.",
             ),
-            accepted_records: counter(
+            accepted_records: metrics.counter(
                 "portcullis_buffer_accepted_records_total",
                 "Records that the sink has accepted.",
             ),
-            commits: counter("portcullis_buffer_commits_total", "Group commits."),
-            commit_seconds,
-            backpressure_waits: counter(
+            commits: metrics.counter("portcullis_buffer_commits_total", "Group commits."),
+            commit_seconds: metrics.histogram(
+                "portcullis_buffer_commit_seconds",
+                "Time that one group commit took, the disk's part included.",
+                vec![
+                    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+                ],
+            ),
+            backpressure_waits: metrics.counter(
                 "portcullis_buffer_backpressure_waits_total",
                 "Times that appenders had to wait, for the queue or for disk within the bound.",
             ),
-            damaged_generations: counter(
+            damaged_generations: metrics.counter(
                 "portcullis_buffer_damaged_generations_total",
                 "Generations set aside because of damage.",
             ),
-            lost_records: counter(
+            lost_records: metrics.counter(
                 "portcullis_buffer_lost_records_total",
                 "Sequence numbers whose record is lost to damage, an upper bound.",
             ),

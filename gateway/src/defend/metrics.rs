@@ -1,11 +1,8 @@
 //! What defend counts.
 
-use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, Registry, register_int_counter_vec_with_registry,
-    register_int_counter_with_registry, register_int_gauge_with_registry,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
-const UNIQUE: &str = "metric names are unique";
+use crate::telemetry::Registrar;
 
 /// Metrics of this module.
 #[derive(Clone, Debug)]
@@ -20,44 +17,27 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(registry: &Registry) -> Self {
+        let metrics = Registrar(registry);
         Self {
-            violations: register_int_counter_vec_with_registry!(
+            violations: metrics.counters(
                 "portcullis_violations_total",
                 "Changes of alarms, by profile, behaviour and type (in-alarm, alarm-cleared, alarm-invalidated).",
-                &["profile", "behavior", "type"],
-                registry
-            )
-            .expect(UNIQUE),
-            activities: register_int_counter_with_registry!(
+                &["profile", "behavior", "type"]),
+            activities: metrics.counter(
                 "portcullis_defend_activities_total",
-                "Activities of devices that detection has seen.",
-                registry
-            )
-            .expect(UNIQUE),
-            dropped: register_int_counter_with_registry!(
+                "Activities of devices that detection has seen."),
+            dropped: metrics.counter(
                 "portcullis_defend_activities_dropped_total",
-                "Activities that detection has not seen, because its queue was full.",
-                registry
-            )
-            .expect(UNIQUE),
-            devices: register_int_gauge_with_registry!(
+                "Activities that detection has not seen, because its queue was full."),
+            devices: metrics.gauge(
                 "portcullis_defend_devices",
-                "Devices with windows.",
-                registry
-            )
-            .expect(UNIQUE),
-            alarms: register_int_gauge_with_registry!(
+                "Devices with windows."),
+            alarms: metrics.gauge(
                 "portcullis_defend_alarms_open",
-                "Alarms that are open: one for each device and behaviour.",
-                registry
-            )
-            .expect(UNIQUE),
-            evicted: register_int_counter_with_registry!(
+                "Alarms that are open: one for each device and behaviour."),
+            evicted: metrics.counter(
                 "portcullis_defend_devices_evicted_total",
-                "Devices that were forgotten, because a table was full.",
-                registry
-            )
-            .expect(UNIQUE),
+                "Devices that were forgotten, because a table was full."),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Metrics of the identity module.
 
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounterVec, IntGauge, Registry};
+
+use crate::telemetry::Registrar;
 
 /// Its own metrics.
 #[derive(Clone, Debug)]
@@ -14,35 +16,26 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them.
     pub fn register(registry: &Registry) -> Self {
-        let gauge = |name, help| {
-            let gauge = IntGauge::new(name, help).expect("the name is valid");
-            registry
-                .register(Box::new(gauge.clone()))
-                .expect("metric names are unique");
-            gauge
-        };
-        let opts = Opts::new(
+        let metrics = Registrar(registry);
+        let reloads = metrics.counters(
             "portcullis_identity_reloads_total",
             "Changes of registry, policies or certificates, applied or refused.",
+            &["outcome"],
         );
-        let reloads = IntCounterVec::new(opts, &["outcome"]).expect("the name is valid");
-        registry
-            .register(Box::new(reloads.clone()))
-            .expect("metric names are unique");
         for outcome in ["applied", "refused"] {
             reloads.with_label_values(&[outcome]).reset();
         }
         Self {
             reloads,
-            generation: gauge(
+            generation: metrics.gauge(
                 "portcullis_identity_generation",
                 "Grows with every applied change of registry, policies or certificates.",
             ),
-            things: gauge(
+            things: metrics.gauge(
                 "portcullis_identity_things",
                 "Things in the registry in force.",
             ),
-            stale: gauge(
+            stale: metrics.gauge(
                 "portcullis_identity_stale",
                 "1 while the files hold a change that was refused, else 0.",
             ),

@@ -305,14 +305,14 @@ impl Work {
             device = event.device(),
             plugin,
             rule = violation.rule,
-            severity = violation.severity.as_str(),
+            severity = violation.severity.name(),
             finding = violation.message,
             "Violation."
         );
         let hit = RuleHit {
             plugin: plugin.into(),
             rule: violation.rule,
-            severity: severity(violation.severity),
+            severity: violation.severity,
             message: violation.message,
             score: violation.value,
         };
@@ -372,14 +372,4 @@ pub(super) fn plain_draft(event: &Event) -> Draft {
         tags: &BTreeMap::new(),
     };
     event_draft(event, &shaped, &Uuid::now_v7().to_string(), clock::state())
-}
-
-fn severity(severity: plugin::Severity) -> detect::Severity {
-    match severity {
-        plugin::Severity::Info => detect::Severity::Info,
-        plugin::Severity::Low => detect::Severity::Low,
-        plugin::Severity::Medium => detect::Severity::Medium,
-        plugin::Severity::High => detect::Severity::High,
-        plugin::Severity::Critical => detect::Severity::Critical,
-    }
 }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use portcullis_core::limits::PLUGIN_METRICS_MAX;
-use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
+
+use crate::telemetry::Registrar;
 
 /// Metrics of all plugins.
 #[derive(Clone, Debug)]
@@ -26,64 +26,45 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them all.
     pub fn register(registry: &Registry) -> Self {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)
-                .expect("metric names and labels are valid");
-            registry
-                .register(Box::new(counter.clone()))
-                .expect("metric names are unique");
-            counter
-        };
-        let calls = counter(
+        let metrics = Registrar(registry);
+        let calls = metrics.counters(
             "portcullis_plugin_calls_total",
             "Calls into plugins by outcome.",
             &["plugin", "outcome"],
         );
-        let events = counter(
+        let events = metrics.counters(
             "portcullis_plugin_events_total",
             "Events that plugins handled, by what they did to them.",
             &["plugin", "action"],
         );
-        let restarts = counter(
+        let restarts = metrics.counters(
             "portcullis_plugin_restarts_total",
             "Instances that were replaced after a failure.",
             &["plugin"],
         );
-        let log_lines_dropped = counter(
+        let log_lines_dropped = metrics.counters(
             "portcullis_plugin_log_lines_dropped_total",
             "Log lines of plugins beyond the limit per call.",
             &["plugin"],
         );
-        let counters = counter(
+        let counters = metrics.counters(
             "portcullis_plugin_counter_total",
             "Counters that plugins keep themselves.",
             &["plugin", "group", "name"],
         );
-        let seconds = HistogramVec::new(
-            HistogramOpts::new(
-                "portcullis_plugin_call_seconds",
-                "Duration of calls into plugins, one per batch.",
-            )
-            .buckets(vec![
-                0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0,
-            ]),
+        let seconds = metrics.histograms(
+            "portcullis_plugin_call_seconds",
+            "Duration of calls into plugins, one per batch.",
             &["plugin"],
-        )
-        .expect("metric names and labels are valid");
-        let gauges = GaugeVec::new(
-            Opts::new(
-                "portcullis_plugin_gauge",
-                "Gauges that plugins set themselves.",
-            ),
+            vec![
+                0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0,
+            ],
+        );
+        let gauges = metrics.float_gauges(
+            "portcullis_plugin_gauge",
+            "Gauges that plugins set themselves.",
             &["plugin", "group", "shard", "name"],
-        )
-        .expect("metric names and labels are valid");
-        registry
-            .register(Box::new(seconds.clone()))
-            .expect("metric names are unique");
-        registry
-            .register(Box::new(gauges.clone()))
-            .expect("metric names are unique");
+        );
         Self {
             calls,
             events,

@@ -36,5 +36,7 @@ pub use event::PluginEvent;
 pub use host::{Host, Plugin};
 pub use instance::Instance;
 pub use metrics::Metrics;
-pub use outcome::{Changes, Emission, Outcome, Severity, Verdict, Violation};
+pub use portcullis_core::detect::Severity;
+
+pub use outcome::{Changes, Emission, Outcome, Verdict, Violation};
 pub use projection::Projection;

@@ -1,7 +1,7 @@
 //! What a rule decided about a batch, checked.
 
 use bytes::Bytes;
-use portcullis_core::topic::TopicName;
+use portcullis_core::{detect::Severity, topic::TopicName};
 
 /// The answer to one batch. Indices are those of the batch and in range.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -69,32 +69,4 @@ pub struct Violation {
     pub value: Option<f64>,
     /// Further facts.
     pub labels: Vec<(String, String)>,
-}
-
-/// How urgent a violation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// For the record.
-    Info,
-    /// Look at it some day.
-    Low,
-    /// Look at it today.
-    Medium,
-    /// Look at it now.
-    High,
-    /// Damage is being done.
-    Critical,
-}
-
-impl Severity {
-    /// The word for records, logs and metric labels.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Low => "low",
-            Self::Medium => "medium",
-            Self::High => "high",
-            Self::Critical => "critical",
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use portcullis_core::{
+    detect::Severity,
     limits::{
         NAME_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_FIELDS_MAX, PLUGIN_KEY_BYTES_MAX,
         PLUGIN_LABELS_MAX, PLUGIN_MESSAGE_BYTES_MAX, PLUGIN_POINTER_BYTES_MAX,
@@ -15,7 +16,7 @@ use super::{
         exports::portcullis::plugin::{handler as wit, lifecycle::Subscription},
         portcullis::plugin::types::{Label, Severity as WitSeverity},
     },
-    outcome::{Changes, Emission, Outcome, Severity, Verdict, Violation},
+    outcome::{Changes, Emission, Outcome, Verdict, Violation},
 };
 
 /// A measurement that a guest reported.

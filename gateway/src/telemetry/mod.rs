@@ -6,8 +6,10 @@
 pub mod config;
 mod logging;
 mod readiness;
+mod registrar;
 
 pub use config::{Config, Format};
 pub use logging::init_logging;
 
 pub use readiness::{Latch, Readiness};
+pub use registrar::Registrar;

@@ -3,7 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use portcullis_core::timestamp::Timestamp;
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry};
+
+use crate::telemetry::Registrar;
 
 /// The uplink's metrics; a clone counts into the same.
 #[derive(Clone, Debug)]
@@ -27,64 +29,43 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the uplink's metrics.
     pub fn register(registry: &Registry) -> Self {
-        let register = |metric: Box<dyn prometheus::core::Collector>| {
-            registry
-                .register(metric)
-                .expect("metric names are unique and well-formed");
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("the name is well-formed");
-            register(Box::new(counter.clone()));
-            counter
-        };
-        let by = |label: &str, name: &str, help: &str| {
-            let counters = IntCounterVec::new(Opts::new(name, help), &[label])
-                .expect("name and label are well-formed");
-            register(Box::new(counters.clone()));
-            counters
-        };
-        let online = IntGauge::new(
-            "portcullis_uplink_online",
-            "Whether the sink took the last batch (1) or not (0).",
-        )
-        .expect("the name is well-formed");
-        register(Box::new(online.clone()));
-        let lag_seconds = Gauge::new(
-            "portcullis_uplink_lag_seconds",
-            "Age of the oldest record in the last batch, when the sink took it.",
-        )
-        .expect("the name is well-formed");
-        register(Box::new(lag_seconds.clone()));
+        let metrics = Registrar(registry);
         Self {
-            online,
-            sent_records: counter(
+            online: metrics.gauge(
+                "portcullis_uplink_online",
+                "Whether the sink took the last batch (1) or not (0).",
+            ),
+            sent_records: metrics.counter(
                 "portcullis_uplink_sent_records_total",
                 "Records that the sink has accepted.",
             ),
-            sent_bytes: counter(
+            sent_bytes: metrics.counter(
                 "portcullis_uplink_sent_bytes_total",
                 "Bodies and partition keys of the records that the sink has accepted.",
             ),
-            attempts: counter(
+            attempts: metrics.counter(
                 "portcullis_uplink_attempts_total",
                 "Batches offered to the sink.",
             ),
-            failed_records: by(
-                "reason",
+            failed_records: metrics.counters(
                 "portcullis_uplink_failed_records_total",
                 "Records whose attempt failed; they are tried again or set aside.",
+                &["reason"],
             ),
-            dead_letters: by(
-                "reason",
+            dead_letters: metrics.counters(
                 "portcullis_uplink_dead_letter_records_total",
                 "Records that the sink will never take, set aside in data/dead-letter.",
+                &["reason"],
             ),
-            dropped_files: by(
-                "place",
+            dropped_files: metrics.counters(
                 "portcullis_uplink_dropped_files_total",
                 "Oldest files removed at the bound of the outbox or of the dead letters.",
+                &["place"],
             ),
-            lag_seconds,
+            lag_seconds: metrics.float_gauge(
+                "portcullis_uplink_lag_seconds",
+                "Age of the oldest record in the last batch, when the sink took it.",
+            ),
         }
     }
 
