@@ -286,6 +286,21 @@ fn all_mistakes_of_a_document_are_told_with_their_places() {
 }
 
 #[test]
+fn no_statement_is_left_out_without_a_word() {
+    // Half of a surrogate pair is JSON, yet no text.
+    for key in [r"\ud800", r"Sid\udfff"] {
+        let json = format!(
+            r#"{{"Version":"2012-10-17","Statement":[
+            {{"Effect":"Allow","Action":"iot:*","Resource":"*"}},
+            {{"{key}":"x","Effect":"Deny","Action":"iot:Publish","Resource":"*"}}]}}"#
+        );
+        let found = mistakes(&json);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("is no text"), "{found:?}");
+    }
+}
+
+#[test]
 fn what_is_no_policy_at_all_is_refused() {
     assert_eq!(
         mistakes("[]"),
