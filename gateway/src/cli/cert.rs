@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::{
     Failure, Outcome,
     outcome::{say, say_json},
-    thing::{named, read, registry_file},
+    thing::{named, read, registry_file, say_what_is_in_the_way},
 };
 use crate::{
     broker::Listener,
@@ -67,10 +67,11 @@ pub(super) fn cert(
             days,
             csr,
         } => {
-            let config = config::load(config).map_err(Failure::Mistakes)?.config;
+            let settings = config::load(config).map_err(Failure::Mistakes)?.config;
             let thing = named(thing, ThingName::parse)?;
-            let enrolment = enrol::enrol(&config.identity, &thing, *days, csr.as_deref())?;
-            issued(&config, &thing, &enrolment, out, as_json)?;
+            let enrolment = enrol::enrol(&settings.identity, &thing, *days, csr.as_deref())?;
+            issued(&settings, &thing, &enrolment, out, as_json)?;
+            say_what_is_in_the_way(config);
         }
         CertCommand::List => {
             let registry = read(&registry_file(config)?)?;
@@ -104,6 +105,7 @@ pub(super) fn cert(
                     say(&format!("Revoked {id}."));
                 }
             }
+            say_what_is_in_the_way(config);
         }
     }
     Ok(Outcome::Done)

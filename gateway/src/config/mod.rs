@@ -9,6 +9,7 @@
 mod rules;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use crate::{
     admin, broker, buffer, defend,
     document::{Document, Section, read_text},
-    identity::{self, Snapshot},
+    identity::{self, Registry, Snapshot},
     pipeline, plugin, telemetry, uplink,
 };
 
@@ -111,6 +112,24 @@ pub fn inspect(file: &Path) -> Inspection {
     examine(file, Depth::Engine)
 }
 
+/// The mistakes for which a gateway that runs with the settings in `file` would refuse a change of
+/// registry, policies or certificates.
+pub fn inspect_change(file: &Path) -> Vec<Problem> {
+    // Settings are read at start alone; mistakes that they have since are of no account here.
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    let config = identity::Config::read(&mut document.section("identity"), directory(file));
+    let broker = broker::Config::read(&mut document, &Registry::default(), &BTreeSet::new());
+    identity::inspect_change(&config, &broker.plain_policies()).problems
+}
+
+fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
 /// How far plugins are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depth {
@@ -131,10 +150,7 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             };
         }
     };
-    let dir = match file.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
+    let dir = directory(file);
     let mut document = Document::parse(file, &text);
     let identity_config = identity::Config::read(&mut document.section("identity"), dir);
     let identity = identity::inspect(&identity_config, &[]);

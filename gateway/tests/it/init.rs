@@ -263,3 +263,33 @@ fn things_are_listed_shown_and_removed() {
     assert_eq!(site.done(&["thing", "list"]), "");
     assert_eq!(site.done(&["check"]), "ok\n");
 }
+
+#[test]
+fn an_edit_says_which_mistakes_keep_a_running_gateway_from_taking_it() {
+    let site = enrolled();
+    site.replace("policies/device.json", "\"Sid\"", "\"Sidd\"");
+    for arguments in [
+        &["cert", "revoke", "sensor-1", "--json"][..],
+        &["thing", "add", "sensor-2", "--group", "cold", "--json"],
+        &["thing", "remove", "sensor-1", "--json"],
+    ] {
+        let answer = site.run(arguments);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        let mut lines = answer.stderr.lines();
+        let mistake = lines.next().unwrap();
+        assert!(
+            mistake.contains("device.json:") && mistake.contains("`Sidd`"),
+            "{answer:?}"
+        );
+        assert_eq!(
+            lines.next(),
+            Some(
+                "portcullis: recorded; a running gateway takes nothing new until these are corrected"
+            )
+        );
+        serde_json::from_str::<serde_json::Value>(&answer.stdout).unwrap();
+    }
+    site.replace("policies/device.json", "\"Sidd\"", "\"Sid\"");
+    let answer = site.run(&["thing", "remove", "sensor-2"]);
+    assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
+}
