@@ -182,6 +182,17 @@ fn an_expired_server_certificate_stops_a_start_but_not_a_reload() {
     assert!(inspection.is_ok(), "{inspection:?}");
 }
 
+#[test]
+fn an_authority_with_the_key_of_another_signs_nothing() {
+    let (site, other) = (Site::new(), Site::new());
+    let ca = &site.config.ca_certificates[0];
+    assert!(Authority::open(ca).is_ok());
+    let [ours, theirs] = [&site, &other].map(|site| site.dir.path().join("ca.key"));
+    fs::copy(theirs, ours).unwrap();
+    let error = Authority::open(ca).unwrap_err();
+    assert!(error.to_string().contains("is not the key of"), "{error}");
+}
+
 /// A server certificate that ended yesterday.
 fn expired(site: &Site) -> Issued {
     use rcgen::{CertificateParams, Issuer, KeyPair};
