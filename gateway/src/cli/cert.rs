@@ -1,9 +1,6 @@
 //! `portcullis cert`: device certificates of the local authority.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use portcullis_core::identity::{CertificateId, ThingName};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -69,8 +66,8 @@ pub(super) fn cert(
         } => {
             let settings = config::load(config).map_err(Failure::Mistakes)?.config;
             let thing = named(thing, ThingName::parse)?;
-            let enrolment = enrol::enrol(&settings.identity, &thing, *days, csr.as_deref())?;
-            issued(&settings, &thing, &enrolment, out, as_json)?;
+            let enrolment = enrol::enrol(&settings.identity, &thing, *days, csr.as_deref(), out)?;
+            issued(&settings, &thing, &enrolment, out, as_json);
             say_what_is_in_the_way(config);
         }
         CertCommand::List => {
@@ -111,16 +108,7 @@ pub(super) fn cert(
     Ok(Outcome::Done)
 }
 
-fn issued(
-    config: &Config,
-    thing: &ThingName,
-    enrolment: &Enrolment,
-    out: &Path,
-    as_json: bool,
-) -> Result<(), Failure> {
-    fs::create_dir_all(out)
-        .map_err(|error| Failure::other(format!("failed to make `{}`", out.display()), error))?;
-    enrolment.write(out)?;
+fn issued(config: &Config, thing: &ThingName, enrolment: &Enrolment, out: &Path, as_json: bool) {
     let id: CertificateId = enrolment.issued.id;
     let key = match enrolment.issued.key_pem {
         Some(_) => out.join("key.pem"),
@@ -136,7 +124,7 @@ fn issued(
             "directory": out.to_string_lossy(),
             "command": line,
         }));
-        return Ok(());
+        return;
     }
     say(&format!(
         "Issued and registered {id} for `{thing}`, valid until {not_after}."
@@ -150,7 +138,6 @@ fn issued(
     say("Try it while the gateway runs:");
     say("");
     say(&format!("  {line}"));
-    Ok(())
 }
 
 /// A command of Debian's mosquitto-clients that works with the certificate.

@@ -293,3 +293,50 @@ fn an_edit_says_which_mistakes_keep_a_running_gateway_from_taking_it() {
     let answer = site.run(&["thing", "remove", "sensor-2"]);
     assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
 }
+
+#[test]
+fn a_certificate_never_overwrites_another_and_is_registered_once_it_is_written() {
+    let site = enrolled();
+    let count = || {
+        let listed = site.done(&["cert", "list"]);
+        listed.lines().count()
+    };
+    let issue = |thing: &str, dir: &str, more: &[&str]| {
+        let out = site.path(dir);
+        let arguments = ["cert", "issue", thing, "--out", out.to_str().unwrap()];
+        site.run(&[&arguments[..], more].concat())
+    };
+    let key = site.read("device/key.pem");
+    let refused = issue("sensor-1", "device", &[]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("cert.pem` exists already; name another directory"),
+        "{refused:?}"
+    );
+    fs::remove_file(site.path("device/cert.pem")).unwrap();
+    let refused = issue("sensor-1", "device", &[]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("key.pem` exists"),
+        "{refused:?}"
+    );
+    assert_eq!((site.read("device/key.pem"), count()), (key, 1));
+
+    // Where nothing can be written, nothing is registered.
+    site.write("file", "");
+    assert_eq!(issue("sensor-1", "file/device", &[]).code, 1);
+    assert_eq!(issue("nobody", "nobody", &[]).code, 2);
+    assert!(!site.path("nobody").exists());
+    assert_eq!(count(), 1);
+
+    // A device that keeps its key may keep it there.
+    let own = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&own)
+        .unwrap();
+    site.write("own.csr", &request.pem().unwrap());
+    let csr = site.path("own.csr");
+    let answer = issue("sensor-1", "device", &["--csr", csr.to_str().unwrap()]);
+    assert_eq!((answer.code, count()), (0, 2), "{answer:?}");
+}
