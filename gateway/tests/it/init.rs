@@ -340,3 +340,41 @@ fn a_certificate_never_overwrites_another_and_is_registered_once_it_is_written()
     let answer = issue("sensor-1", "device", &["--csr", csr.to_str().unwrap()]);
     assert_eq!((answer.code, count()), (0, 2), "{answer:?}");
 }
+
+#[test]
+fn a_policy_test_knows_topics_and_revoked_certificates() {
+    let site = enrolled();
+    let test = |action: &str, topic: &str, more: &[&str]| {
+        let arguments = ["policy", "test", "--thing", "sensor-1", "--action", action];
+        site.run(&[&arguments[..], &["--topic", topic], more].concat())
+    };
+    for (action, topic, kind) in [
+        ("publish", "dt/sensor-1/#", "no topic:"),
+        ("receive", "cmd/sensor-1/+", "no topic:"),
+        ("retain-publish", "", "no topic:"),
+        ("subscribe", "cmd/sensor-1/#/x", "no topic filter:"),
+    ] {
+        let answer = test(action, topic, &[]);
+        assert_eq!(answer.code, 2, "{action} {topic}: {answer:?}");
+        assert!(
+            answer.stderr.contains(kind) && answer.stderr.contains("correct `--topic`"),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(test("publish", "dt/sensor-1/x", &[]).code, 0);
+    site.done(&["cert", "revoke", "sensor-1"]);
+    let answer = test("publish", "dt/sensor-1/x", &[]);
+    assert_eq!(answer.code, 3, "{answer:?}");
+    assert!(
+        answer
+            .stdout
+            .contains("no certificate of `sensor-1` is active"),
+        "{answer:?}"
+    );
+    let answer = test("publish", "dt/sensor-1/x", &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(
+        (answer.code, json["authDecision"].as_str()),
+        (3, Some("IMPLICIT_DENY"))
+    );
+}
