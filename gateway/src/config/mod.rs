@@ -154,7 +154,15 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
     let mut document = Document::parse(file, &text);
     let identity_config = identity::Config::read(&mut document.section("identity"), dir);
     let identity = identity::inspect(&identity_config, &[]);
-    let config = read(&mut document, dir, identity_config.clone(), &identity);
+    let groups = group_names(&identity_config, &identity);
+    let config = read(
+        &mut document,
+        dir,
+        identity_config.clone(),
+        &identity,
+        groups.as_deref(),
+    );
+    let profiles = defend::load(&dir.join("profiles"), groups.as_deref());
     if let (Some(config), Depth::Engine) = (&config, depth) {
         rules::check(&mut document, &config.plugins, &config.chains);
     }
@@ -168,11 +176,7 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             .into_iter()
             .filter(|problem| !absent(problem)),
     );
-    problems.extend(
-        defend::load(&dir.join("profiles"))
-            .err()
-            .unwrap_or_default(),
-    );
+    problems.extend(profiles.err().unwrap_or_default());
     let loaded = match (config, identity.snapshot) {
         (Some(config), Some(snapshot)) if problems.is_empty() => {
             let snapshot = snapshot.with_plain_policies(config.broker.plain_policies());
@@ -188,6 +192,22 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
     }
 }
 
+/// The groups that exist; `None` if the registry cannot be read, which is one mistake, not one for
+/// each group that it has.
+fn group_names<'a>(
+    config: &identity::Config,
+    found: &'a identity::Inspection,
+) -> Option<Vec<&'a str>> {
+    let unread = found
+        .problems
+        .iter()
+        .any(|problem| problem.file == config.registry && problem.place.is_none());
+    (!unread).then(|| {
+        let groups = found.registry.groups.iter();
+        groups.map(|group| group.name.as_str()).collect()
+    })
+}
+
 fn config_names(config: &identity::Config, file: &Path) -> bool {
     file == config.server_certificate
         || file == config.server_key
@@ -200,6 +220,7 @@ fn read(
     dir: &Path,
     identity: identity::Config,
     found: &identity::Inspection,
+    groups: Option<&[&str]>,
 ) -> Option<Config> {
     document.refuse_unknown(&SECTIONS);
     let (gateway_id, data_dir) = gateway(&mut document.section("gateway"), dir);
@@ -219,17 +240,8 @@ fn read(
     let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
     let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir);
     let plugins = plugin::PluginConfig::read_all(document, dir);
-    // A registry that cannot be read is one mistake, not one for each group that it has.
-    let unread = found
-        .problems
-        .iter()
-        .any(|problem| problem.file == identity.registry && problem.place.is_none());
-    let groups: Option<Vec<&str>> = (!unread).then(|| {
-        let groups = found.registry.groups.iter();
-        groups.map(|group| group.name.as_str()).collect()
-    });
     let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-    let chains = pipeline::ChainConfig::read_all(document, groups.as_deref(), &plugin_names);
+    let chains = pipeline::ChainConfig::read_all(document, groups, &plugin_names);
     Some(Config {
         dir: dir.to_owned(),
         gateway_id: gateway_id?,

@@ -23,10 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Metrics, Snapshot,
-    policies::json_files,
     snapshot::{self, Refused},
 };
-use crate::supervisor::TaskResult;
+use crate::{document::json_files, supervisor::TaskResult};
 
 /// The newest good snapshot.
 pub type SnapshotWatch = watch::Receiver<Arc<Snapshot>>;
