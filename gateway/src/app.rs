@@ -153,7 +153,7 @@ impl App {
         );
         supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 
-        let profiles = defend::load(&config.profiles).map_err(BuildError::Mistakes)?;
+        let profiles = defend::load(&config.profiles, None).map_err(BuildError::Mistakes)?;
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));

@@ -129,6 +129,10 @@ pub const PLUGIN_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const ACTIVITY_QUEUE_MAX: usize = 8192;
 /// Resolution of windows: 30 counters for the usual 300 seconds, 360 for the longest.
 pub const DETECT_BUCKET: Duration = Duration::from_secs(10);
+
+/// A tick, of which there is one a second, that is this much after the one before means that the
+/// clock stepped forward (or the machine slept): windows start over.
+pub const DETECT_STEP_MIN: Duration = Duration::from_secs(30);
 /// Things with windows; beyond it, those that were quiet longest are forgotten. Above the
 /// connections that can be open at once, so that nobody who is connected is forgotten.
 pub const DETECT_THINGS_MAX: usize = 16_384;

@@ -1,9 +1,6 @@
 //! `portcullis cert`: device certificates of the local authority.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use portcullis_core::identity::{CertificateId, ThingName};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -13,7 +10,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use super::{
     Failure, Outcome,
     outcome::{say, say_json},
-    thing::{named, read, registry_file},
+    thing::{named, read, registry_file, say_what_is_in_the_way},
 };
 use crate::{
     broker::Listener,
@@ -67,10 +64,11 @@ pub(super) fn cert(
             days,
             csr,
         } => {
-            let config = config::load(config).map_err(Failure::Mistakes)?.config;
+            let settings = config::load(config).map_err(Failure::Mistakes)?.config;
             let thing = named(thing, ThingName::parse)?;
-            let enrolment = enrol::enrol(&config.identity, &thing, *days, csr.as_deref())?;
-            issued(&config, &thing, &enrolment, out, as_json)?;
+            let enrolment = enrol::enrol(&settings.identity, &thing, *days, csr.as_deref(), out)?;
+            issued(&settings, &thing, &enrolment, out, as_json);
+            say_what_is_in_the_way(config);
         }
         CertCommand::List => {
             let registry = read(&registry_file(config)?)?;
@@ -104,21 +102,13 @@ pub(super) fn cert(
                     say(&format!("Revoked {id}."));
                 }
             }
+            say_what_is_in_the_way(config);
         }
     }
     Ok(Outcome::Done)
 }
 
-fn issued(
-    config: &Config,
-    thing: &ThingName,
-    enrolment: &Enrolment,
-    out: &Path,
-    as_json: bool,
-) -> Result<(), Failure> {
-    fs::create_dir_all(out)
-        .map_err(|error| Failure::other(format!("failed to make `{}`", out.display()), error))?;
-    enrolment.write(out)?;
+fn issued(config: &Config, thing: &ThingName, enrolment: &Enrolment, out: &Path, as_json: bool) {
     let id: CertificateId = enrolment.issued.id;
     let key = match enrolment.issued.key_pem {
         Some(_) => out.join("key.pem"),
@@ -134,7 +124,7 @@ fn issued(
             "directory": out.to_string_lossy(),
             "command": line,
         }));
-        return Ok(());
+        return;
     }
     say(&format!(
         "Issued and registered {id} for `{thing}`, valid until {not_after}."
@@ -148,7 +138,6 @@ fn issued(
     say("Try it while the gateway runs:");
     say("");
     say(&format!("  {line}"));
-    Ok(())
 }
 
 /// A command of Debian's mosquitto-clients that works with the certificate.

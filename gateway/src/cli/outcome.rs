@@ -17,6 +17,11 @@ impl From<EnrolError> for Failure {
         match error {
             EnrolError::Authority(error) => error.into(),
             EnrolError::Edit(error) => error.into(),
+            EnrolError::Write(error) => error.into(),
+            EnrolError::Exists(_) => Self::BadInput(error.to_string()),
+            EnrolError::Directory { dir, source } => {
+                Self::other(format!("failed to make `{}`", dir.display()), source)
+            }
         }
     }
 }

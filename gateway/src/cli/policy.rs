@@ -3,8 +3,9 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use portcullis_core::{
-    identity::{ClientId, ThingName},
+    identity::{ClientId, Principal, ThingName},
     policy::{Action, Context, Denial, StatementRef},
+    topic::{TopicFilter, TopicName},
 };
 use serde_json::json;
 
@@ -82,14 +83,20 @@ pub(super) fn policy(
             let text = "a connect has no topic; remove `--topic`";
             return Err(Failure::BadInput(text.to_owned()));
         }
-        (_, Some(topic)) => topic,
+        (_, Some(topic)) => {
+            must_be_topic(action, topic)?;
+            topic
+        }
         (_, None) => {
             let text = format!("{action} needs a topic; add `--topic TOPIC`");
             return Err(Failure::BadInput(text));
         }
     };
     let snapshot = config::load(config).map_err(Failure::Mistakes)?.snapshot;
-    let principal = authenticated(&snapshot, &thing, &client_id)?;
+    let Some(principal) = authenticated(&snapshot, &thing, &client_id)? else {
+        not_active(&thing, action, resource, as_json);
+        return Ok(Outcome::Denied);
+    };
     let context = Context {
         client_id: &client_id,
         thing: principal.thing.as_deref(),
@@ -101,7 +108,7 @@ pub(super) fn policy(
         Err(Denial::Explicit(statement)) => ("EXPLICIT_DENY", Some(statement)),
         Err(Denial::Implicit) => ("IMPLICIT_DENY", None),
     };
-    let arn = format!("{}/{resource}", action.resource_type());
+    let arn = arn(action, resource);
     if as_json {
         say_json(&json!({
             "authInfo": { "actionType": action.name(), "resources": [arn] },
@@ -124,19 +131,40 @@ pub(super) fn policy(
     })
 }
 
-/// The thing as it would connect: with its first active certificate, or without any.
+fn arn(action: Action, resource: &str) -> String {
+    format!("{}/{resource}", action.resource_type())
+}
+
+/// What a device could write there: anything else the gateway refuses before it asks the policies.
+fn must_be_topic(action: Action, topic: &str) -> Result<(), Failure> {
+    let (kind, error) = match action {
+        Action::Subscribe => ("topic filter", TopicFilter::parse(topic).err()),
+        _ => ("topic", TopicName::parse(topic).err()),
+    };
+    match error {
+        Some(error) => {
+            let text = format!("`{topic}` is no {kind}: {error}; correct `--topic`");
+            Err(Failure::BadInput(text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The thing as it would connect: with its first active certificate, or without any if it never had
+/// one. `None` if it has certificates, none of them active.
 fn authenticated(
     snapshot: &Snapshot,
     thing: &ThingName,
     client_id: &ClientId,
-) -> Result<portcullis_core::identity::Principal, Failure> {
-    let certificate = snapshot
-        .registry()
-        .certificates
-        .iter()
-        .find(|c| c.thing.as_ref() == Some(thing) && c.status == Status::Active);
-    let credential = match certificate {
+) -> Result<Option<Principal>, Failure> {
+    let certificates = snapshot.registry().certificates.iter();
+    let mut its = certificates
+        .filter(|c| c.thing.as_ref() == Some(thing))
+        .peekable();
+    let has_any = its.peek().is_some();
+    let credential = match its.find(|c| c.status == Status::Active) {
         Some(certificate) => Credential::Certificate(certificate.id),
+        None if has_any => return Ok(None),
         None => Credential::Plain {
             thing: Some(thing),
             unknown_policy: None,
@@ -144,7 +172,23 @@ fn authenticated(
     };
     snapshot
         .authenticate(&credential, client_id, Ipv4Addr::LOCALHOST.into())
+        .map(Some)
         .map_err(|_| Failure::BadInput(format!("the registry has no thing `{thing}`")))
+}
+
+/// Says that the policies do not matter.
+fn not_active(thing: &ThingName, action: Action, resource: &str, as_json: bool) {
+    let arn = arn(action, resource);
+    let reason = format!("no certificate of `{thing}` is active, so it cannot connect");
+    if as_json {
+        say_json(&json!({
+            "authInfo": { "actionType": action.name(), "resources": [arn] },
+            "authDecision": "IMPLICIT_DENY",
+            "reason": reason,
+        }));
+    } else {
+        say(&format!("IMPLICIT_DENY: {action} on {arn}, {reason}"));
+    }
 }
 
 fn describe(statement: &StatementRef) -> String {

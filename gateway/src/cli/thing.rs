@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Outcome,
-    outcome::{say, say_json},
+    outcome::{say, say_error, say_json},
 };
 use crate::{
+    config,
     document::read_text,
     identity::{
         Registry,
@@ -86,6 +87,7 @@ pub(super) fn thing(
             };
             let made = edit::add_thing(&file, &new)?;
             added(&file, &new, &made, as_json)?;
+            say_what_is_in_the_way(config);
         }
         ThingCommand::List => {
             let registry = read(&file)?;
@@ -121,9 +123,23 @@ pub(super) fn thing(
                     ));
                 }
             }
+            say_what_is_in_the_way(config);
         }
     }
     Ok(Outcome::Done)
+}
+
+/// After an edit: mistakes elsewhere for which a running gateway does not take it.
+pub(super) fn say_what_is_in_the_way(config: &Path) {
+    let problems = config::inspect_change(config);
+    for problem in &problems {
+        say_error(&problem.to_string());
+    }
+    if !problems.is_empty() {
+        say_error(
+            "portcullis: recorded; a running gateway takes nothing new until these are corrected",
+        );
+    }
 }
 
 fn added(file: &Path, new: &NewThing, made: &[GroupName], as_json: bool) -> Result<(), Failure> {

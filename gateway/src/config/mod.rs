@@ -9,6 +9,7 @@
 mod rules;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use crate::{
     admin, broker, buffer, defend,
     document::{Document, Section, read_text},
-    identity::{self, Snapshot},
+    identity::{self, Registry, Snapshot},
     pipeline, plugin, telemetry, uplink,
 };
 
@@ -111,6 +112,24 @@ pub fn inspect(file: &Path) -> Inspection {
     examine(file, Depth::Engine)
 }
 
+/// The mistakes for which a gateway that runs with the settings in `file` would refuse a change of
+/// registry, policies or certificates.
+pub fn inspect_change(file: &Path) -> Vec<Problem> {
+    // Settings are read at start alone; mistakes that they have since are of no account here.
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    let config = identity::Config::read(&mut document.section("identity"), directory(file));
+    let broker = broker::Config::read(&mut document, &Registry::default(), &BTreeSet::new());
+    identity::inspect_change(&config, &broker.plain_policies()).problems
+}
+
+fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    }
+}
+
 /// How far plugins are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depth {
@@ -131,14 +150,19 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             };
         }
     };
-    let dir = match file.parent() {
-        Some(dir) if dir != Path::new("") => dir,
-        _ => Path::new("."),
-    };
+    let dir = directory(file);
     let mut document = Document::parse(file, &text);
     let identity_config = identity::Config::read(&mut document.section("identity"), dir);
     let identity = identity::inspect(&identity_config, &[]);
-    let config = read(&mut document, dir, identity_config.clone(), &identity);
+    let groups = group_names(&identity_config, &identity);
+    let config = read(
+        &mut document,
+        dir,
+        identity_config.clone(),
+        &identity,
+        groups.as_deref(),
+    );
+    let profiles = defend::load(&dir.join("profiles"), groups.as_deref());
     if let (Some(config), Depth::Engine) = (&config, depth) {
         rules::check(&mut document, &config.plugins, &config.chains);
     }
@@ -152,11 +176,7 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             .into_iter()
             .filter(|problem| !absent(problem)),
     );
-    problems.extend(
-        defend::load(&dir.join("profiles"))
-            .err()
-            .unwrap_or_default(),
-    );
+    problems.extend(profiles.err().unwrap_or_default());
     let loaded = match (config, identity.snapshot) {
         (Some(config), Some(snapshot)) if problems.is_empty() => {
             let snapshot = snapshot.with_plain_policies(config.broker.plain_policies());
@@ -172,6 +192,22 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
     }
 }
 
+/// The groups that exist; `None` if the registry cannot be read, which is one mistake, not one for
+/// each group that it has.
+fn group_names<'a>(
+    config: &identity::Config,
+    found: &'a identity::Inspection,
+) -> Option<Vec<&'a str>> {
+    let unread = found
+        .problems
+        .iter()
+        .any(|problem| problem.file == config.registry && problem.place.is_none());
+    (!unread).then(|| {
+        let groups = found.registry.groups.iter();
+        groups.map(|group| group.name.as_str()).collect()
+    })
+}
+
 fn config_names(config: &identity::Config, file: &Path) -> bool {
     file == config.server_certificate
         || file == config.server_key
@@ -184,6 +220,7 @@ fn read(
     dir: &Path,
     identity: identity::Config,
     found: &identity::Inspection,
+    groups: Option<&[&str]>,
 ) -> Option<Config> {
     document.refuse_unknown(&SECTIONS);
     let (gateway_id, data_dir) = gateway(&mut document.section("gateway"), dir);
@@ -203,17 +240,8 @@ fn read(
     let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
     let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir);
     let plugins = plugin::PluginConfig::read_all(document, dir);
-    // A registry that cannot be read is one mistake, not one for each group that it has.
-    let unread = found
-        .problems
-        .iter()
-        .any(|problem| problem.file == identity.registry && problem.place.is_none());
-    let groups: Option<Vec<&str>> = (!unread).then(|| {
-        let groups = found.registry.groups.iter();
-        groups.map(|group| group.name.as_str()).collect()
-    });
     let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-    let chains = pipeline::ChainConfig::read_all(document, groups.as_deref(), &plugin_names);
+    let chains = pipeline::ChainConfig::read_all(document, groups, &plugin_names);
     Some(Config {
         dir: dir.to_owned(),
         gateway_id: gateway_id?,

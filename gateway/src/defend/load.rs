@@ -1,35 +1,37 @@
 //! Security profiles from their directory: all of them, or everything that is wrong.
 
-use std::{fs, io::Read, path::Path};
+use std::path::Path;
 
 use portcullis_core::{
-    detect::{Profiles, parse, together},
-    limits::CONFIG_FILE_BYTES_MAX,
-    problem::Problem,
+    detect::{Profiles, SecurityProfile, Target, parse, together},
+    problem::{Place, Problem, nearest},
 };
 
-/// Reads every `*.json` in `dir`, in the order of their names. A directory that is not there is a
-/// mistake; an empty one is not.
-pub fn load(dir: &Path) -> Result<Profiles, Vec<Problem>> {
+use crate::document::{json_files, read_text};
+
+/// Reads every `*.json` in `dir`, hidden ones aside, in the order of their names. A directory that
+/// is not there is a mistake; an empty one is not. `groups` are those that may be targets; `None`
+/// takes any.
+pub fn load(dir: &Path, groups: Option<&[&str]>) -> Result<Profiles, Vec<Problem>> {
+    let files = json_files(dir).map_err(|error| vec![unreadable(dir, &error.to_string())])?;
     let mut problems = Vec::new();
     let mut profiles = Vec::new();
-    let entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let mut files: Vec<_> = match entries {
-        Ok(entries) => entries.into_iter().map(|entry| entry.path()).collect(),
-        Err(error) => return Err(vec![unreadable(dir, &error.to_string())]),
-    };
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|extension| extension == "json")
-    });
-    files.sort();
     for file in files {
-        match read(&file) {
-            Err(reason) => problems.push(unreadable(&file, &reason)),
-            Ok(text) => match parse(&file, &text) {
-                Ok(profile) => profiles.push((file, profile)),
-                Err(found) => problems.extend(found),
-            },
+        let text = match read_text(&file) {
+            Ok(text) => text,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        match parse(&file, &text) {
+            Ok(profile) => {
+                if let Some(groups) = groups {
+                    problems.extend(unknown_groups(&file, &text, &profile, groups));
+                }
+                profiles.push((file, profile));
+            }
+            Err(found) => problems.extend(found),
         }
     }
     match together(profiles) {
@@ -39,22 +41,37 @@ pub fn load(dir: &Path) -> Result<Profiles, Vec<Problem>> {
     }
 }
 
-fn read(file: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    fs::File::open(file)
-        .and_then(|file| file.take(CONFIG_FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > CONFIG_FILE_BYTES_MAX {
-        return Err(format!("more than {CONFIG_FILE_BYTES_MAX} bytes"));
-    }
-    String::from_utf8(bytes).map_err(|_| "not UTF-8".into())
+/// A profile of a group that does not exist would watch nobody, and nobody would know.
+fn unknown_groups(
+    file: &Path,
+    text: &str,
+    profile: &SecurityProfile,
+    groups: &[&str],
+) -> Vec<Problem> {
+    let targets = profile.targets.iter().filter_map(|target| match target {
+        Target::Group(name) if !groups.contains(&name.as_str()) => Some(name.as_str()),
+        _ => None,
+    });
+    targets
+        .map(|name| Problem {
+            file: file.to_owned(),
+            place: text
+                .find(&format!("thinggroup/{name}\""))
+                .map(|offset| Place::of_offset(text, offset)),
+            message: format!("the target group `{name}` does not exist"),
+            remedy: match nearest(name, groups.iter().copied()) {
+                Some(near) => format!("write `thinggroup/{near}`"),
+                None => format!("add `[[group]]` with `name = \"{name}\"` to registry.toml"),
+            },
+        })
+        .collect()
 }
 
-fn unreadable(path: &Path, reason: &str) -> Problem {
+fn unreadable(dir: &Path, reason: &str) -> Problem {
     Problem {
-        file: path.into(),
+        file: dir.into(),
         place: None,
         message: format!("failed to read security profiles: {reason}"),
-        remedy: "make it readable for the gateway's user, or name another place".into(),
+        remedy: "create the directory, or make it readable for the gateway's user".into(),
     }
 }

@@ -175,17 +175,19 @@ async fn the_tick_takes_datapoints_and_shows_how_many_alarms_are_open() {
 fn profiles_are_loaded_from_every_json_file_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     assert!(
-        load(dir.path()).unwrap().is_empty(),
+        load(dir.path(), None).unwrap().is_empty(),
         "an empty directory is none"
     );
     fs::write(dir.path().join("a.json"), PROFILE).unwrap();
     fs::write(dir.path().join("README.md"), "no profile").unwrap();
-    assert_eq!(load(dir.path()).unwrap().len(), 1);
+    // What an editor leaves behind while it has the file open.
+    fs::write(dir.path().join(".#a.json"), "{").unwrap();
+    assert_eq!(load(dir.path(), None).unwrap().len(), 1);
     fs::write(dir.path().join("b.json"), PROFILE).unwrap();
     fs::write(dir.path().join("c.json"), "{").unwrap();
     fs::write(dir.path().join("d.json"), [0xff]).unwrap();
     fs::create_dir(dir.path().join("e.json")).unwrap();
-    let problems = load(dir.path()).unwrap_err();
+    let problems = load(dir.path(), None).unwrap_err();
     let files: Vec<_> = problems
         .iter()
         .map(|p| p.file.file_name().unwrap().to_str().unwrap())
@@ -195,6 +197,36 @@ fn profiles_are_loaded_from_every_json_file_or_not_at_all() {
         ["c.json", "d.json", "e.json", "b.json"],
         "{problems:#?}"
     );
-    let missing = load(&dir.path().join("missing")).unwrap_err();
+    let missing = load(&dir.path().join("missing"), None).unwrap_err();
     assert!(missing[0].message.contains("No such file"), "{missing:?}");
+}
+
+#[test]
+fn a_profile_of_a_group_that_does_not_exist_is_a_mistake_with_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = PROFILE.replace(
+        "\"all/things\"",
+        "\n\"arn:aws:iot:eu-central-1:1:thinggroup/cold-chian\"",
+    );
+    assert_ne!(text, PROFILE);
+    fs::write(dir.path().join("a.json"), &text).unwrap();
+    assert_eq!(load(dir.path(), None).unwrap().len(), 1);
+    assert!(load(dir.path(), Some(&["x", "cold-chian"])).is_ok());
+    let said = |groups: &[&str]| {
+        let problems = load(dir.path(), Some(groups)).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(
+            problems[0].place.unwrap().line,
+            1 + text
+                .lines()
+                .position(|line| line.contains("thinggroup"))
+                .unwrap()
+        );
+        format!("{}; {}", problems[0].message, problems[0].remedy)
+    };
+    assert_eq!(
+        said(&["pumps", "cold-chain"]),
+        "the target group `cold-chian` does not exist; write `thinggroup/cold-chain`"
+    );
+    assert!(said(&[]).contains("add `[[group]]`"));
 }

@@ -145,6 +145,20 @@ fn unknown_key_remedy(key: &str, known: &[&str]) -> String {
     }
 }
 
+/// The files `*.json` in `dir`, hidden ones aside, in the order of their names.
+pub fn json_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".json") && !name.starts_with('.') {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Reads a file of the configuration, whose size is bounded before it is read.
 pub fn read_text(file: &Path) -> Result<String, Problem> {
     let problem = |message: String, remedy: &str| Problem {

@@ -13,7 +13,7 @@ use portcullis_core::identity::{CertificateId, ThingName};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SerialNumber,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -68,6 +68,17 @@ pub enum AuthorityError {
         /// Why.
         #[source]
         source: rcgen::Error,
+    },
+    /// The key of the authority is that of another.
+    #[error(
+        "`{key}` is not the key of `{certificate}`; put the key that was made with it there, \
+         or devices would refuse what it signs"
+    )]
+    OtherKey {
+        /// The authority's certificate.
+        certificate: PathBuf,
+        /// The key beside it.
+        key: PathBuf,
     },
     /// A certificate could not be made.
     #[error("failed to make a certificate for `{name}`")]
@@ -132,6 +143,12 @@ impl Authority {
         let (_, block) =
             x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| unusable())?;
         let parsed = block.parse_x509().map_err(|_| unusable())?;
+        if *parsed.public_key().subject_public_key.data != *issuer.key().der_bytes() {
+            return Err(AuthorityError::OtherKey {
+                certificate: certificate.to_owned(),
+                key: key_file,
+            });
+        }
         Ok(Self {
             not_after: parsed.validity().not_after.to_datetime(),
             certificate_pem: pem,

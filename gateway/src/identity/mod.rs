@@ -2,7 +2,8 @@
 //!
 //! `registry.toml`, `policies/*.json` and the PEM files are read together, checked together and
 //! published together through a `watch` channel; the broker asks the newest snapshot. A change with
-//! any mistake is refused whole and the last good snapshot stays in force (invariant 8).
+//! any mistake is refused whole and the last good snapshot stays in force (invariant 8), less what
+//! the registry, if the mistake is elsewhere, takes away: a revocation never waits.
 //! Certificates that the local CA signed but the registry does not list are refused.
 //!
 //! Also here: the local CA and the edits of the registry that the command line makes. They write
@@ -23,7 +24,7 @@ mod watcher;
 pub use config::Config;
 pub use metrics::Metrics;
 pub use registry::Registry;
-pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, load};
+pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
 pub use trust::Trust;
 pub use watcher::{SnapshotWatch, Watcher};
 

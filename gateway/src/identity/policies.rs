@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
 use portcullis_core::{policy::Policy, problem::Problem};
 
-use crate::document::read_text;
+use crate::document::{json_files, read_text};
 
 /// The policies that could be read, and the names of all that are there.
 #[derive(Debug, Default)]
@@ -55,18 +54,4 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<Problem>) -> Policies {
         }
     }
     policies
-}
-
-/// The files `*.json` in `dir`, hidden ones aside, in the order of their names.
-pub(super) fn json_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".json") && !name.starts_with('.') {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }

@@ -1,7 +1,7 @@
 //! Everything that authentication needs, at one moment.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -104,6 +104,9 @@ pub struct Inspection {
     pub snapshot: Option<Snapshot>,
     /// What could be read of the registry.
     pub registry: Registry,
+    /// Whether that is all of it: policies that it names and that do not exist aside, it has no
+    /// mistake.
+    pub(super) registry_is_whole: bool,
     /// The names of all policies that are there.
     pub policies: BTreeSet<String>,
     /// Mistakes.
@@ -119,8 +122,29 @@ pub fn load(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Vec<
 }
 
 /// Like [`load`] while the gateway runs; see [`Expiry::Warning`].
-pub(super) fn reload(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Vec<Problem>> {
-    log_warnings(read(config, plain_policies, Expiry::Warning))
+pub(super) fn reload(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Refused> {
+    let inspection = inspect_change(config, plain_policies);
+    let narrowing = inspection
+        .registry_is_whole
+        .then(|| inspection.registry.clone());
+    log_warnings(inspection).map_err(|problems| Refused {
+        problems,
+        narrowing,
+    })
+}
+
+/// A reload that found mistakes.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// All of them.
+    pub(super) problems: Vec<Problem>,
+    /// The registry, if the mistakes are elsewhere; see [`Snapshot::narrowed`].
+    pub(super) narrowing: Option<Registry>,
+}
+
+/// Like [`inspect`], as a running gateway does it.
+pub fn inspect_change(config: &Config, plain_policies: &[String]) -> Inspection {
+    read(config, plain_policies, Expiry::Warning)
 }
 
 /// Reads everything and tells everything.
@@ -150,15 +174,17 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
             });
         }
     }
-    let registry = match read_text(&config.registry) {
+    let (registry, registry_is_whole) = match read_text(&config.registry) {
         Ok(text) => {
             let (registry, mut found) = Registry::parse(&config.registry, &text, Some(&names));
+            let is_whole =
+                found.is_empty() || Registry::parse(&config.registry, &text, None).1.is_empty();
             problems.append(&mut found);
-            registry
+            (registry, is_whole)
         }
         Err(problem) => {
             problems.push(problem);
-            Registry::default()
+            (Registry::default(), false)
         }
     };
     let (trust, mut found, warnings) = trust::read(config, expiry);
@@ -179,6 +205,7 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
     Inspection {
         snapshot,
         registry,
+        registry_is_whole,
         policies: names,
         problems,
         warnings,
@@ -247,6 +274,50 @@ impl Snapshot {
             plain_policies,
             ..self
         }
+    }
+
+    /// The same without what `registry`, a newer one, takes away: things that are gone, certificates
+    /// that are gone, no longer active or of a thing that is gone. What `registry` adds is left
+    /// out. `None` if it takes nothing away.
+    pub(super) fn narrowed(&self, registry: &Registry) -> Option<Self> {
+        let things: HashSet<&ThingName> = registry
+            .things
+            .iter()
+            .map(|registered| &registered.thing.name)
+            .collect();
+        let certificates: HashMap<CertificateId, &RegisteredCertificate> = registry
+            .certificates
+            .iter()
+            .map(|certificate| (certificate.id, certificate))
+            .collect();
+        let mut narrowed = self.registry.clone();
+        narrowed
+            .things
+            .retain(|registered| things.contains(&registered.thing.name));
+        narrowed.certificates.retain_mut(|certificate| {
+            let Some(newer) = certificates.get(&certificate.id) else {
+                return false;
+            };
+            if certificate.status == Status::Active && newer.status != Status::Active {
+                certificate.status = newer.status;
+                certificate.reason.clone_from(&newer.reason);
+            }
+            let thing = certificate.thing.as_ref();
+            thing.is_none_or(|thing| things.contains(thing))
+        });
+        let is_same = narrowed.things == self.registry.things
+            && narrowed.certificates == self.registry.certificates;
+        (!is_same).then(|| Self {
+            generation: self.generation + 1,
+            fingerprint: self.fingerprint.clone(),
+            plain_policies: self.plain_policies.clone(),
+            require_thing: self.require_thing,
+            things: self::things(&narrowed, &self.policies),
+            certificates: self::certificates(&narrowed, &self.policies),
+            registry: narrowed,
+            policies: self.policies.clone(),
+            trust: self.trust.clone(),
+        })
     }
 
     /// Grows with every load.

@@ -182,6 +182,17 @@ fn an_expired_server_certificate_stops_a_start_but_not_a_reload() {
     assert!(inspection.is_ok(), "{inspection:?}");
 }
 
+#[test]
+fn an_authority_with_the_key_of_another_signs_nothing() {
+    let (site, other) = (Site::new(), Site::new());
+    let ca = &site.config.ca_certificates[0];
+    assert!(Authority::open(ca).is_ok());
+    let [ours, theirs] = [&site, &other].map(|site| site.dir.path().join("ca.key"));
+    fs::copy(theirs, ours).unwrap();
+    let error = Authority::open(ca).unwrap_err();
+    assert!(error.to_string().contains("is not the key of"), "{error}");
+}
+
 /// A server certificate that ended yesterday.
 fn expired(site: &Site) -> Issued {
     use rcgen::{CertificateParams, Issuer, KeyPair};
@@ -280,6 +291,56 @@ async fn a_change_with_a_mistake_is_refused_whole_until_it_is_corrected() {
         snapshots.changed().await.unwrap();
         assert_eq!(metrics.stale.get(), 0);
         assert_eq!(snapshots.borrow().generation(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new() {
+    let site = Site::new();
+    let [lost, kept, of_t2] = [b"1", b"2", b"3"].map(|der| CertificateId::of_der(der));
+    let certificate =
+        |id, thing: &str| format!("[[certificate]]\nid = \"{id}\"\nthing = \"{thing}\"\n");
+    site.append(&certificate(lost, "t1"));
+    site.append(&certificate(kept, "t1"));
+    let t1_alone = fs::read_to_string(&site.config.registry).unwrap();
+    site.append("[[thing]]\nname = \"t2\"\n");
+    site.append(&certificate(of_t2, "t2"));
+    let newcomer = CertificateId::of_der(b"4");
+    watched(&site, async |mut snapshots, _, metrics| {
+        // A policy that a group names is gone: a mistake that the registry is not to blame for.
+        fs::remove_file(site.config.policies.join("device.json")).unwrap();
+        let refused = metrics.reloads.with_label_values(&["refused"]);
+        until(|| refused.get() == 1).await;
+        assert!(!snapshots.has_changed().unwrap());
+
+        edit::revoke(&site.config.registry, &lost.to_string(), None).unwrap();
+        snapshots.changed().await.unwrap();
+        let as_t1 = |id| connect(&snapshots.borrow(), Credential::Certificate(id), "t1");
+        assert_eq!(as_t1(lost).unwrap_err(), Refusal::CertificateNotActive);
+        assert!(may_publish(&as_t1(kept).unwrap(), "dt/x"));
+        assert!(as_t1(of_t2).is_ok());
+        assert_eq!(snapshots.borrow().generation(), 2);
+
+        let text = format!("{t1_alone}{}", certificate(newcomer, "t1"));
+        files::write(&site.config.registry, text.as_bytes()).unwrap();
+        snapshots.changed().await.unwrap();
+        let as_t1 = |id| connect(&snapshots.borrow(), Credential::Certificate(id), "t1");
+        assert_eq!(as_t1(of_t2).unwrap_err(), Refusal::CertificateUnknown);
+        assert_eq!(as_t1(newcomer).unwrap_err(), Refusal::CertificateUnknown);
+        assert!(
+            as_t1(lost).is_err(),
+            "nobody is let in again before the correction"
+        );
+        assert!(snapshots.borrow().thing("t2").is_none());
+        assert_eq!(metrics.stale.get(), 1);
+
+        site.policy("device", "Publish", "topic/dt/*");
+        snapshots.changed().await.unwrap();
+        let corrected = snapshots.borrow();
+        let as_t1 = |id| connect(&corrected, Credential::Certificate(id), "t1");
+        assert!(as_t1(newcomer).is_ok() && as_t1(lost).is_ok());
+        assert_eq!(metrics.stale.get(), 0);
     })
     .await;
 }

@@ -2,7 +2,9 @@
 //!
 //! Polling metadata needs no kernel interface that a container or a network file system might not
 //! have, and a dozen `stat` calls four times a second cost nothing. A change with any mistake is
-//! refused whole: every problem is logged, the last good snapshot stays.
+//! refused whole: every problem is logged, the last good snapshot stays. One thing does not wait
+//! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
+//! is taken from the last good snapshot at once.
 
 use std::{
     fs,
@@ -19,8 +21,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Metrics, Snapshot, policies::json_files, snapshot};
-use crate::supervisor::TaskResult;
+use super::{
+    Config, Metrics, Snapshot,
+    snapshot::{self, Refused},
+};
+use crate::{document::json_files, supervisor::TaskResult};
 
 /// The newest good snapshot.
 pub type SnapshotWatch = watch::Receiver<Arc<Snapshot>>;
@@ -101,7 +106,10 @@ impl Watcher {
                 self.metrics.reloads.with_label_values(&["applied"]).inc();
                 self.metrics.stale.set(0);
             }
-            Err(problems) => {
+            Err(Refused {
+                problems,
+                narrowing,
+            }) => {
                 for problem in &problems {
                     tracing::error!(%problem, "The change has a mistake.");
                 }
@@ -111,6 +119,14 @@ impl Watcher {
                 );
                 self.metrics.reloads.with_label_values(&["refused"]).inc();
                 self.metrics.stale.set(1);
+                let narrowed = narrowing.and_then(|newer| self.sender.borrow().narrowed(&newer));
+                if let Some(narrowed) = narrowed {
+                    tracing::warn!(
+                        generation = narrowed.generation,
+                        "Things and certificates that the registry takes away are refused from now on."
+                    );
+                    self.sender.send_replace(Arc::new(narrowed));
+                }
             }
         }
         self.show();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use axum::http::Uri;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::document::Section;
@@ -132,13 +133,12 @@ impl KinesisConfig {
             );
         }
         if let Some(endpoint) = &toml.endpoint
-            && !endpoint.starts_with("http://")
-            && !endpoint.starts_with("https://")
+            && !is_endpoint(endpoint)
         {
             section.problem(
                 "endpoint",
                 format!("`{endpoint}` is no endpoint"),
-                "write a URL that starts with `https://` or `http://`, or remove it",
+                "write a URL such as \"https://kinesis.example:4566\", or remove it",
             );
         }
         Some(Self {
@@ -146,5 +146,45 @@ impl KinesisConfig {
             region: toml.region,
             endpoint: toml.endpoint,
         })
+    }
+}
+
+fn is_endpoint(text: &str) -> bool {
+    text.parse::<Uri>().is_ok_and(|uri| {
+        let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        has_scheme
+            && uri.authority().is_some_and(|authority| {
+                // `Uri` takes any text for a port, and then has none.
+                let has_good_port =
+                    authority.port().is_some() || authority.as_str().ends_with(authority.host());
+                !authority.host().is_empty() && has_good_port
+            })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_with_a_host() {
+        for good in [
+            "http://127.0.0.1:4566",
+            "https://kinesis.example",
+            "https://[::1]:4566/path",
+        ] {
+            assert!(is_endpoint(good), "{good}");
+        }
+        for bad in [
+            "",
+            "kinesis.example",
+            "ftp://kinesis.example",
+            "http://",
+            "https://:4566",
+            "http://a b",
+            "http://h:port",
+        ] {
+            assert!(!is_endpoint(bad), "{bad}");
+        }
     }
 }

@@ -265,6 +265,18 @@ fn a_metric_that_no_profile_has_is_named() {
 }
 
 #[test]
+fn a_profile_of_a_group_that_does_not_exist_is_named() {
+    let profile = "profiles/device.json";
+    broken(
+        |site| site.replace(profile, "thinggroup/devices", "thinggroup/devcies"),
+        profile,
+        "thinggroup/devcies",
+        "the target group `devcies` does not exist",
+        "write `thinggroup/devices`",
+    );
+}
+
+#[test]
 fn a_plain_listener_that_others_could_reach_is_refused() {
     broken(
         |site| {

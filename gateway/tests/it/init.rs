@@ -263,3 +263,118 @@ fn things_are_listed_shown_and_removed() {
     assert_eq!(site.done(&["thing", "list"]), "");
     assert_eq!(site.done(&["check"]), "ok\n");
 }
+
+#[test]
+fn an_edit_says_which_mistakes_keep_a_running_gateway_from_taking_it() {
+    let site = enrolled();
+    site.replace("policies/device.json", "\"Sid\"", "\"Sidd\"");
+    for arguments in [
+        &["cert", "revoke", "sensor-1", "--json"][..],
+        &["thing", "add", "sensor-2", "--group", "cold", "--json"],
+        &["thing", "remove", "sensor-1", "--json"],
+    ] {
+        let answer = site.run(arguments);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        let mut lines = answer.stderr.lines();
+        let mistake = lines.next().unwrap();
+        assert!(
+            mistake.contains("device.json:") && mistake.contains("`Sidd`"),
+            "{answer:?}"
+        );
+        assert_eq!(
+            lines.next(),
+            Some(
+                "portcullis: recorded; a running gateway takes nothing new until these are corrected"
+            )
+        );
+        serde_json::from_str::<serde_json::Value>(&answer.stdout).unwrap();
+    }
+    site.replace("policies/device.json", "\"Sidd\"", "\"Sid\"");
+    let answer = site.run(&["thing", "remove", "sensor-2"]);
+    assert_eq!((answer.code, answer.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_certificate_never_overwrites_another_and_is_registered_once_it_is_written() {
+    let site = enrolled();
+    let count = || {
+        let listed = site.done(&["cert", "list"]);
+        listed.lines().count()
+    };
+    let issue = |thing: &str, dir: &str, more: &[&str]| {
+        let out = site.path(dir);
+        let arguments = ["cert", "issue", thing, "--out", out.to_str().unwrap()];
+        site.run(&[&arguments[..], more].concat())
+    };
+    let key = site.read("device/key.pem");
+    let refused = issue("sensor-1", "device", &[]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused
+            .stderr
+            .contains("cert.pem` exists already; name another directory"),
+        "{refused:?}"
+    );
+    fs::remove_file(site.path("device/cert.pem")).unwrap();
+    let refused = issue("sensor-1", "device", &[]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("key.pem` exists"),
+        "{refused:?}"
+    );
+    assert_eq!((site.read("device/key.pem"), count()), (key, 1));
+
+    // Where nothing can be written, nothing is registered.
+    site.write("file", "");
+    assert_eq!(issue("sensor-1", "file/device", &[]).code, 1);
+    assert_eq!(issue("nobody", "nobody", &[]).code, 2);
+    assert!(!site.path("nobody").exists());
+    assert_eq!(count(), 1);
+
+    // A device that keeps its key may keep it there.
+    let own = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default()
+        .serialize_request(&own)
+        .unwrap();
+    site.write("own.csr", &request.pem().unwrap());
+    let csr = site.path("own.csr");
+    let answer = issue("sensor-1", "device", &["--csr", csr.to_str().unwrap()]);
+    assert_eq!((answer.code, count()), (0, 2), "{answer:?}");
+}
+
+#[test]
+fn a_policy_test_knows_topics_and_revoked_certificates() {
+    let site = enrolled();
+    let test = |action: &str, topic: &str, more: &[&str]| {
+        let arguments = ["policy", "test", "--thing", "sensor-1", "--action", action];
+        site.run(&[&arguments[..], &["--topic", topic], more].concat())
+    };
+    for (action, topic, kind) in [
+        ("publish", "dt/sensor-1/#", "no topic:"),
+        ("receive", "cmd/sensor-1/+", "no topic:"),
+        ("retain-publish", "", "no topic:"),
+        ("subscribe", "cmd/sensor-1/#/x", "no topic filter:"),
+    ] {
+        let answer = test(action, topic, &[]);
+        assert_eq!(answer.code, 2, "{action} {topic}: {answer:?}");
+        assert!(
+            answer.stderr.contains(kind) && answer.stderr.contains("correct `--topic`"),
+            "{answer:?}"
+        );
+    }
+    assert_eq!(test("publish", "dt/sensor-1/x", &[]).code, 0);
+    site.done(&["cert", "revoke", "sensor-1"]);
+    let answer = test("publish", "dt/sensor-1/x", &[]);
+    assert_eq!(answer.code, 3, "{answer:?}");
+    assert!(
+        answer
+            .stdout
+            .contains("no certificate of `sensor-1` is active"),
+        "{answer:?}"
+    );
+    let answer = test("publish", "dt/sensor-1/x", &["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(
+        (answer.code, json["authDecision"].as_str()),
+        (3, Some("IMPLICIT_DENY"))
+    );
+}

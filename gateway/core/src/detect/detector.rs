@@ -2,6 +2,10 @@
 //!
 //! State lives in memory: after a restart windows start empty, and an episode that was open opens
 //! again, under a new id, if the device still misbehaves.
+//!
+//! The clock is the wall clock, which steps: a board without a battery learns the time hours after
+//! it started. A step forward by more than [`DETECT_STEP_MIN`] makes all windows start over; what
+//! seems to be a long silence is none.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -13,7 +17,7 @@ use super::{
 };
 use crate::{
     identity::GroupName,
-    limits::{DETECT_SILENCE_MAX, DETECT_THINGS_MAX, DETECT_UNREGISTERED_MAX},
+    limits::{DETECT_SILENCE_MAX, DETECT_STEP_MIN, DETECT_THINGS_MAX, DETECT_UNREGISTERED_MAX},
     timestamp::Timestamp,
 };
 
@@ -43,6 +47,8 @@ pub struct Detector {
     profiles: Profiles,
     things: Table,
     unregistered: Table,
+    /// When it was ticked last.
+    ticked: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -76,11 +82,13 @@ impl Detector {
             profiles,
             things: Table::new(true, limits.things_max),
             unregistered: Table::new(false, limits.unregistered_max),
+            ticked: None,
         }
     }
 
     /// Takes in what a device did.
     pub fn observe(&mut self, activity: &Activity, new_id: NewId<'_>) -> Vec<Violation> {
+        self.watch_clock(activity.at);
         let mut violations = Vec::new();
         let table = if activity.registered {
             &mut self.things
@@ -107,11 +115,25 @@ impl Detector {
     /// Takes the datapoints that are due, and forgets who has been silent for too long. Call it
     /// about once a second.
     pub fn tick(&mut self, now: Timestamp, new_id: NewId<'_>) -> Vec<Violation> {
+        self.watch_clock(now);
+        self.ticked = Some(now);
         let mut violations = Vec::new();
         for table in [&mut self.things, &mut self.unregistered] {
             table.tick(now, new_id, &mut violations);
         }
         violations
+    }
+
+    /// Starts windows over if the clock stepped forward since the last tick.
+    fn watch_clock(&mut self, now: Timestamp) {
+        let Some(ticked) = self.ticked else { return };
+        let step = now.millis_since(ticked);
+        if step > DETECT_STEP_MIN.as_secs() * 1000 {
+            self.ticked = Some(now);
+            for table in [&mut self.things, &mut self.unregistered] {
+                table.start_over(now, step);
+            }
+        }
     }
 
     /// Takes other profiles into force. Windows and alarms of behaviours that stay as they were
@@ -229,6 +251,16 @@ impl Table {
         }
         for name in silent {
             self.forget(&name, now, new_id, violations);
+        }
+    }
+
+    /// See [`Watch::start_over`]; silences last as long as they did before the clock stepped.
+    fn start_over(&mut self, now: Timestamp, step_millis: u64) {
+        for device in self.devices.values_mut() {
+            device.last_seen = device.last_seen.plus_millis(step_millis);
+            for watch in &mut device.watches {
+                watch.start_over(now);
+            }
         }
     }
 

@@ -49,20 +49,25 @@ pub(super) struct Change {
     pub(super) cause: Cause,
 }
 
+impl Measure {
+    /// Of nothing yet.
+    fn new(behavior: &Behavior, now: Timestamp) -> Self {
+        match behavior.criteria.duration_secs {
+            None => Self::Message(None),
+            Some(secs) if behavior.metric == Metric::CertificateSourceAddresses => {
+                Self::Addresses(AddressWindow::new(secs))
+            }
+            Some(secs) => Self::Count(CountWindow::new(secs, now)),
+        }
+    }
+}
+
 impl Watch {
     pub(super) fn new(profile: &SecurityProfile, behavior: &Arc<Behavior>, now: Timestamp) -> Self {
-        let criteria = &behavior.criteria;
-        let measure = match criteria.duration_secs {
-            None => Measure::Message(None),
-            Some(secs) if behavior.metric == Metric::CertificateSourceAddresses => {
-                Measure::Addresses(AddressWindow::new(secs))
-            }
-            Some(secs) => Measure::Count(CountWindow::new(secs, now)),
-        };
         let mut watch = Self {
             profile: profile.name.clone(),
             behavior: behavior.clone(),
-            measure,
+            measure: Measure::new(behavior, now),
             alarm: Alarm::default(),
             due: None,
         };
@@ -123,6 +128,13 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Forgets what was counted, judging nothing: the clock stepped, and what is in the window may
+    /// be of just now. An open episode stays open until the next datapoint.
+    pub(super) fn start_over(&mut self, now: Timestamp) {
+        self.measure = Measure::new(&self.behavior, now);
+        self.schedule(now);
     }
 
     /// Whether it watches just this.

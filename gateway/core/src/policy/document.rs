@@ -109,17 +109,24 @@ impl<'a> Reader<'a> {
             );
             return Vec::new();
         };
-        let statements = match statement.kind() {
+        let values = match statement.kind() {
             Kind::Array => statement.elements().unwrap_or_default(),
             _ => vec![statement],
         };
-        if statements.is_empty() {
+        if values.is_empty() {
             self.mistake(statement, "`Statement` is empty", "add a statement");
         }
-        (0..)
-            .zip(statements)
+        let count = values.len();
+        let statements: Vec<Statement> = (0..)
+            .zip(values)
             .filter_map(|(index, value)| self.statement(index, value))
-            .collect()
+            .collect();
+        // A Deny that is left out without a word would allow what it denies.
+        assert!(
+            !self.mistakes.is_empty() || statements.len() == count,
+            "a statement that is left out is a mistake"
+        );
+        statements
     }
 
     fn statement(&mut self, index: usize, value: Value<'a>) -> Option<Statement> {
@@ -270,7 +277,14 @@ impl<'a> Reader<'a> {
         };
         let mut elements: Vec<(String, Value<'a>)> = Vec::new();
         for (key, value) in members {
-            let name = key.as_string()?;
+            let Some(name) = key.as_string() else {
+                self.mistake(
+                    key,
+                    format!("the name of an element of {what} is no text"),
+                    "write it without escapes such as `\\ud800`",
+                );
+                continue;
+            };
             if !known.contains(&name.as_str()) {
                 let remedy = match nearest(&name, known.iter().copied()) {
                     Some(near) => format!("write `{near}`"),

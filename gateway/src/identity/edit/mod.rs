@@ -29,7 +29,7 @@ use super::{
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// It, or its lock, cannot be read.
-    #[error("failed to open `{path}`")]
+    #[error("failed to open `{path}`; it must be there, and this user must be allowed to")]
     Open {
         /// The file.
         path: PathBuf,
@@ -38,13 +38,17 @@ pub enum EditError {
         source: io::Error,
     },
     /// It has mistakes already, or would have them afterwards.
-    #[error("the registry has mistakes")]
+    #[error("the registry has mistakes; correct them, then repeat the command")]
     Mistakes(Vec<Problem>),
     /// The thing is there already.
-    #[error("the thing `{0}` exists already")]
+    #[error(
+        "the thing `{0}` exists already; choose another name, or remove it with `portcullis thing remove {0}`"
+    )]
     Exists(ThingName),
     /// There is no such thing or certificate.
-    #[error("the registry has no {0}")]
+    #[error(
+        "the registry has no {0}; `portcullis thing list` and `portcullis cert list` say what it has"
+    )]
     Absent(String),
     /// It could not be written.
     #[error(transparent)]
@@ -190,7 +194,7 @@ fn edit<T>(
         move |source| EditError::Open { path, source }
     };
     let lock_path = registry.with_file_name(".registry.lock");
-    let lock = File::create(&lock_path).map_err(open(&lock_path))?;
+    let lock = lock_file(&lock_path).map_err(open(&lock_path))?;
     // Held until `lock` is dropped; a killed command lets go of it too.
     lock.lock().map_err(open(&lock_path))?;
     // A link stays one: what it points to is replaced.
@@ -201,6 +205,16 @@ fn edit<T>(
     checked(registry, &text)?;
     files::write(&target, text.as_bytes())?;
     Ok(outcome)
+}
+
+/// Whoever edits first makes it; it may be another user's, and to lock it, it need not be written.
+fn lock_file(path: &Path) -> io::Result<File> {
+    let options = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path);
+    options.or_else(|error| File::open(path).map_err(|_| error))
 }
 
 fn checked(registry: &Path, text: &str) -> Result<Registry, EditError> {

@@ -127,3 +127,37 @@ fn commands_at_the_same_time_do_not_lose_each_others_edits() {
     let (parsed, _) = Registry::parse(&path, &text, None);
     assert_eq!(parsed.certificates.len(), 8);
 }
+
+#[test]
+fn a_lock_that_cannot_be_written_is_good_enough() {
+    let (dir, path) = registry();
+    let lock = dir.path().join(".registry.lock");
+    // Nobody, root included, opens the file of a running program for writing.
+    let program = dir.path().join("program");
+    fs::copy("/bin/sleep", &program).unwrap();
+    std::os::unix::fs::symlink(&program, &lock).unwrap();
+    let mut running = std::process::Command::new(&program)
+        .arg("600")
+        .spawn()
+        .unwrap();
+    let refused = File::options().write(true).open(&lock).is_err();
+    let added = add_certificate(&path, CertificateId::of_der(b"1"), &thing("a"));
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert!(refused, "the lock can be written after all");
+    added.unwrap();
+}
+
+#[test]
+fn every_refusal_says_what_to_do() {
+    let (_dir, path) = registry();
+    let refusals = [
+        revoke(&path, "nobody", None).unwrap_err(),
+        remove_thing(&path, &thing("nobody")).unwrap_err(),
+        revoke(&path.with_file_name("absent.toml"), "a", None).unwrap_err(),
+        EditError::Exists(thing("a")),
+    ];
+    for refusal in refusals {
+        assert!(refusal.to_string().contains("; "), "{refusal}");
+    }
+}

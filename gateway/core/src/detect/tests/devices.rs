@@ -477,3 +477,45 @@ fn a_clock_that_jumps_neither_alarms_nor_gets_stuck() {
     site.pass(301);
     assert_eq!(site.raised(), ["301 dev-1 alarm-cleared 0"]);
 }
+
+#[test]
+fn a_clock_that_steps_forward_makes_windows_start_over_and_nothing_else() {
+    for (comparison, before) in [
+        ("greater-than-equals", [""; 0].as_slice()),
+        ("less-than", &["0 dev-1 in-alarm 10"]),
+    ] {
+        for hours in [1, 3, 24 * 365] {
+            let mut site = Site::new(all("aws:num-messages-sent", comparison, 10, IN_300));
+            site.pass(1);
+            site.start = site.now;
+            site.publish("dev-1", 20);
+            site.pass(100);
+            assert_eq!(site.raised(), before);
+            site.now = site.now.plus_millis(hours * 3600 * 1000);
+            site.start = site.now;
+            site.pass(1);
+            assert_eq!(site.raised(), [""; 0], "{comparison}, {hours} h");
+            assert_eq!(site.detector.stats().devices, 1);
+            // From here on as after a start.
+            site.pass(300);
+            let after = match comparison {
+                "less-than" => "301 dev-1 alarm-cleared 0",
+                _ => "301 dev-1 in-alarm 0",
+            };
+            assert_eq!(site.raised(), [after], "{hours} h");
+        }
+    }
+}
+
+#[test]
+fn an_activity_may_be_the_first_to_see_that_the_clock_stepped() {
+    let mut site = Site::new(all("aws:num-messages-sent", "greater-than", 0, IN_300));
+    site.publish("dev-1", 1);
+    site.pass(100);
+    site.now = site.now.plus_millis(10 * 24 * 3600 * 1000);
+    site.start = site.now;
+    site.publish("dev-1", 1);
+    site.pass(290);
+    assert_eq!(site.raised(), [""; 0]);
+    assert_eq!(site.detector.stats().devices, 1);
+}

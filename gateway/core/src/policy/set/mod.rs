@@ -65,7 +65,8 @@ impl PolicySet {
     /// `resource` is the bare client id, topic name or topic filter.
     ///
     /// A shared subscription `$share/<group>/<filter>` is allowed by an Allow of the whole or of
-    /// the filter in it, and denied by a Deny of either.
+    /// the filter in it (by one with `NotResource` if that lists neither), and denied by a Deny of
+    /// either.
     pub fn decide(
         &self,
         context: &Context<'_>,
@@ -135,7 +136,13 @@ impl Request<'_> {
             return false;
         }
         let met = |resource: &String| self.meets_resource(statement, resource);
-        met(&self.resource) || self.shared.as_ref().is_some_and(met)
+        match (statement.effect, &statement.resources) {
+            // What is not to be allowed is not, whichever form it is asked for in.
+            (Effect::Allow, Resources::NotIn(_)) => {
+                met(&self.resource) && self.shared.as_ref().is_none_or(met)
+            }
+            _ => met(&self.resource) || self.shared.as_ref().is_some_and(met),
+        }
     }
 
     /// A variable without a value makes an Allow narrower and a Deny wider, whichever way round

@@ -220,6 +220,23 @@ fn a_shared_subscription_needs_one_allow_and_no_deny_of_either_form() {
 }
 
 #[test]
+fn what_an_allow_leaves_out_is_left_out_of_shared_subscriptions_too() {
+    let set = policies(&[r#"{"Effect":"Allow","Action":"iot:Subscribe",
+        "NotResource":["arn:aws:iot:*:*:topicfilter/secret/*","arn:aws:iot:*:*:topicfilter/$share/x/*"]}"#
+        .to_owned()]);
+    for (filter, decision) in [
+        ("secret/#", "implicit deny"),
+        ("$share/g/secret/#", "implicit deny"),
+        ("$share/x/open", "implicit deny"),
+        ("$share/g/open", "allowed"),
+        ("open", "allowed"),
+    ] {
+        let got = decide(&set, None, Action::Subscribe, filter);
+        assert_eq!(got, decision, "{filter}");
+    }
+}
+
+#[test]
 fn not_action_and_single_values_are_understood() {
     let json = r#"{"Version":"2012-10-17","Id":"x","Statement":
         {"Sid":"s1","Effect":"Allow","NotAction":["iot:publish","iot:Connect"],"Resource":"*"}}"#;
@@ -282,6 +299,21 @@ fn all_mistakes_of_a_document_are_told_with_their_places() {
     assert_eq!(got.len(), expected.len(), "{got:#?}");
     for (got, expected) in got.iter().zip(expected) {
         assert!(got.starts_with(expected), "{got}\n{expected}");
+    }
+}
+
+#[test]
+fn no_statement_is_left_out_without_a_word() {
+    // Half of a surrogate pair is JSON, yet no text.
+    for key in [r"\ud800", r"Sid\udfff"] {
+        let json = format!(
+            r#"{{"Version":"2012-10-17","Statement":[
+            {{"Effect":"Allow","Action":"iot:*","Resource":"*"}},
+            {{"{key}":"x","Effect":"Deny","Action":"iot:Publish","Resource":"*"}}]}}"#
+        );
+        let found = mistakes(&json);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("is no text"), "{found:?}");
     }
 }
 
