@@ -76,11 +76,11 @@ impl Refusal {
     /// The label in metrics.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::CertificateUnknown => "certificate_unknown",
-            Self::CertificateNotActive => "certificate_not_active",
-            Self::NoThing => "no_thing",
-            Self::UnknownClientId => "unknown_client_id",
-            Self::NoPolicy => "no_policy",
+            Self::CertificateUnknown => "certificate-unknown",
+            Self::CertificateNotActive => "certificate-not-active",
+            Self::NoThing => "no-thing",
+            Self::UnknownClientId => "unknown-client-id",
+            Self::NoPolicy => "no-policy",
         }
     }
 }
