@@ -184,6 +184,9 @@ pub const PUT_RECORDS_MAX: usize = 500;
 pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// One PutRecords call, connection included.
 pub const PUT_RECORDS_TIMEOUT: Duration = Duration::from_secs(30);
+/// What a request may shrink to when larger ones get no answer in time. Every link that is of use
+/// carries it in [`PUT_RECORDS_TIMEOUT`]; from here to the full size is some fifty requests.
+pub const PUT_RECORDS_BYTES_MIN: usize = 16 * 1024;
 /// Back-off after throttling: full jitter from this base, up to `THROTTLE_BACKOFF_MAX`.
 pub const THROTTLE_BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// See [`THROTTLE_BACKOFF_BASE`].
