@@ -48,18 +48,22 @@ impl EngineError {
         }
     }
 
-    /// Whether the data are to blame. Otherwise (no memory, no descriptors, no space, no permission)
-    /// the generation is good and must not be set aside.
+    /// Whether the data are to blame, for sure. Whatever else went wrong (no memory, no thread, no
+    /// descriptor, no space, no permission, a lock, a disk that fails at the moment) may be over at
+    /// the next try, and the generation must not be set aside for it.
     pub(super) fn is_damage(&self) -> bool {
-        let environment = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                ErrorKind::OutOfMemory
-                    | ErrorKind::PermissionDenied
-                    | ErrorKind::ReadOnlyFilesystem
-            ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-        };
-        !self.is_no_space() && !self.io().is_some_and(environment)
+        match self {
+            Self::Panicked(_)
+            | Self::Engine(sled::Error::Corruption { .. } | sled::Error::ReportableBug(_))
+            // Settings on disk that are not ours: no try will ever find them different.
+            | Self::Engine(sled::Error::Unsupported(_)) => true,
+            Self::Io { .. } | Self::Engine(_) => self.io().is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+                )
+            }),
+        }
     }
 
     /// Whether the disk is full, for us or for everybody. (By kind: sled forgets the system's code.)
@@ -235,4 +239,45 @@ pub(super) fn directory_bytes(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(source: io::Error) -> EngineError {
+        EngineError::Io {
+            path: "gen-1".into(),
+            source,
+        }
+    }
+
+    #[test]
+    fn only_what_the_data_are_to_blame_for_is_damage() {
+        for code in [
+            libc::EAGAIN,
+            libc::EIO,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::ENOSPC,
+            libc::EACCES,
+            libc::EROFS,
+            libc::EINTR,
+        ] {
+            let error = || io::Error::from_raw_os_error(code);
+            assert!(!io(error()).is_damage(), "{}", error());
+            let through_sled = EngineError::Engine(sled::Error::Io(error()));
+            assert!(!through_sled.is_damage(), "{through_sled:?}");
+            // As sled passes them on between its threads.
+            let copied = EngineError::Engine(sled::Error::Io(error()).clone());
+            assert!(!copied.is_damage(), "{copied:?}");
+        }
+        let corruption = sled::Error::Corruption { at: None, bt: () };
+        assert!(EngineError::Engine(corruption).is_damage());
+        assert!(EngineError::Engine(sled::Error::ReportableBug("bug".into())).is_damage());
+        assert!(EngineError::Engine(sled::Error::Unsupported("version".into())).is_damage());
+        assert!(EngineError::Panicked("panic".into()).is_damage());
+        assert!(io(ErrorKind::InvalidData.into()).is_damage());
+        assert!(io(ErrorKind::UnexpectedEof.into()).is_damage());
+    }
 }

@@ -510,3 +510,30 @@ async fn the_buffer_behaves_like_a_list_whatever_the_order_of_calls() {
     assert_eq!(reader.unread(), 0);
     assert_eq!(bench.metrics.lost_records.get(), 0);
 }
+
+#[tokio::test]
+async fn a_generation_that_somebody_else_has_locked_is_not_damaged() {
+    let mut bench = several_generations().await;
+    let before = bench.generations();
+    let newest = fs::File::open(before.last().unwrap().join("db")).unwrap();
+    newest.lock().unwrap();
+    let stamp = Stamp {
+        gateway_id: "gw".into(),
+        boot_id: "boot".into(),
+    };
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    let opened = Buffer::open(&bench.config, stamp, metrics);
+    assert!(
+        matches!(opened, Err(OpenError::Unavailable(_))),
+        "{opened:?}"
+    );
+    assert_eq!(bench.generations(), before);
+    drop(newest);
+    bench.start();
+    let mut reader = bench.reader();
+    let mut seen = 0;
+    while seen < 2000 {
+        seen = read(&mut reader, 500).await.last().unwrap().seq;
+    }
+    assert_eq!(bench.metrics.lost_records.get(), 0);
+}
