@@ -8,6 +8,7 @@
 //! sequence              no number from here on was ever given away      (see mark.rs)
 //! end                   the number after the last durable record, not synced: after a kill or an
 //!                       orderly stop it tells a generation that lost its tail from one that ends there
+//! floor                 the next number as the last start or loss left it: no lower one is given
 //! gen-<first number>/   a database with the records from that number on (see generation.rs)
 //! gen-….damaged/        what could not be read, kept for salvage
 //! ```
@@ -109,6 +110,7 @@ pub(super) struct Store {
 pub(super) struct Writing {
     pub(super) sequence: Mark,
     pub(super) end: Mark,
+    pub(super) floor: Mark,
     pub(super) trusted: bool,
 }
 
@@ -385,9 +387,11 @@ impl Store {
     }
 
     /// Takes a generation that cannot be read out of service; where reading goes on.
-    fn set_aside(&self, generation: &Arc<Generation>, next_first: u64) -> u64 {
+    pub(super) fn set_aside(&self, generation: &Arc<Generation>, next_first: u64) -> u64 {
         // Not in the middle of a commit into it.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its numbers were given, and soon it cannot say so any more.
+        let floor = writing.floor.raise(self.end());
         let mut state = self.lock_state();
         let first_seq = generation.first_seq;
         state.generations.remove(&first_seq);
@@ -398,7 +402,11 @@ impl Store {
         } else {
             next_first
         };
-        generation.retire(Fate::SetAside);
+        match floor {
+            Ok(()) => generation.retire(Fate::SetAside),
+            // The directory stays until the next start.
+            Err(error) => warn!(%error, "The bound of the sequence numbers could not be written."),
+        }
         self.update_gauges(&state);
         self.freed.notify_all();
         next

@@ -537,3 +537,54 @@ async fn a_generation_that_somebody_else_has_locked_is_not_damaged() {
     }
     assert_eq!(bench.metrics.lost_records.get(), 0);
 }
+
+/// The number that the next record gets.
+async fn next_seq(bench: &Bench) -> u64 {
+    let mut reader = bench.reader();
+    bench.store(&["after"]).await;
+    loop {
+        let records = read(&mut reader, 500).await;
+        if let Some(after) = records.iter().find(|record| text(record) == "after") {
+            return after.seq;
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_never_repeat_when_nothing_was_appended_between_damage_and_the_next_start() {
+    let mut bench = Bench::new(1 << 20);
+    let end_mark = bench.config.dir.join("end");
+    let stale = fs::read(&end_mark).unwrap();
+    bench.stop();
+    drop(bench);
+    let mut bench = several_generations().await;
+    let newest = bench.generations().pop().unwrap();
+    fs::write(newest.join("db"), vec![0x5a; 700_000]).unwrap();
+    // It is not synced: a power cut may leave an old one.
+    fs::write(bench.config.dir.join("end"), stale).unwrap();
+    bench.start();
+    let leapt = bench.buffer().store.end();
+    assert!(leapt > 2000);
+    bench.stop();
+    bench.start();
+    assert_eq!(bench.buffer().store.end(), leapt);
+    assert_eq!(bench.metrics.damaged_generations.get(), 0, "said before");
+    assert_eq!(next_seq(&bench).await, leapt);
+}
+
+#[tokio::test]
+async fn numbers_never_repeat_when_the_newest_generation_was_set_aside_while_reading() {
+    let mut bench = Bench::new(64 << 20);
+    let end_mark = bench.config.dir.join("end");
+    let stale = fs::read(&end_mark).unwrap();
+    let body = "x".repeat(BODY_BYTES);
+    bench.store(&[&*body; 500]).await;
+    let store = bench.buffer().store.clone();
+    let newest = store.lock_state().generations[&1].clone();
+    store.set_aside(&newest, 501);
+    drop((newest, store));
+    bench.stop();
+    fs::write(end_mark, stale).unwrap();
+    bench.start();
+    assert_eq!(next_seq(&bench).await, 501);
+}
