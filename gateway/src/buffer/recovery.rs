@@ -128,8 +128,10 @@ impl Store {
             Err(error) => return Err(OpenError::Unavailable(chain(&error))),
         };
         // Below the floor, an earlier start has said what is lost, and perhaps not of this one.
-        if next < noted_end && first_seq >= floor {
-            self.note_damage(&generation, next, noted_end, "the tail is gone");
+        // What was accepted is no loss: a kill may have come while the generation was removed.
+        let missing = next.max(self.accepted() + 1);
+        if missing < noted_end && first_seq >= floor {
+            self.note_damage(&generation, missing, noted_end, "the tail is gone");
         }
         let end = self.raise_floor(next.max(self.accepted() + 1))?;
         if next == first_seq {

@@ -588,3 +588,28 @@ async fn numbers_never_repeat_when_the_newest_generation_was_set_aside_while_rea
     bench.start();
     assert_eq!(next_seq(&bench).await, 501);
 }
+
+#[tokio::test]
+async fn a_kill_while_a_drained_generation_was_removed_is_no_damage() {
+    let mut bench = Bench::new(64 << 20);
+    bench.store(&["x", "y"]).await;
+    let mut reader = bench.reader();
+    read(&mut reader, 10).await;
+    reader.accept(2).await;
+    drop(reader);
+    bench.stop();
+    // Its files are gone, its directory is not.
+    let generation = bench.generations().pop().unwrap();
+    for entry in fs::read_dir(&generation).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    bench.start();
+    assert_eq!(bench.metrics.damaged_generations.get(), 0);
+    assert_eq!(next_seq(&bench).await, 3);
+    assert_eq!(bench.metrics.lost_records.get(), 0);
+}
