@@ -76,6 +76,7 @@ impl Store {
             cursor: Mutex::new(Cursor {
                 mark: cursor,
                 written: Instant::now(),
+                failed: false,
             }),
             end: AtomicU64::new(0),
             freed: Condvar::new(),

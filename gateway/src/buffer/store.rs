@@ -127,6 +127,8 @@ pub(super) struct State {
 pub(super) struct Cursor {
     pub(super) mark: Mark,
     pub(super) written: Instant,
+    /// The last write failed, and the log says so.
+    pub(super) failed: bool,
 }
 
 impl Store {
@@ -306,19 +308,24 @@ impl Store {
                 .set(gauge(self.end() - 1 - state.accepted));
             before
         };
+        if upto <= before {
+            return;
+        }
         let due = {
             let cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             cursor.written.elapsed() >= CURSOR_INTERVAL
         };
-        let drained = {
-            let state = self.lock_state();
-            self.drained(&state).next().is_some() || self.active_is_spent(&state)
-        };
-        if upto <= before || !(due || drained) {
-            return;
+        if self.something_is_drained() {
+            self.reclaim();
+        } else if due {
+            self.persist_cursor();
         }
-        let durable = self.persist_cursor();
-        if durable && drained {
+    }
+
+    /// Gives the disk of what is drained back, once the cursor is durable. Called when something
+    /// was accepted, and again by whoever waits for disk: the cursor may not have been writable then.
+    pub(super) fn reclaim(&self) {
+        if self.something_is_drained() && self.persist_cursor() {
             self.retire_spent_active();
             self.drop_drained(&mut self.lock_state());
             self.update_gauges(&self.lock_state());
@@ -326,18 +333,24 @@ impl Store {
         }
     }
 
+    fn something_is_drained(&self) -> bool {
+        let state = self.lock_state();
+        self.drained(&state).next().is_some() || self.active_is_spent(&state)
+    }
+
     /// Writes the cursor to disk if it has moved; whether it is there.
     pub(super) fn persist_cursor(&self) -> bool {
         let accepted = self.accepted();
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
         cursor.written = Instant::now();
-        match cursor.mark.raise(accepted) {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%error, accepted, "The cursor could not be written; drained generations stay.");
-                false
-            }
+        let raised = cursor.mark.raise(accepted);
+        let failed_before = std::mem::replace(&mut cursor.failed, raised.is_err());
+        if let Err(error) = &raised
+            && !failed_before
+        {
+            warn!(%error, accepted, "The cursor could not be written; drained generations stay.");
         }
+        raised.is_ok()
     }
 
     /// Whether the active generation is drained and large enough that its disk is wanted back.

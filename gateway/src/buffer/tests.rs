@@ -613,3 +613,28 @@ async fn a_kill_while_a_drained_generation_was_removed_is_no_damage() {
     assert_eq!(next_seq(&bench).await, 3);
     assert_eq!(bench.metrics.lost_records.get(), 0);
 }
+
+#[tokio::test]
+async fn a_writer_at_the_bound_gets_its_disk_although_the_last_accept_could_not_be_written() {
+    let mut bench = Bench::new(64 * 1024);
+    bench.stop();
+    bench.config.bytes_max = 2 << 20;
+    bench.start();
+    let body = "x".repeat(7000);
+    let store = bench.buffer().store.clone();
+    while store.has_room(Duration::ZERO) {
+        bench.store(&[&*body; 10]).await;
+    }
+    let mut reader = bench.reader();
+    let mut last = 0;
+    while reader.unread() > 0 {
+        last = read(&mut reader, 500).await.last().unwrap().seq;
+    }
+    let exchange = |file| store.cursor.lock().unwrap().mark.exchange_file(file);
+    let good = exchange(fs::File::open(bench.config.dir.join("cursor")).unwrap());
+    reader.accept(last).await;
+    assert!(!store.has_room(Duration::ZERO), "nothing may go yet");
+    let waiting = bench.append(&["after"]).await;
+    exchange(good);
+    durable(waiting).await;
+}

@@ -99,6 +99,7 @@ impl Writer {
             if self.queue.is_disconnected() {
                 return false;
             }
+            self.store.reclaim();
         }
         true
     }
@@ -116,6 +117,7 @@ impl Writer {
                         error!("The disk is full; publishers wait until there is space.");
                         said = true;
                     }
+                    self.store.reclaim();
                     self.store.wait_for_freed(NO_SPACE_PAUSE);
                 }
                 Err(error) => return Err(error),
