@@ -7,6 +7,7 @@
 //! before the directory goes: both happen when the last holder lets go of the [`Generation`].
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::{self, File},
     io,
@@ -276,6 +277,20 @@ fn unname(dir: &Path) -> io::Result<PathBuf> {
         File::open(parent)?.sync_all()?;
     }
     Ok(new)
+}
+
+/// The first numbers of the generations that were set aside in `parent` and are still kept.
+pub(super) fn list_set_aside(parent: &Path) -> io::Result<BTreeSet<u64>> {
+    let mut first_seqs = BTreeSet::new();
+    for entry in fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        let first_seq = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(DAMAGED))
+            .and_then(|first_seq| first_seq.parse::<u64>().ok());
+        first_seqs.extend(first_seq);
+    }
+    Ok(first_seqs)
 }
 
 /// Renames a damaged generation out of the way, for salvage, and keeps the number of such bounded.

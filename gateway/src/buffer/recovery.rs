@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     Config, Metrics,
-    generation::{End, Fate, list},
+    generation::{End, Fate, list, list_set_aside},
     mark::{Found, Mark},
     store::{Cursor, OpenError, State, Store, Writing, chain},
 };
@@ -59,6 +59,7 @@ impl Store {
         } else {
             cursor.value().max(newest_first.unwrap_or(0)) + SEQUENCE_RESERVE
         };
+        let set_aside = list_set_aside(&config.dir).map_err(at)?;
         let mut store = Self {
             config: config.clone(),
             metrics,
@@ -70,6 +71,7 @@ impl Store {
             }),
             state: Mutex::new(State {
                 generations,
+                set_aside,
                 active: None,
                 accepted: cursor.value(),
             }),
@@ -122,7 +124,9 @@ impl Store {
             Err(error) if error.is_damage() => {
                 self.note_damage(&generation, first_seq, fresh, &chain(&error));
                 let end = self.raise_floor(fresh)?;
-                self.lock_state().generations.remove(&first_seq);
+                let mut state = self.lock_state();
+                state.generations.remove(&first_seq);
+                state.set_aside.insert(first_seq);
                 generation.retire(Fate::SetAside);
                 return Ok(end);
             }

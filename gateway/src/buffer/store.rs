@@ -17,7 +17,7 @@
 //! then unknown, so the store takes nothing more and the process has to start again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     ops::Bound,
@@ -117,6 +117,8 @@ pub(super) struct Writing {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) generations: BTreeMap<u64, Arc<Generation>>,
+    /// The first numbers of those that were set aside: what is missing from there on was theirs.
+    pub(super) set_aside: BTreeSet<u64>,
     /// The one that is appended to.
     pub(super) active: Option<u64>,
     /// The last number that the sink has accepted.
@@ -243,14 +245,19 @@ impl Store {
     /// be read now, though nothing is damaged.
     pub(super) fn read(&self, from: u64, limits: BatchLimits) -> Result<Read, EngineError> {
         let end = self.end();
-        let (generation, next_first) = {
+        let (generation, next_first, explained) = {
             let state = self.lock_state();
             let above = (Bound::Excluded(from), Bound::Unbounded);
             let next = state.generations.range(above).next();
             let holding = state.generations.range(..=from).next_back();
+            let explained = holding.is_some_and(|(first, _)| {
+                let between = (Bound::Excluded(*first), Bound::Included(from));
+                state.set_aside.range(between).next().is_some()
+            });
             (
                 holding.map(|(_, generation)| generation.clone()),
                 next.map_or(end, |(first, _)| *first),
+                explained,
             )
         };
         let lost_all = Read {
@@ -279,7 +286,10 @@ impl Store {
             }
         };
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            self.note_damage(&generation, from, next_first, "records missing");
+            // The gap may be that of another generation, which stood between this one and the next.
+            if !explained {
+                self.note_damage(&generation, from, next_first, "records missing");
+            }
             return Ok(lost_all);
         };
         let lost = (first.seq > from).then(|| (from, first.seq - 1));
@@ -408,6 +418,7 @@ impl Store {
         let mut state = self.lock_state();
         let first_seq = generation.first_seq;
         state.generations.remove(&first_seq);
+        state.set_aside.insert(first_seq);
         let next = if state.active == Some(first_seq) {
             state.active = None;
             // With what was committed since the read began.

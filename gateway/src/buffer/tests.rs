@@ -638,3 +638,29 @@ async fn a_writer_at_the_bound_gets_its_disk_although_the_last_accept_could_not_
     exchange(good);
     durable(waiting).await;
 }
+
+#[tokio::test]
+async fn a_gap_is_not_blamed_on_the_healthy_generation_before_it() {
+    let mut bench = several_generations().await;
+    let healthy = bench.generations().len() - 1;
+    let newest = bench.generations().pop().unwrap();
+    fs::write(newest.join("db"), vec![0x5a; 700_000]).unwrap();
+    for damaged in [1, 0] {
+        bench.start();
+        next_seq(&bench).await;
+        assert_eq!(
+            bench.metrics.damaged_generations.get(),
+            damaged,
+            "once, by the start that found it"
+        );
+        assert!(bench.metrics.lost_records.get() > 0);
+        if damaged == 0 {
+            let mut reader = bench.reader();
+            reader.accept(bench.buffer().store.end() - 1).await;
+            assert!(healthy > 1);
+            let aside = |path: &PathBuf| path.extension().is_some_and(|e| e == "damaged");
+            assert_eq!(bench.generations().iter().filter(|p| aside(p)).count(), 1);
+        }
+        bench.stop();
+    }
+}
