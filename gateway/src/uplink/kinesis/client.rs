@@ -15,7 +15,7 @@ use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
-use portcullis_core::{limits::CONNECT_TIMEOUT, record::Record};
+use portcullis_core::{limits::UPLINK_CONNECT_TIMEOUT, record::Record};
 
 use crate::uplink::{KinesisConfig, state::Failure};
 
@@ -45,7 +45,7 @@ impl Client {
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
+                    .connect_timeout(UPLINK_CONNECT_TIMEOUT)
                     .operation_timeout(config.request_timeout)
                     .build(),
             )
