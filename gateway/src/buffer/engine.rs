@@ -18,6 +18,7 @@ use std::{
 };
 
 use portcullis_core::limits::{CHUNK_BYTES_MAX, GENERATION_CACHE_BYTES};
+use tracing::warn;
 
 /// Sequence number and part, both big-endian: sled sorts as we count.
 pub(super) type Key = [u8; 12];
@@ -80,7 +81,8 @@ impl EngineError {
 /// One generation's database.
 #[derive(Debug)]
 pub(super) struct Database {
-    db: sled::Db,
+    /// There until it is closed.
+    db: Option<sled::Db>,
     file: File,
     path: PathBuf,
 }
@@ -127,7 +129,15 @@ impl Database {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { db, file, path })
+        Ok(Self {
+            db: Some(db),
+            file,
+            path,
+        })
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("only drop closes it")
     }
 
     /// Adds chunks; they are durable after [`Database::commit`] only.
@@ -140,12 +150,12 @@ impl Database {
             );
             batch.insert(&key, value);
         }
-        guarded(|| self.db.apply_batch(batch).map_err(EngineError::Engine))
+        guarded(|| self.db().apply_batch(batch).map_err(EngineError::Engine))
     }
 
     /// Makes everything that was put durable.
     pub(super) fn commit(&self) -> Result<(), EngineError> {
-        guarded(|| self.db.flush().map_err(EngineError::Engine))?;
+        guarded(|| self.db().flush().map_err(EngineError::Engine))?;
         self.file.sync_data().map_err(|source| EngineError::Io {
             path: self.path.clone(),
             source,
@@ -154,7 +164,7 @@ impl Database {
 
     /// The greatest key that is not above `key`.
     pub(super) fn at_or_before(&self, key: Key) -> Result<Option<Key>, EngineError> {
-        guarded(|| match self.db.range(..=key).next_back() {
+        guarded(|| match self.db().range(..=key).next_back() {
             None => Ok(None),
             Some(Err(error)) => Err(EngineError::Engine(error)),
             Some(Ok((found, _))) => Ok(Key::try_from(&*found).ok()),
@@ -168,7 +178,7 @@ impl Database {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         guarded(|| {
-            for entry in self.db.range(from..) {
+            for entry in self.db().range(from..) {
                 let (key, value) = entry.map_err(EngineError::Engine)?;
                 if visit(&key, &value).is_break() {
                     break;
@@ -184,6 +194,16 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    /// Closes; sled writes what it has left then, and panics if the disk refuses. What matters was
+    /// committed before.
+    fn drop(&mut self) {
+        if let Err(error) = close(self.db.take()) {
+            warn!(path = %self.path.display(), %error, "A generation did not close cleanly.");
+        }
+    }
+}
+
 /// How often a lock that should be free at once is tried, and how long to wait in between.
 const LOCK_TRIES: u32 = 250;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -194,6 +214,14 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     // given up as a whole.
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|panic| Err(EngineError::Panicked(panic_text(&*panic))))
+}
+
+/// Drops something of sled's; a panic on the way becomes an error.
+fn close<T>(what: T) -> Result<(), EngineError> {
+    guarded(move || {
+        drop(what);
+        Ok(())
+    })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -250,6 +278,21 @@ mod tests {
             path: "gen-1".into(),
             source,
         }
+    }
+
+    #[test]
+    fn a_database_that_panics_at_its_end_takes_nobody_along() {
+        struct Refused;
+        impl Drop for Refused {
+            fn drop(&mut self) {
+                panic!("the disk refused");
+            }
+        }
+        let closed = close(Some(Refused));
+        assert!(
+            matches!(&closed, Err(EngineError::Panicked(why)) if why == "the disk refused"),
+            "{closed:?}"
+        );
     }
 
     #[test]
