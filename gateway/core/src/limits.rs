@@ -194,6 +194,11 @@ pub const PUT_RECORDS_MAX: usize = 500;
 pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
 /// One PutRecords call, connection included.
 pub const PUT_RECORDS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connecting to the stream's endpoint, as a part of [`PUT_RECORDS_TIMEOUT`].
+pub const UPLINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a request may shrink to when larger ones get no answer in time. Every link that is of use
+/// carries it in [`PUT_RECORDS_TIMEOUT`]; from here to the full size is some fifty requests.
+pub const PUT_RECORDS_BYTES_MIN: usize = 16 * 1024;
 /// Back-off after throttling: full jitter from this base, up to `THROTTLE_BACKOFF_MAX`.
 pub const THROTTLE_BACKOFF_BASE: Duration = Duration::from_millis(100);
 /// See [`THROTTLE_BACKOFF_BASE`].
@@ -236,6 +241,7 @@ const _: () = assert!(PAYLOAD_BYTES_MAX / 3 * 4 + 8 * 1024 < RECORD_BYTES_MAX);
 const _: () = assert!(PLUGIN_OUTPUT_BYTES_MAX >= 16 * PAYLOAD_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_MAX <= DETECT_THINGS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
+const _: () = assert!(UPLINK_CONNECT_TIMEOUT.as_millis() < PUT_RECORDS_TIMEOUT.as_millis());
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
 const _: () = assert!(UPLINK_DRAIN_MAX.as_millis() < SHUTDOWN_GRACE.as_millis());

@@ -18,6 +18,7 @@ use std::{
 };
 
 use portcullis_core::limits::{CHUNK_BYTES_MAX, GENERATION_CACHE_BYTES};
+use tracing::warn;
 
 /// Sequence number and part, both big-endian: sled sorts as we count.
 pub(super) type Key = [u8; 12];
@@ -48,18 +49,22 @@ impl EngineError {
         }
     }
 
-    /// Whether the data are to blame. Otherwise (no memory, no descriptors, no space, no permission)
-    /// the generation is good and must not be set aside.
+    /// Whether the data are to blame, for sure. Whatever else went wrong (no memory, no thread, no
+    /// descriptor, no space, no permission, a lock, a disk that fails at the moment) may be over at
+    /// the next try, and the generation must not be set aside for it.
     pub(super) fn is_damage(&self) -> bool {
-        let environment = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                ErrorKind::OutOfMemory
-                    | ErrorKind::PermissionDenied
-                    | ErrorKind::ReadOnlyFilesystem
-            ) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-        };
-        !self.is_no_space() && !self.io().is_some_and(environment)
+        match self {
+            Self::Panicked(_)
+            | Self::Engine(sled::Error::Corruption { .. } | sled::Error::ReportableBug(_))
+            // Settings on disk that are not ours: no try will ever find them different.
+            | Self::Engine(sled::Error::Unsupported(_)) => true,
+            Self::Io { .. } | Self::Engine(_) => self.io().is_some_and(|error| {
+                matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof
+                )
+            }),
+        }
     }
 
     /// Whether the disk is full, for us or for everybody. (By kind: sled forgets the system's code.)
@@ -76,7 +81,8 @@ impl EngineError {
 /// One generation's database.
 #[derive(Debug)]
 pub(super) struct Database {
-    db: sled::Db,
+    /// There until it is closed.
+    db: Option<sled::Db>,
     file: File,
     path: PathBuf,
 }
@@ -123,7 +129,15 @@ impl Database {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { db, file, path })
+        Ok(Self {
+            db: Some(db),
+            file,
+            path,
+        })
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("only drop closes it")
     }
 
     /// Adds chunks; they are durable after [`Database::commit`] only.
@@ -136,12 +150,12 @@ impl Database {
             );
             batch.insert(&key, value);
         }
-        guarded(|| self.db.apply_batch(batch).map_err(EngineError::Engine))
+        guarded(|| self.db().apply_batch(batch).map_err(EngineError::Engine))
     }
 
     /// Makes everything that was put durable.
     pub(super) fn commit(&self) -> Result<(), EngineError> {
-        guarded(|| self.db.flush().map_err(EngineError::Engine))?;
+        guarded(|| self.db().flush().map_err(EngineError::Engine))?;
         self.file.sync_data().map_err(|source| EngineError::Io {
             path: self.path.clone(),
             source,
@@ -150,7 +164,7 @@ impl Database {
 
     /// The greatest key that is not above `key`.
     pub(super) fn at_or_before(&self, key: Key) -> Result<Option<Key>, EngineError> {
-        guarded(|| match self.db.range(..=key).next_back() {
+        guarded(|| match self.db().range(..=key).next_back() {
             None => Ok(None),
             Some(Err(error)) => Err(EngineError::Engine(error)),
             Some(Ok((found, _))) => Ok(Key::try_from(&*found).ok()),
@@ -164,7 +178,7 @@ impl Database {
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         guarded(|| {
-            for entry in self.db.range(from..) {
+            for entry in self.db().range(from..) {
                 let (key, value) = entry.map_err(EngineError::Engine)?;
                 if visit(&key, &value).is_break() {
                     break;
@@ -180,6 +194,16 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    /// Closes; sled writes what it has left then, and panics if the disk refuses. What matters was
+    /// committed before.
+    fn drop(&mut self) {
+        if let Err(error) = close(self.db.take()) {
+            warn!(path = %self.path.display(), %error, "A generation did not close cleanly.");
+        }
+    }
+}
+
 /// How often a lock that should be free at once is tried, and how long to wait in between.
 const LOCK_TRIES: u32 = 250;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -190,6 +214,14 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, Engine
     // given up as a whole.
     catch_unwind(AssertUnwindSafe(call))
         .unwrap_or_else(|panic| Err(EngineError::Panicked(panic_text(&*panic))))
+}
+
+/// Drops something of sled's; a panic on the way becomes an error.
+fn close<T>(what: T) -> Result<(), EngineError> {
+    guarded(move || {
+        drop(what);
+        Ok(())
+    })
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -235,4 +267,60 @@ pub(super) fn directory_bytes(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn io(source: io::Error) -> EngineError {
+        EngineError::Io {
+            path: "gen-1".into(),
+            source,
+        }
+    }
+
+    #[test]
+    fn a_database_that_panics_at_its_end_takes_nobody_along() {
+        struct Refused;
+        impl Drop for Refused {
+            fn drop(&mut self) {
+                panic!("the disk refused");
+            }
+        }
+        let closed = close(Some(Refused));
+        assert!(
+            matches!(&closed, Err(EngineError::Panicked(why)) if why == "the disk refused"),
+            "{closed:?}"
+        );
+    }
+
+    #[test]
+    fn only_what_the_data_are_to_blame_for_is_damage() {
+        for code in [
+            libc::EAGAIN,
+            libc::EIO,
+            libc::ENOMEM,
+            libc::EMFILE,
+            libc::ENOSPC,
+            libc::EACCES,
+            libc::EROFS,
+            libc::EINTR,
+        ] {
+            let error = || io::Error::from_raw_os_error(code);
+            assert!(!io(error()).is_damage(), "{}", error());
+            let through_sled = EngineError::Engine(sled::Error::Io(error()));
+            assert!(!through_sled.is_damage(), "{through_sled:?}");
+            // As sled passes them on between its threads.
+            let copied = EngineError::Engine(sled::Error::Io(error()).clone());
+            assert!(!copied.is_damage(), "{copied:?}");
+        }
+        let corruption = sled::Error::Corruption { at: None, bt: () };
+        assert!(EngineError::Engine(corruption).is_damage());
+        assert!(EngineError::Engine(sled::Error::ReportableBug("bug".into())).is_damage());
+        assert!(EngineError::Engine(sled::Error::Unsupported("version".into())).is_damage());
+        assert!(EngineError::Panicked("panic".into()).is_damage());
+        assert!(io(ErrorKind::InvalidData.into()).is_damage());
+        assert!(io(ErrorKind::UnexpectedEof.into()).is_damage());
+    }
 }

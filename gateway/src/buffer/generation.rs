@@ -2,11 +2,15 @@
 //! gives no disk back otherwise.
 //!
 //! It is made under a name of its own (`gen-N.new`), synced, and renamed, so that a directory called
-//! `gen-N` was once complete; one that does not open is damaged, not half-made. Its handles close
+//! `gen-N` was once complete; one that does not open is damaged, not half-made. It is removed under
+//! that name as well, so that it is not half-removed either. Its handles close
 //! before the directory goes: both happen when the last holder lets go of the [`Generation`].
 
 use std::{
-    fmt, fs, io,
+    collections::BTreeSet,
+    fmt,
+    fs::{self, File},
+    io,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
@@ -223,7 +227,7 @@ impl Drop for Generation {
         // The handles first, or the disk would not come back.
         drop(slot.take());
         let done = match *self.fate.get_mut() {
-            REMOVE => fs::remove_dir_all(&self.dir),
+            REMOVE => unname(&self.dir).and_then(fs::remove_dir_all),
             SET_ASIDE => set_aside(&self.dir),
             _ => Ok(()),
         };
@@ -237,8 +241,8 @@ fn name(first_seq: u64) -> String {
     format!("{PREFIX}{first_seq:020}")
 }
 
-/// The generations in `parent`, oldest first. What was being made when the process ended holds
-/// nothing acknowledged and is removed.
+/// The generations in `parent`, oldest first. What was being made or removed when the process ended
+/// holds nothing that anybody waits for, and is removed.
 pub(super) fn list(parent: &Path) -> io::Result<Vec<Generation>> {
     let mut generations = Vec::new();
     for entry in fs::read_dir(parent)? {
@@ -257,6 +261,36 @@ pub(super) fn list(parent: &Path) -> io::Result<Vec<Generation>> {
     }
     generations.sort_by_key(|generation| generation.first_seq);
     Ok(generations)
+}
+
+/// Takes a drained generation's name away before it is removed. Should the process end in the
+/// middle, what is left of it must not look like a generation that lost its records.
+fn unname(dir: &Path) -> io::Result<PathBuf> {
+    let mut new = dir.as_os_str().to_owned();
+    new.push(NEW);
+    let new = PathBuf::from(new);
+    if new.exists() {
+        fs::remove_dir_all(&new)?;
+    }
+    fs::rename(dir, &new)?;
+    if let Some(parent) = dir.parent() {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(new)
+}
+
+/// The first numbers of the generations that were set aside in `parent` and are still kept.
+pub(super) fn list_set_aside(parent: &Path) -> io::Result<BTreeSet<u64>> {
+    let mut first_seqs = BTreeSet::new();
+    for entry in fs::read_dir(parent)? {
+        let name = entry?.file_name();
+        let first_seq = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(DAMAGED))
+            .and_then(|first_seq| first_seq.parse::<u64>().ok());
+        first_seqs.extend(first_seq);
+    }
+    Ok(first_seqs)
 }
 
 /// Renames a damaged generation out of the way, for salvage, and keeps the number of such bounded.
@@ -283,4 +317,19 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     damaged.sort();
     let surplus = damaged.len().saturating_sub(DAMAGED_GENERATIONS_MAX);
     damaged[..surplus].iter().try_for_each(fs::remove_dir_all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_half_removed_is_no_generation_any_more() {
+        let parent = tempfile::tempdir().unwrap();
+        drop(Generation::create(parent.path(), 1).unwrap());
+        let left = unname(&parent.path().join(name(1))).unwrap();
+        assert!(left.join("db").exists());
+        assert!(list(parent.path()).unwrap().is_empty());
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
 }

@@ -82,6 +82,12 @@ impl Mark {
         Ok((mark, found))
     }
 
+    /// Exchanges the file: one that is open for reading only fails every write.
+    #[cfg(test)]
+    pub(super) fn exchange_file(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
+    }
+
     /// The number.
     pub(super) fn value(&self) -> u64 {
         self.value

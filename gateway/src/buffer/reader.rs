@@ -65,13 +65,18 @@ impl Reader {
         }
     }
 
-    /// Waits until there is something to read. An idle reader writes its cursor down.
+    /// Waits until there is something to read. An idle reader writes its cursor down, and gives
+    /// back what could not be given back before.
     async fn wait(&mut self) -> Result<(), ReadError> {
         if self.unread() > 0 {
             return Ok(());
         }
         let store = self.store.clone();
-        let _written: Result<bool, _> = spawn_blocking(move || store.persist_cursor()).await;
+        let _written: Result<(), _> = spawn_blocking(move || {
+            store.persist_cursor();
+            store.reclaim();
+        })
+        .await;
         let next = self.next;
         let ended = self.end.wait_for(|end| *end > next).await.is_err();
         if ended && self.unread() == 0 {

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{
     Config, Metrics,
-    generation::{End, Fate, list},
+    generation::{End, Fate, list, list_set_aside},
     mark::{Found, Mark},
     store::{Cursor, OpenError, State, Store, Writing, chain},
 };
@@ -41,6 +41,7 @@ impl Store {
         let (cursor, cursor_found) = Mark::open(&config.dir.join("cursor")).map_err(at)?;
         let (sequence, sequence_found) = Mark::open(&config.dir.join("sequence")).map_err(at)?;
         let (end_mark, _) = Mark::open(&config.dir.join("end")).map_err(at)?;
+        let (floor_mark, _) = Mark::open(&config.dir.join("floor")).map_err(at)?;
         let generations: BTreeMap<_, _> = list(&config.dir)
             .map_err(at)?
             .into_iter()
@@ -58,38 +59,36 @@ impl Store {
         } else {
             cursor.value().max(newest_first.unwrap_or(0)) + SEQUENCE_RESERVE
         };
+        let set_aside = list_set_aside(&config.dir).map_err(at)?;
         let mut store = Self {
             config: config.clone(),
             metrics,
             writing: Mutex::new(Writing {
                 sequence,
                 end: end_mark,
+                floor: floor_mark,
                 trusted: true,
             }),
             state: Mutex::new(State {
                 generations,
+                set_aside,
                 active: None,
                 accepted: cursor.value(),
             }),
             cursor: Mutex::new(Cursor {
                 mark: cursor,
                 written: Instant::now(),
+                failed: false,
             }),
             end: AtomicU64::new(0),
             freed: Condvar::new(),
             _lock: lock,
         };
-        let noted_end = store
-            .writing
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .end
-            .value();
         let end = match newest_first {
-            Some(first_seq) => store.recover_newest(first_seq, noted_end, fresh)?,
+            Some(first_seq) => store.recover_newest(first_seq, fresh)?,
             // Drained whole: the cursor was durable before the last generation went.
-            None if cursor_found == Found::Value => (store.accepted() + 1).max(noted_end),
-            None => fresh,
+            None if cursor_found == Found::Value => store.raise_floor(store.accepted() + 1)?,
+            None => store.raise_floor(fresh)?,
         };
         store.end = AtomicU64::new(end);
         store.skip_what_is_gone(cursor_found);
@@ -107,35 +106,59 @@ impl Store {
     /// Looks where the newest generation ends, or sets it aside; the next sequence number. What is
     /// appended goes into a new generation: one with damage that nobody has noticed yet must not be
     /// able to fail every start.
-    fn recover_newest(&self, first_seq: u64, noted_end: u64, fresh: u64) -> Result<u64, OpenError> {
-        let mut state = self.lock_state();
-        let generation = state.generations[&first_seq].clone();
-        let accepted = state.accepted;
+    fn recover_newest(&self, first_seq: u64, fresh: u64) -> Result<u64, OpenError> {
+        let (noted_end, floor) = {
+            let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            (writing.end.value(), writing.floor.value())
+        };
+        let generation = self.lock_state().generations[&first_seq].clone();
+        let fresh = fresh.max(self.accepted() + 1).max(noted_end);
         let next = match generation.end() {
             Ok(End::At(last)) => last + 1,
             Ok(End::Empty) => first_seq,
             Ok(End::Unreadable) => {
                 // It stays readable up to there.
                 self.note_damage(&generation, first_seq, fresh, "unreadable end");
-                return Ok(fresh.max(accepted + 1));
+                return self.raise_floor(fresh);
             }
             Err(error) if error.is_damage() => {
                 self.note_damage(&generation, first_seq, fresh, &chain(&error));
+                let end = self.raise_floor(fresh)?;
+                let mut state = self.lock_state();
                 state.generations.remove(&first_seq);
+                state.set_aside.insert(first_seq);
                 generation.retire(Fate::SetAside);
-                return Ok(fresh.max(accepted + 1));
+                return Ok(end);
             }
             Err(error) => return Err(OpenError::Unavailable(chain(&error))),
         };
-        if next < noted_end {
-            self.note_damage(&generation, next, noted_end, "the tail is gone");
+        // Below the floor, an earlier start has said what is lost, and perhaps not of this one.
+        // What was accepted is no loss: a kill may have come while the generation was removed.
+        let missing = next.max(self.accepted() + 1);
+        if missing < noted_end && first_seq >= floor {
+            self.note_damage(&generation, missing, noted_end, "the tail is gone");
         }
+        let end = self.raise_floor(next.max(self.accepted() + 1))?;
         if next == first_seq {
             // No record in it; its name is free for the next one.
-            state.generations.remove(&first_seq);
+            self.lock_state().generations.remove(&first_seq);
             generation.retire(Fate::Drained);
         }
-        Ok(next.max(noted_end).max(accepted + 1))
+        Ok(end)
+    }
+
+    /// The next number, at least `next`, durably: what is set aside, or was never synced, does not
+    /// tell the next start where numbers go on.
+    fn raise_floor(&self, next: u64) -> Result<u64, OpenError> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = next.max(writing.end.value()).max(writing.floor.value());
+        match writing.floor.raise(next) {
+            Ok(()) => Ok(next),
+            Err(source) => Err(OpenError::Io {
+                path: self.config.dir.join("floor"),
+                source,
+            }),
+        }
     }
 
     /// Without a cursor, reading starts at what there is: sent twice rather than not at all.

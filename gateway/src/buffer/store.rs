@@ -8,6 +8,7 @@
 //! sequence              no number from here on was ever given away      (see mark.rs)
 //! end                   the number after the last durable record, not synced: after a kill or an
 //!                       orderly stop it tells a generation that lost its tail from one that ends there
+//! floor                 the next number as the last start or loss left it: no lower one is given
 //! gen-<first number>/   a database with the records from that number on (see generation.rs)
 //! gen-….damaged/        what could not be read, kept for salvage
 //! ```
@@ -16,7 +17,7 @@
 //! then unknown, so the store takes nothing more and the process has to start again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     ops::Bound,
@@ -109,12 +110,15 @@ pub(super) struct Store {
 pub(super) struct Writing {
     pub(super) sequence: Mark,
     pub(super) end: Mark,
+    pub(super) floor: Mark,
     pub(super) trusted: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) generations: BTreeMap<u64, Arc<Generation>>,
+    /// The first numbers of those that were set aside: what is missing from there on was theirs.
+    pub(super) set_aside: BTreeSet<u64>,
     /// The one that is appended to.
     pub(super) active: Option<u64>,
     /// The last number that the sink has accepted.
@@ -125,6 +129,8 @@ pub(super) struct State {
 pub(super) struct Cursor {
     pub(super) mark: Mark,
     pub(super) written: Instant,
+    /// The last write failed, and the log says so.
+    pub(super) failed: bool,
 }
 
 impl Store {
@@ -239,14 +245,19 @@ impl Store {
     /// be read now, though nothing is damaged.
     pub(super) fn read(&self, from: u64, limits: BatchLimits) -> Result<Read, EngineError> {
         let end = self.end();
-        let (generation, next_first) = {
+        let (generation, next_first, explained) = {
             let state = self.lock_state();
             let above = (Bound::Excluded(from), Bound::Unbounded);
             let next = state.generations.range(above).next();
             let holding = state.generations.range(..=from).next_back();
+            let explained = holding.is_some_and(|(first, _)| {
+                let between = (Bound::Excluded(*first), Bound::Included(from));
+                state.set_aside.range(between).next().is_some()
+            });
             (
                 holding.map(|(_, generation)| generation.clone()),
                 next.map_or(end, |(first, _)| *first),
+                explained,
             )
         };
         let lost_all = Read {
@@ -275,7 +286,10 @@ impl Store {
             }
         };
         let (Some(first), Some(last)) = (records.first(), records.last()) else {
-            self.note_damage(&generation, from, next_first, "records missing");
+            // The gap may be that of another generation, which stood between this one and the next.
+            if !explained {
+                self.note_damage(&generation, from, next_first, "records missing");
+            }
             return Ok(lost_all);
         };
         let lost = (first.seq > from).then(|| (from, first.seq - 1));
@@ -304,19 +318,24 @@ impl Store {
                 .set(gauge(self.end() - 1 - state.accepted));
             before
         };
+        if upto <= before {
+            return;
+        }
         let due = {
             let cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
             cursor.written.elapsed() >= CURSOR_INTERVAL
         };
-        let drained = {
-            let state = self.lock_state();
-            self.drained(&state).next().is_some() || self.active_is_spent(&state)
-        };
-        if upto <= before || !(due || drained) {
-            return;
+        if self.something_is_drained() {
+            self.reclaim();
+        } else if due {
+            self.persist_cursor();
         }
-        let durable = self.persist_cursor();
-        if durable && drained {
+    }
+
+    /// Gives the disk of what is drained back, once the cursor is durable. Called when something
+    /// was accepted, and again by whoever waits for disk: the cursor may not have been writable then.
+    pub(super) fn reclaim(&self) {
+        if self.something_is_drained() && self.persist_cursor() {
             self.retire_spent_active();
             self.drop_drained(&mut self.lock_state());
             self.update_gauges(&self.lock_state());
@@ -324,18 +343,24 @@ impl Store {
         }
     }
 
+    fn something_is_drained(&self) -> bool {
+        let state = self.lock_state();
+        self.drained(&state).next().is_some() || self.active_is_spent(&state)
+    }
+
     /// Writes the cursor to disk if it has moved; whether it is there.
     pub(super) fn persist_cursor(&self) -> bool {
         let accepted = self.accepted();
         let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
         cursor.written = Instant::now();
-        match cursor.mark.raise(accepted) {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%error, accepted, "The cursor could not be written; drained generations stay.");
-                false
-            }
+        let raised = cursor.mark.raise(accepted);
+        let failed_before = std::mem::replace(&mut cursor.failed, raised.is_err());
+        if let Err(error) = &raised
+            && !failed_before
+        {
+            warn!(%error, accepted, "The cursor could not be written; drained generations stay.");
         }
+        raised.is_ok()
     }
 
     /// Whether the active generation is drained and large enough that its disk is wanted back.
@@ -385,12 +410,15 @@ impl Store {
     }
 
     /// Takes a generation that cannot be read out of service; where reading goes on.
-    fn set_aside(&self, generation: &Arc<Generation>, next_first: u64) -> u64 {
+    pub(super) fn set_aside(&self, generation: &Arc<Generation>, next_first: u64) -> u64 {
         // Not in the middle of a commit into it.
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Its numbers were given, and soon it cannot say so any more.
+        let floor = writing.floor.raise(self.end());
         let mut state = self.lock_state();
         let first_seq = generation.first_seq;
         state.generations.remove(&first_seq);
+        state.set_aside.insert(first_seq);
         let next = if state.active == Some(first_seq) {
             state.active = None;
             // With what was committed since the read began.
@@ -398,7 +426,11 @@ impl Store {
         } else {
             next_first
         };
-        generation.retire(Fate::SetAside);
+        match floor {
+            Ok(()) => generation.retire(Fate::SetAside),
+            // The directory stays until the next start.
+            Err(error) => warn!(%error, "The bound of the sequence numbers could not be written."),
+        }
         self.update_gauges(&state);
         self.freed.notify_all();
         next

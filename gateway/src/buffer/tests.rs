@@ -511,3 +511,157 @@ async fn the_buffer_behaves_like_a_list_whatever_the_order_of_calls() {
     assert_eq!(reader.unread(), 0);
     assert_eq!(bench.metrics.lost_records.get(), 0);
 }
+
+#[tokio::test]
+async fn a_generation_that_somebody_else_has_locked_is_not_damaged() {
+    let mut bench = several_generations().await;
+    let before = bench.generations();
+    let newest = fs::File::open(before.last().unwrap().join("db")).unwrap();
+    newest.lock().unwrap();
+    let stamp = Stamp {
+        gateway_id: "gw".into(),
+        boot_id: "boot".into(),
+    };
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    let opened = Buffer::open(&bench.config, stamp, metrics);
+    assert!(
+        matches!(opened, Err(OpenError::Unavailable(_))),
+        "{opened:?}"
+    );
+    assert_eq!(bench.generations(), before);
+    drop(newest);
+    bench.start();
+    let mut reader = bench.reader();
+    let mut seen = 0;
+    while seen < 2000 {
+        seen = read(&mut reader, 500).await.last().unwrap().seq;
+    }
+    assert_eq!(bench.metrics.lost_records.get(), 0);
+}
+
+/// The number that the next record gets.
+async fn next_seq(bench: &Bench) -> u64 {
+    let mut reader = bench.reader();
+    bench.store(&["after"]).await;
+    loop {
+        let records = read(&mut reader, 500).await;
+        if let Some(after) = records.iter().find(|record| text(record) == "after") {
+            return after.seq;
+        }
+    }
+}
+
+#[tokio::test]
+async fn numbers_never_repeat_when_nothing_was_appended_between_damage_and_the_next_start() {
+    let mut bench = Bench::new(1 << 20);
+    let end_mark = bench.config.dir.join("end");
+    let stale = fs::read(&end_mark).unwrap();
+    bench.stop();
+    drop(bench);
+    let mut bench = several_generations().await;
+    let newest = bench.generations().pop().unwrap();
+    fs::write(newest.join("db"), vec![0x5a; 700_000]).unwrap();
+    // It is not synced: a power cut may leave an old one.
+    fs::write(bench.config.dir.join("end"), stale).unwrap();
+    bench.start();
+    let leapt = bench.buffer().store.end();
+    assert!(leapt > 2000);
+    bench.stop();
+    bench.start();
+    assert_eq!(bench.buffer().store.end(), leapt);
+    assert_eq!(bench.metrics.damaged_generations.get(), 0, "said before");
+    assert_eq!(next_seq(&bench).await, leapt);
+}
+
+#[tokio::test]
+async fn numbers_never_repeat_when_the_newest_generation_was_set_aside_while_reading() {
+    let mut bench = Bench::new(64 << 20);
+    let end_mark = bench.config.dir.join("end");
+    let stale = fs::read(&end_mark).unwrap();
+    let body = "x".repeat(BODY_BYTES);
+    bench.store(&[&*body; 500]).await;
+    let store = bench.buffer().store.clone();
+    let newest = store.lock_state().generations[&1].clone();
+    store.set_aside(&newest, 501);
+    drop((newest, store));
+    bench.stop();
+    fs::write(end_mark, stale).unwrap();
+    bench.start();
+    assert_eq!(next_seq(&bench).await, 501);
+}
+
+#[tokio::test]
+async fn a_kill_while_a_drained_generation_was_removed_is_no_damage() {
+    let mut bench = Bench::new(64 << 20);
+    bench.store(&["x", "y"]).await;
+    let mut reader = bench.reader();
+    read(&mut reader, 10).await;
+    reader.accept(2).await;
+    drop(reader);
+    bench.stop();
+    // Its files are gone, its directory is not.
+    let generation = bench.generations().pop().unwrap();
+    for entry in fs::read_dir(&generation).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    bench.start();
+    assert_eq!(bench.metrics.damaged_generations.get(), 0);
+    assert_eq!(next_seq(&bench).await, 3);
+    assert_eq!(bench.metrics.lost_records.get(), 0);
+}
+
+#[tokio::test]
+async fn a_writer_at_the_bound_gets_its_disk_although_the_last_accept_could_not_be_written() {
+    let mut bench = Bench::new(64 * 1024);
+    bench.stop();
+    bench.config.bytes_max = 2 << 20;
+    bench.start();
+    let body = "x".repeat(7000);
+    let store = bench.buffer().store.clone();
+    while store.has_room(Duration::ZERO) {
+        bench.store(&[&*body; 10]).await;
+    }
+    let mut reader = bench.reader();
+    let mut last = 0;
+    while reader.unread() > 0 {
+        last = read(&mut reader, 500).await.last().unwrap().seq;
+    }
+    let exchange = |file| store.cursor.lock().unwrap().mark.exchange_file(file);
+    let good = exchange(fs::File::open(bench.config.dir.join("cursor")).unwrap());
+    reader.accept(last).await;
+    assert!(!store.has_room(Duration::ZERO), "nothing may go yet");
+    let waiting = bench.append(&["after"]).await;
+    exchange(good);
+    durable(waiting).await;
+}
+
+#[tokio::test]
+async fn a_gap_is_not_blamed_on_the_healthy_generation_before_it() {
+    let mut bench = several_generations().await;
+    let healthy = bench.generations().len() - 1;
+    let newest = bench.generations().pop().unwrap();
+    fs::write(newest.join("db"), vec![0x5a; 700_000]).unwrap();
+    for damaged in [1, 0] {
+        bench.start();
+        next_seq(&bench).await;
+        assert_eq!(
+            bench.metrics.damaged_generations.get(),
+            damaged,
+            "once, by the start that found it"
+        );
+        assert!(bench.metrics.lost_records.get() > 0);
+        if damaged == 0 {
+            let mut reader = bench.reader();
+            reader.accept(bench.buffer().store.end() - 1).await;
+            assert!(healthy > 1);
+            let aside = |path: &PathBuf| path.extension().is_some_and(|e| e == "damaged");
+            assert_eq!(bench.generations().iter().filter(|p| aside(p)).count(), 1);
+        }
+        bench.stop();
+    }
+}

@@ -107,6 +107,7 @@ impl Writer {
             if given_up || self.queue.is_disconnected() {
                 return false;
             }
+            self.store.reclaim();
         }
         true
     }
@@ -124,6 +125,7 @@ impl Writer {
                         error!("The disk is full; publishers wait until there is space.");
                         said = true;
                     }
+                    self.store.reclaim();
                     self.store.wait_for_freed(NO_SPACE_PAUSE);
                 }
                 Err(error) => return Err(error),

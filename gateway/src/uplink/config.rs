@@ -1,8 +1,12 @@
 //! Settings of the uplink.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use axum::http::Uri;
+use portcullis_core::limits::PUT_RECORDS_TIMEOUT;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::document::Section;
@@ -42,6 +46,9 @@ pub struct KinesisConfig {
     pub region: String,
     /// Only for emulators and private endpoints.
     pub endpoint: Option<String>,
+    /// Time for one request, connection included. Not in the file: what a link does not carry in
+    /// it, it gets in smaller requests.
+    pub request_timeout: Duration,
 }
 
 /// `[uplink]` as it is written; its tables are read one by one.
@@ -145,6 +152,7 @@ impl KinesisConfig {
             stream: toml.stream,
             region: toml.region,
             endpoint: toml.endpoint,
+            request_timeout: PUT_RECORDS_TIMEOUT,
         })
     }
 }

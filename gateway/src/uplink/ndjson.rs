@@ -1,12 +1,13 @@
 //! Numbered files of lines: the outbox and the dead letters.
 //!
-//! Files are named `<prefix>-<first number>.ndjson` so that they sort. An append is on disk when it
+//! Files are named `<prefix>-<first number>.ndjson` so that they sort; should numbers start over,
+//! a file is named after the one before it, so that the last stays the last. An append is on disk when it
 //! returns; what a crash left after the last complete line is cut at opening. At the bound of all
 //! files together the oldest is removed.
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -103,6 +104,33 @@ impl Files {
         Ok(None)
     }
 
+    /// The files, the one that was written last first.
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().rev().map(|(path, _)| &**path)
+    }
+
+    /// Visits the complete lines of a file, in order.
+    pub(super) fn for_each_line(path: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut file = BufReader::new(File::open(path)?);
+        let mut line = Vec::new();
+        while file.read_until(b'\n', &mut line)? > 0 {
+            if let Some(line) = line.strip_suffix(b"\n") {
+                each(line);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    /// The number in a file's name.
+    fn number(&self, path: &Path) -> Option<u64> {
+        let name = path.file_stem()?.to_str()?;
+        name.strip_prefix(self.prefix)?
+            .strip_prefix('-')?
+            .parse()
+            .ok()
+    }
+
     /// Appends lines, durably; how many old files had to go. After an error nothing of it counts:
     /// open again, which cuts what was written.
     pub(super) fn append<'a>(
@@ -133,6 +161,8 @@ impl Files {
 
     fn write(&mut self, number: u64, block: &[u8]) -> io::Result<()> {
         if self.open.is_none() {
+            let last = self.files.last().and_then(|(path, _)| self.number(path));
+            let number = last.map_or(number, |last| number.max(last.saturating_add(1)));
             let path = self
                 .dir
                 .join(format!("{}-{number:020}.ndjson", self.prefix));
@@ -247,6 +277,19 @@ mod tests {
         assert_eq!(
             open(dir.path()).last_line().unwrap().unwrap(),
             line.as_bytes()
+        );
+    }
+
+    #[test]
+    fn the_last_file_stays_the_last_when_numbers_start_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = "x".repeat(30);
+        for number in [8, 9, 1, 2] {
+            append(&mut open(dir.path()), number, &[&line]);
+        }
+        assert_eq!(
+            names(dir.path()),
+            [9, 10, 11].map(|n| format!("x-{n:020}.ndjson"))
         );
     }
 

@@ -1,8 +1,14 @@
 //! The outbox: NDJSON files for a gateway without a stream. A line is a record's body; a record is
-//! accepted when its line is on disk. After a crash the last line says what is already there, so
-//! nothing is written twice.
+//! accepted when its line is on disk. After a crash the lines say what is already there, so nothing
+//! is written twice: a record is skipped only if its very line stands there. The number alone would
+//! not do, for the buffer may have been removed or restored beside the outbox, and numbers other
+//! records with it now.
 
-use std::io;
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    io,
+};
 
 use portcullis_core::{
     limits::{PUT_RECORDS_BYTES_MAX, SHARD_QUEUE_EVENTS_MAX},
@@ -11,7 +17,7 @@ use portcullis_core::{
 use serde::Deserialize;
 use tokio::{select, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Metrics, OutboxConfig, RecordSource,
@@ -85,7 +91,7 @@ const RECORDS_MAX: usize = SHARD_QUEUE_EVENTS_MAX;
 #[derive(Debug)]
 struct Outbox {
     files: Files,
-    last_seq: u64,
+    written: Written,
 }
 
 fn write(
@@ -93,6 +99,9 @@ fn write(
     config: &OutboxConfig,
     records: &[Record],
 ) -> io::Result<u64> {
+    let Some(first) = records.first() else {
+        return Ok(0);
+    };
     if outbox.is_none() {
         let files = Files::open(
             &config.dir,
@@ -100,20 +109,82 @@ fn write(
             config.file_bytes_max,
             config.bytes_max,
         )?;
-        let last_seq = files.last_line()?.and_then(|line| seq(&line)).unwrap_or(0);
-        *outbox = Some(Outbox { files, last_seq });
+        let written = Written::find(&files, first.seq)?;
+        *outbox = Some(Outbox { files, written });
     }
-    let outbox = outbox.as_mut().expect("it was opened above");
-    let known = records.partition_point(|record| record.seq <= outbox.last_seq);
-    let fresh = &records[known..];
-    let (Some(first), Some(last)) = (fresh.first(), fresh.last()) else {
+    let Outbox { files, written } = outbox.as_mut().expect("it was opened above");
+    let fresh: Vec<_> = records
+        .iter()
+        .filter(|record| !written.holds(record))
+        .collect();
+    let Some(first) = fresh.first() else {
         return Ok(0);
     };
-    let lines = fresh.iter().map(|record| &*record.body);
-    let removed = outbox.files.append(first.seq, lines)?;
-    outbox.last_seq = last.seq;
-    Ok(removed)
+    files.append(first.seq, fresh.iter().map(|record| &*record.body))
 }
+
+/// What stood in the files when they were opened, as far as it may come again.
+#[derive(Debug, Default)]
+struct Written {
+    last_seq: u64,
+    /// Lines by number, hashed.
+    lines: HashMap<u64, u64>,
+    hasher: RandomState,
+    said: bool,
+}
+
+impl Written {
+    /// Looks for the lines from number `first_seq` on, back from the last one.
+    fn find(files: &Files, first_seq: u64) -> io::Result<Self> {
+        let mut this = Self {
+            last_seq: files.last_line()?.and_then(|line| seq(&line)).unwrap_or(0),
+            ..Self::default()
+        };
+        if this.last_seq < first_seq {
+            return Ok(this);
+        }
+        for path in files.newest_first() {
+            let mut reached = false;
+            let mut lines = HashMap::new();
+            Files::for_each_line(path, |line| match seq(line) {
+                Some(seq) if seq >= first_seq => {
+                    lines.insert(seq, this.hasher.hash_one(line));
+                }
+                _ => reached = true,
+            })?;
+            for (seq, line) in lines {
+                // What stands later counts.
+                this.lines.entry(seq).or_insert(line);
+            }
+            if reached || this.lines.len() >= KNOWN_LINES_MAX {
+                break;
+            }
+        }
+        Ok(this)
+    }
+
+    /// Whether the record's line is there already.
+    fn holds(&mut self, record: &Record) -> bool {
+        if record.seq > self.last_seq {
+            // Nothing older comes after it.
+            self.lines = HashMap::new();
+            return false;
+        }
+        let holds = self.lines.get(&record.seq) == Some(&self.hasher.hash_one(&*record.body));
+        if !holds && !self.said {
+            self.said = true;
+            warn!(
+                seq = record.seq,
+                last_seq = self.last_seq,
+                "The buffer's numbers are behind the outbox, for other records; all are written."
+            );
+        }
+        holds
+    }
+}
+
+/// Lines that are remembered at opening; a crash leaves far fewer that come again.
+const KNOWN_LINES_MAX: usize = 1 << 20;
 
 fn seq(line: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]

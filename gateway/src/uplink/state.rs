@@ -14,8 +14,11 @@ pub(super) enum Failure {
     Throttled,
     /// The service's own fault.
     Service,
-    /// No connection, no answer, no answer in time. What was sent may have arrived.
+    /// No connection, or it broke. What was sent may have arrived.
     Connectivity,
+    /// No answer in time, perhaps because the link is too slow for so much. What was sent may have
+    /// arrived.
+    TimedOut,
     /// There is no such stream.
     StreamMissing,
     /// No credentials, expired or refused ones; also a wrong clock.
@@ -34,6 +37,7 @@ impl Failure {
             Self::Throttled => "throttled",
             Self::Service => "service",
             Self::Connectivity => "connectivity",
+            Self::TimedOut => "timed-out",
             Self::StreamMissing => "stream-missing",
             Self::Credentials => "credentials",
             Self::Invalid => "invalid",
@@ -47,6 +51,7 @@ impl Failure {
         match self {
             Self::Throttled => "add shards, or spread the load over more things",
             Self::Service | Self::Connectivity => "nothing is lost; the backlog is sent later",
+            Self::TimedOut => "nothing is lost; smaller requests are tried",
             Self::StreamMissing => "create the stream, or correct `stream` and `region`",
             Self::Credentials => "check the credentials, their permissions, and the clock",
             Self::Invalid | Self::Refused => "look at the answer; nothing is dropped meanwhile",
@@ -65,7 +70,7 @@ impl Failure {
                 base: limits::THROTTLE_BACKOFF_BASE,
                 cap: limits::THROTTLE_BACKOFF_MAX,
             },
-            Self::Connectivity | Self::Disk => Backoff {
+            Self::Connectivity | Self::TimedOut | Self::Disk => Backoff {
                 base: limits::CONNECT_BACKOFF_BASE,
                 cap: limits::CONNECT_BACKOFF_MAX,
             },

@@ -26,6 +26,8 @@ pub(crate) enum Step {
     CutAfter,
     /// Fails the whole request as invalid if a record's data contain this text, else takes it.
     RefuseIfContains(&'static str),
+    /// A link that carries bodies up to this size in time: larger ones get no answer, ever.
+    StallAbove(usize),
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ struct State {
     afterwards: Option<Step>,
     requests: Vec<Vec<(String, Vec<u8>)>>,
     taken: Vec<(String, Vec<u8>)>,
+    stalled: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +81,11 @@ impl FakeKinesis {
         self.state.lock().unwrap().taken.clone()
     }
 
+    /// How many requests got no answer.
+    pub(crate) fn stalled(&self) -> usize {
+        self.state.lock().unwrap().stalled
+    }
+
     /// Every request that was read.
     pub(crate) fn requests(&self) -> Vec<Vec<(String, Vec<u8>)>> {
         self.state.lock().unwrap().requests.clone()
@@ -114,6 +122,12 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 .unwrap_or(Step::Take)
         };
         if matches!(step, Step::CutBefore) {
+            return Ok(());
+        }
+        if matches!(step, Step::StallAbove(most) if content_bytes > most) {
+            state.lock().unwrap().stalled += 1;
+            // Until the client gives up.
+            std::io::copy(&mut reader, &mut std::io::sink())?;
             return Ok(());
         }
         let mut body = vec![0; content_bytes];
@@ -155,7 +169,7 @@ fn answer(step: &Step, records: Vec<(String, Vec<u8>)>, state: &mut State) -> Op
         Some((status, error))
     };
     let failing = match step {
-        Step::Take | Step::CutAfter | Step::CutBefore => None,
+        Step::Take | Step::CutAfter | Step::CutBefore | Step::StallAbove(_) => None,
         Step::FailRecords(places, code) => Some((places, *code)),
         Step::Refuse(status, code) => return refusal(*status, code),
         Step::RefuseIfContains(text) => {

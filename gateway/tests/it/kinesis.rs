@@ -1,11 +1,16 @@
 //! The Kinesis sink: the real SDK against scripted faults, and against kinesalite and moto.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use portcullis::{
     buffer::{self, Ack, Buffer, Stamp},
     uplink::{Config, KinesisConfig, Metrics, RecordSource, Uplink},
 };
+use portcullis_core::limits::PUT_RECORDS_TIMEOUT;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +33,17 @@ struct Shipping {
 
 impl Shipping {
     fn start(endpoint: &str, source: impl RecordSource) -> Self {
+        Self::start_with(endpoint, PUT_RECORDS_TIMEOUT, source)
+    }
+
+    fn start_with(endpoint: &str, request_timeout: Duration, source: impl RecordSource) -> Self {
         let registry = Registry::new();
         let dead_letters = tempfile::tempdir().unwrap();
         let config = Config::Kinesis(KinesisConfig {
             stream: STREAM.into(),
             region: REGION.into(),
             endpoint: Some(endpoint.into()),
+            request_timeout,
         });
         let metrics = Metrics::register(&registry);
         let uplink = Uplink::new(config, dead_letters.path().into(), source, metrics);
@@ -200,6 +210,32 @@ fn whole_requests_that_fail_are_sent_again() {
     assert_eq!(shipping.failed("service"), 100.0);
     assert_eq!(shipping.failed("connectivity"), 50.0);
     assert_eq!(shipping.dead_letters(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn on_a_slow_link_requests_shrink_until_they_pass_in_time() {
+    let name = "kinesis::on_a_slow_link_requests_shrink_until_they_pass_in_time";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    let sent: Vec<_> = (0..200)
+        .map(|n| (format!("thing-{}", n % 7), vec![b'x'; 10_000 + n]))
+        .collect();
+    run(async {
+        let fake = FakeKinesis::start([]);
+        fake.afterwards(Step::StallAbove(600_000));
+        let feed = Feed::new(sent.iter().cloned());
+        let timeout = Duration::from_secs(1);
+        let mut shipping = Shipping::start_with(&fake.endpoint, timeout, feed.clone());
+        until("everything is accepted", || feed.accepted() == 200).await;
+        shipping.stop().await;
+        assert_eq!(fake.taken(), sent);
+        assert!(shipping.failed("timed-out") > 0.0);
+        let largest = fake.requests().iter().map(Vec::len).max().unwrap();
+        assert!(largest > 25, "they grow again: {largest}");
+        // 2 MB, 1 MB, and 500 kB that pass; then now and then one that has grown too large.
+        assert!(fake.stalled() <= 4, "{}", fake.stalled());
+    });
 }
 
 #[test]

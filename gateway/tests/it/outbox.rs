@@ -19,13 +19,19 @@ fn records(n: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
 
 /// Ships records 1 to `n` and stops.
 async fn ship(dir: &Path, n: u64) -> Registry {
+    ship_these(dir, records(n)).await
+}
+
+async fn ship_these(dir: &Path, records: impl Iterator<Item = (String, Vec<u8>)>) -> Registry {
+    let records: Vec<_> = records.collect();
+    let n = u64::try_from(records.len()).unwrap();
     let registry = Registry::new();
     let config = Config::Outbox(OutboxConfig {
         dir: dir.to_owned(),
         file_bytes_max: 20_000,
         bytes_max: 1 << 20,
     });
-    let feed = Feed::new(records(n));
+    let feed = Feed::new(records);
     let metrics = Metrics::register(&registry);
     let uplink = Uplink::new(config, dir.join("dead"), feed.clone(), metrics);
     let stop = CancellationToken::new();
@@ -78,6 +84,38 @@ fn records_that_are_sent_again_after_a_crash_are_not_written_twice() {
     std::fs::write(&last, content).unwrap();
     run(ship(dir.path(), 150));
     assert_eq!(seqs(dir.path()), (1..=150).collect::<Vec<_>>());
+}
+
+#[test]
+fn when_the_buffer_was_removed_and_numbers_start_over_everything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    run(ship(dir.path(), 1500));
+    // The same numbers, for other records; the first hundred came back with a restored buffer.
+    let second = || {
+        records(1200).enumerate().map(|(at, (key, body))| {
+            let body = String::from_utf8(body).unwrap();
+            let body = if at < 100 {
+                body
+            } else {
+                body.replace("xx", "yy")
+            };
+            (key, body.into_bytes())
+        })
+    };
+    run(ship_these(dir.path(), second()));
+    let expected: Vec<_> = (1..=1500).chain(101..=1200).collect();
+    assert_eq!(seqs(dir.path()), expected);
+    // Nothing of it twice after a crash, though both runs stand there.
+    run(ship_these(dir.path(), second().take(1100)));
+    assert_eq!(seqs(dir.path()), expected);
+}
+
+#[test]
+fn records_that_are_sent_again_in_many_batches_are_not_written_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    run(ship(dir.path(), 5000));
+    run(ship(dir.path(), 6000));
+    assert_eq!(seqs(dir.path()), (1..=6000).collect::<Vec<_>>());
 }
 
 #[test]

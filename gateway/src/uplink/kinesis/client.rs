@@ -15,10 +15,7 @@ use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
-use portcullis_core::{
-    limits::{CONNECT_TIMEOUT, PUT_RECORDS_TIMEOUT},
-    record::Record,
-};
+use portcullis_core::{limits::UPLINK_CONNECT_TIMEOUT, record::Record};
 
 use crate::uplink::{KinesisConfig, state::Failure};
 
@@ -48,8 +45,8 @@ impl Client {
             .retry_config(RetryConfig::disabled())
             .timeout_config(
                 TimeoutConfig::builder()
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .operation_timeout(PUT_RECORDS_TIMEOUT)
+                    .connect_timeout(UPLINK_CONNECT_TIMEOUT)
+                    .operation_timeout(config.request_timeout)
                     .build(),
             )
             // The operation's timeout covers it, and it would count a slow uplink as a fault.
@@ -132,7 +129,8 @@ fn classify(error: &SdkError<PutRecordsError>) -> Failure {
         {
             Failure::Credentials
         }
-        SdkError::DispatchFailure(_) | SdkError::TimeoutError(_) => Failure::Connectivity,
+        SdkError::TimeoutError(_) => Failure::TimedOut,
+        SdkError::DispatchFailure(_) => Failure::Connectivity,
         _ if names_credentials(error) => Failure::Credentials,
         _ => Failure::Refused,
     }

@@ -6,14 +6,16 @@
 //! The cursor moves over the contiguous prefix of what the stream has (or what was set aside); a
 //! crash sends the rest of the window again. A request that is refused as invalid is halved until
 //! the culprit is alone, and that record goes to the dead letters; so does one that is too large.
+//! A request that gets no answer in time is halved as well, in bytes: the link may be slow, and the
+//! whole of it again would take as long again.
 
 use std::{path::PathBuf, time::Duration};
 
 use portcullis_core::{
     batch::BatchLimits,
     limits::{
-        DEAD_LETTER_STREAK_MAX, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_MAX, RECORD_ATTEMPTS_MAX,
-        RECORD_BYTES_MAX, UPLINK_DRAIN_MAX, UPLINK_LINGER,
+        DEAD_LETTER_STREAK_MAX, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_BYTES_MIN, PUT_RECORDS_MAX,
+        RECORD_ATTEMPTS_MAX, RECORD_BYTES_MAX, UPLINK_DRAIN_MAX, UPLINK_LINGER,
     },
 };
 use tokio::{
@@ -58,6 +60,7 @@ pub(super) async fn run<S: RecordSource>(
         link: Link::new(metrics.clone()),
         metrics,
         batch_records_max: PUT_RECORDS_MAX,
+        batch_bytes_max: PUT_RECORDS_BYTES_MAX,
         invalid_streak: 0,
         partial_failures: 0,
         filled_at: Instant::now(),
@@ -91,6 +94,9 @@ struct Shipper<S> {
     metrics: Metrics,
     /// Halved while the service calls requests invalid, doubled again while it does not.
     batch_records_max: usize,
+    /// Halved while requests get no answer in time. Grows slowly: on a slow link each try that is
+    /// too large costs a whole timeout.
+    batch_bytes_max: usize,
     /// Records set aside as invalid since the stream last took one.
     invalid_streak: u32,
     /// Answers in a row in which most records failed.
@@ -172,7 +178,7 @@ impl<S: RecordSource> Shipper<S> {
     fn batch_limits(&self) -> BatchLimits {
         BatchLimits {
             records_max: self.batch_records_max,
-            bytes_max: PUT_RECORDS_BYTES_MAX,
+            bytes_max: self.batch_bytes_max,
         }
     }
 
@@ -191,7 +197,7 @@ impl<S: RecordSource> Shipper<S> {
             Ok(outcomes) => self.take_outcomes(&picked, sizes.1, outcomes).await,
             Err((failure, detail)) => {
                 self.metrics.failed(failure.reason(), sizes.0);
-                self.take_failure(failure, &detail, &picked).await
+                self.take_failure(failure, &detail, &picked, sizes.1).await
             }
         }
     }
@@ -243,6 +249,8 @@ impl<S: RecordSource> Shipper<S> {
             self.link.up();
             self.invalid_streak = 0;
             self.batch_records_max = (self.batch_records_max * 2).min(PUT_RECORDS_MAX);
+            self.batch_bytes_max =
+                (self.batch_bytes_max + self.batch_bytes_max / 8).min(PUT_RECORDS_BYTES_MAX);
             self.metrics
                 .sent(accepted, bytes * accepted / picked.len().max(1));
             let oldest = self.window.record(picked[0]);
@@ -264,7 +272,17 @@ impl<S: RecordSource> Shipper<S> {
         Then::Wait(failure.delay(self.partial_failures))
     }
 
-    async fn take_failure(&mut self, failure: Failure, detail: &str, picked: &[usize]) -> Then {
+    async fn take_failure(
+        &mut self,
+        failure: Failure,
+        detail: &str,
+        picked: &[usize],
+        bytes: usize,
+    ) -> Then {
+        if failure == Failure::TimedOut {
+            // What was sent may be less than was allowed; one record cannot be halved.
+            self.batch_bytes_max = (bytes / 2).max(PUT_RECORDS_BYTES_MIN);
+        }
         if failure != Failure::Invalid {
             return Then::Wait(self.link.down(failure, detail));
         }
