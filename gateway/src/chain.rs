@@ -3,7 +3,7 @@
 use std::error::Error;
 
 /// An error with its causes: `failed to open buffer: permission denied`.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -6,10 +6,9 @@ use portcullis_core::{batch::BatchLimits, record::Record};
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::error;
 
-use super::{
-    Metrics,
-    store::{Store, chain},
-};
+use crate::chain::chain;
+
+use super::{Metrics, store::Store};
 
 /// Why a read gave nothing.
 #[derive(Debug, thiserror::Error)]

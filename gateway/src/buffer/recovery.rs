@@ -11,11 +11,13 @@ use std::{
 use portcullis_core::limits::SEQUENCE_RESERVE;
 use tracing::{info, warn};
 
+use crate::chain::chain;
+
 use super::{
     Config, Metrics,
     generation::{End, Fate, list, list_set_aside},
     mark::{Found, Mark},
-    store::{Cursor, OpenError, State, Store, Writing, chain},
+    store::{Cursor, OpenError, State, Store, Writing},
 };
 
 impl Store {

@@ -36,6 +36,8 @@ use portcullis_core::{
 };
 use tracing::{error, warn};
 
+use crate::chain::chain;
+
 use super::{
     Config, Metrics,
     engine::EngineError,
@@ -475,15 +477,4 @@ fn disk_bytes(state: &State) -> u64 {
 
 fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// An error with its causes, for logs.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

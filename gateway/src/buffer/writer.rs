@@ -17,9 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use crate::chain::chain;
+
 use super::{
     Ack, Metrics, Stamp,
-    store::{AppendError, Store, chain},
+    store::{AppendError, Store},
 };
 
 /// What waits for the commit.

@@ -17,7 +17,10 @@ use aws_smithy_http_client::{
 };
 use portcullis_core::{limits::UPLINK_CONNECT_TIMEOUT, record::Record};
 
-use crate::uplink::{KinesisConfig, state::Failure};
+use crate::{
+    chain::chain,
+    uplink::{KinesisConfig, state::Failure},
+};
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -77,7 +80,7 @@ impl Client {
         let answer = request
             .send()
             .await
-            .map_err(|error| (classify(&error), describe(&error)))?;
+            .map_err(|error| (classify(&error), chain(&error)))?;
         if answer.records().len() != batch.len() {
             let detail = format!(
                 "{} outcomes for {} records",
@@ -174,17 +177,7 @@ fn classify_answer(status: u16, code: Option<&str>) -> Failure {
 
 /// The SDK reports missing credentials as a failure to dispatch, with the reason in its sources.
 fn names_credentials(error: &dyn Error) -> bool {
-    describe(error).contains("credential")
-}
-
-fn describe(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    chain(error).contains("credential")
 }
 
 #[cfg(test)]
