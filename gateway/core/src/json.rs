@@ -100,6 +100,11 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// As it stands in the document.
+    pub fn text(self) -> &'a str {
+        self.raw.get()
+    }
+
     /// The text of a string.
     pub fn as_string(self) -> Option<String> {
         self.read()

@@ -15,7 +15,6 @@
 mod activity;
 mod alarm;
 mod detector;
-mod json;
 mod parse;
 mod profile;
 mod violation;
@@ -27,7 +26,9 @@ mod tests;
 
 pub use activity::{Activity, ActivityKind};
 pub use detector::{Detector, Limits, Stats};
-pub use parse::{parse, together};
-pub use profile::{Behavior, Comparison, Criteria, Metric, Profiles, SecurityProfile, Target};
+pub use parse::parse;
+pub use profile::{
+    Behavior, Comparison, Criteria, Metric, Profiles, SecurityProfile, Target, together,
+};
 pub use violation::{Cause, EventType, RuleHit, Severity, Violation, ViolationIds};
 pub use watch::NewId;

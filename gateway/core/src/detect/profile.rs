@@ -1,10 +1,11 @@
 //! Security profiles as values: what is normal for which devices (specification B.3).
 //!
-//! They come from the `parse` module alone, so that one that exists is valid.
+//! They come from the `parse` module alone, so that one that exists is valid; [`together`] makes of
+//! them what is in force.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use crate::identity::GroupName;
+use crate::{identity::GroupName, limits::PROFILES_PER_TARGET_MAX, problem::Problem};
 
 /// All security profiles in force.
 #[derive(Clone, Debug, Default)]
@@ -221,5 +222,50 @@ impl SecurityProfile {
         self.targets
             .iter()
             .any(|target| target.covers(registered, groups))
+    }
+}
+
+/// Checks what no profile can know alone: that names differ, and that no target has too many.
+pub fn together(profiles: Vec<(PathBuf, SecurityProfile)>) -> Result<Profiles, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut names = BTreeMap::new();
+    let mut targets = BTreeMap::<String, usize>::new();
+    for (file, profile) in &profiles {
+        let mut report = |message: String, remedy: String| {
+            problems.push(Problem {
+                file: file.clone(),
+                place: None,
+                message,
+                remedy,
+            });
+        };
+        if let Some(other) = names.insert(&profile.name, file) {
+            report(
+                format!(
+                    "the name `{}` is that of the profile in `{}` too",
+                    profile.name,
+                    other.display()
+                ),
+                "give one of them another `securityProfileName`".into(),
+            );
+        }
+        for target in &profile.targets {
+            let count = targets.entry(target.to_string()).or_default();
+            *count += 1;
+            if *count == PROFILES_PER_TARGET_MAX + 1 {
+                report(
+                    format!(
+                        "more than {PROFILES_PER_TARGET_MAX} profiles have the target `{target}`"
+                    ),
+                    "put their behaviours into fewer profiles".into(),
+                );
+            }
+        }
+    }
+    if problems.is_empty() {
+        let profiles = profiles.into_iter().map(|(_, profile)| profile).collect();
+        Ok(Profiles::new(profiles))
+    } else {
+        Err(problems)
     }
 }

@@ -307,3 +307,13 @@ fn names_differ_and_no_target_has_more_than_five_profiles() {
         "{found:#?}"
     );
 }
+
+#[test]
+fn a_member_whose_name_is_no_text_is_named() {
+    // Half a surrogate pair: JSON by its grammar, text by nobody's.
+    let problems = problems("{\"\\ud800\": 1}");
+    assert!(
+        problems[0].contains(":1:2: a member of a security profile has a name that is no text"),
+        "{problems:?}"
+    );
+}

@@ -3,23 +3,16 @@
 //! What AWS takes and this version does not evaluate is refused by name. A behaviour that looks
 //! enforced and is not would be worse than none.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod criteria;
 
-use super::{
-    json::Node,
-    profile::{Behavior, Comparison, Criteria, Metric, Profiles, SecurityProfile, Target},
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use super::profile::{Behavior, Metric, SecurityProfile, Target};
 use crate::{
     identity::GroupName,
-    limits::{
-        BEHAVIORS_PER_PROFILE_MAX, CONSECUTIVE_DATAPOINTS_MAX, DETECT_DURATIONS_SECS,
-        NAME_BYTES_MAX, PROFILE_DESCRIPTION_MAX, PROFILES_PER_TARGET_MAX,
-    },
-    problem::{Place, Problem},
+    json::{Document, Value},
+    limits::{BEHAVIORS_PER_PROFILE_MAX, NAME_BYTES_MAX, PROFILE_DESCRIPTION_MAX},
+    problem::Problem,
 };
 
 /// Members that AWS adds when it describes a profile, or that only it needs.
@@ -52,21 +45,19 @@ const METRICS_NOT_YET: &[&str] = &[
     "aws:listening-udp-ports",
     "aws:destination-ip-addresses",
 ];
-/// AWS's other operators.
-const COMPARISONS_NOT_YET: &[&str] = &[
-    "in-cidr-set",
-    "not-in-cidr-set",
-    "in-port-set",
-    "not-in-port-set",
-    "in-set",
-    "not-in-set",
-];
 
 /// Reads one profile; or says everything that is wrong with it.
 pub fn parse(file: &Path, text: &str) -> Result<SecurityProfile, Vec<Problem>> {
+    let document = Document::parse(text).map_err(|mistake| {
+        let remedy = "write a security profile as `CreateSecurityProfile` takes it".into();
+        vec![Problem {
+            remedy,
+            ..mistake.in_file(file)
+        }]
+    })?;
     let mut reader = Reader {
         file,
-        text,
+        document,
         problems: Vec::new(),
     };
     let profile = reader.profile();
@@ -76,76 +67,17 @@ pub fn parse(file: &Path, text: &str) -> Result<SecurityProfile, Vec<Problem>> {
     }
 }
 
-/// Checks what no profile can know alone: that names differ, and that no target has too many.
-pub fn together(profiles: Vec<(PathBuf, SecurityProfile)>) -> Result<Profiles, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut names = BTreeMap::new();
-    let mut targets = BTreeMap::<String, usize>::new();
-    for (file, profile) in &profiles {
-        let mut report = |message: String, remedy: String| {
-            problems.push(Problem {
-                file: file.clone(),
-                place: None,
-                message,
-                remedy,
-            });
-        };
-        if let Some(other) = names.insert(&profile.name, file) {
-            report(
-                format!(
-                    "the name `{}` is that of the profile in `{}` too",
-                    profile.name,
-                    other.display()
-                ),
-                "give one of them another `securityProfileName`".into(),
-            );
-        }
-        for target in &profile.targets {
-            let count = targets.entry(target.to_string()).or_default();
-            *count += 1;
-            if *count == PROFILES_PER_TARGET_MAX + 1 {
-                report(
-                    format!(
-                        "more than {PROFILES_PER_TARGET_MAX} profiles have the target `{target}`"
-                    ),
-                    "put their behaviours into fewer profiles".into(),
-                );
-            }
-        }
-    }
-    if problems.is_empty() {
-        let profiles = profiles.into_iter().map(|(_, profile)| profile).collect();
-        Ok(Profiles::new(profiles))
-    } else {
-        Err(problems)
-    }
-}
-
 struct Reader<'a> {
     file: &'a Path,
-    text: &'a str,
+    document: Document<'a>,
     problems: Vec<Problem>,
 }
 
-type Members<'a> = BTreeMap<String, Node<'a>>;
+type Members<'a> = BTreeMap<String, Value<'a>>;
 
 impl<'a> Reader<'a> {
     fn profile(&mut self) -> Option<SecurityProfile> {
-        let root = match Node::parse(self.text) {
-            Ok(root) => root,
-            Err(error) => {
-                self.problems.push(Problem {
-                    file: self.file.into(),
-                    place: Some(Place {
-                        line: error.line().max(1),
-                        column: error.column().max(1),
-                    }),
-                    message: format!("not JSON: {}", without_place(&error)),
-                    remedy: "write a security profile as `CreateSecurityProfile` takes it".into(),
-                });
-                return None;
-            }
-        };
+        let root = self.document.root();
         let mut known = vec![
             "securityProfileName",
             "securityProfileDescription",
@@ -180,7 +112,7 @@ impl<'a> Reader<'a> {
 
     fn description(&mut self, members: &Members<'a>) -> Option<String> {
         let node = *members.get("securityProfileDescription")?;
-        let text: Option<String> = node.scalar();
+        let text: Option<String> = node.read();
         match text {
             Some(text) if text.chars().count() <= PROFILE_DESCRIPTION_MAX => Some(text),
             _ => {
@@ -194,8 +126,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn behaviors(&mut self, node: Node<'a>) -> Option<Vec<Arc<Behavior>>> {
-        let Some(items) = node.array().filter(|items| !items.is_empty()) else {
+    fn behaviors(&mut self, node: Value<'a>) -> Option<Vec<Arc<Behavior>>> {
+        let Some(items) = node.elements().filter(|items| !items.is_empty()) else {
             self.report(
                 node,
                 "`behaviors` says nothing",
@@ -227,7 +159,7 @@ impl<'a> Reader<'a> {
         Some(behaviors)
     }
 
-    fn behavior(&mut self, node: Node<'a>) -> Option<Behavior> {
+    fn behavior(&mut self, node: Value<'a>) -> Option<Behavior> {
         let known = [
             "name",
             "metric",
@@ -260,8 +192,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn metric(&mut self, node: Node<'a>) -> Option<Metric> {
-        let name: String = node.scalar().unwrap_or_default();
+    fn metric(&mut self, node: Value<'a>) -> Option<Metric> {
+        let name: String = node.read().unwrap_or_default();
         if let Some(metric) = Metric::ALL.into_iter().find(|metric| metric.name() == name) {
             return Some(metric);
         }
@@ -280,137 +212,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn criteria(&mut self, node: Node<'a>, metric: Option<Metric>) -> Option<Criteria> {
-        let known = [
-            "comparisonOperator",
-            "value",
-            "durationSeconds",
-            "consecutiveDatapointsToAlarm",
-            "consecutiveDatapointsToClear",
-            "statisticalThreshold",
-            "mlDetectionConfig",
-        ];
-        let members = self.object(node, "`criteria`", &known)?;
-        let to_alarm = self.datapoints(&members, "consecutiveDatapointsToAlarm");
-        let to_clear = self.datapoints(&members, "consecutiveDatapointsToClear");
-        for kind in ["statisticalThreshold", "mlDetectionConfig"] {
-            if let Some(member) = members.get(kind) {
-                self.not_yet(*member, &format!("the criterion `{kind}`"));
-                return None;
-            }
-        }
-        let duration_secs = self.duration(&members, node, metric);
-        let comparison = self
-            .required(&members, node, "comparisonOperator")
-            .and_then(|node| self.comparison(node));
-        let count = self
-            .required(&members, node, "value")
-            .and_then(|node| self.count(node));
-        Some(Criteria {
-            comparison: comparison?,
-            count: count?,
-            duration_secs,
-            datapoints_to_alarm: to_alarm,
-            datapoints_to_clear: to_clear,
-        })
-    }
-
-    fn comparison(&mut self, node: Node<'a>) -> Option<Comparison> {
-        let name: String = node.scalar().unwrap_or_default();
-        let comparison = Comparison::ALL.into_iter().find(|c| c.name() == name);
-        if comparison.is_none() {
-            let ours = Comparison::ALL.map(Comparison::name).join("`, `");
-            if COMPARISONS_NOT_YET.contains(&name.as_str()) {
-                self.not_yet(node, &format!("the operator `{name}`"));
-            } else {
-                self.report(
-                    node,
-                    format!("unknown operator {}", node.text()),
-                    format!("use one of `{ours}`"),
-                );
-            }
-        }
-        comparison
-    }
-
-    fn count(&mut self, node: Node<'a>) -> Option<u64> {
-        let known = ["count", "cidrs", "ports", "number", "numbers", "strings"];
-        let members = self.object(node, "`value`", &known)?;
-        let count = members.get("count").and_then(|count| count.scalar());
-        if count.is_none() || members.len() > 1 {
-            self.report(
-                node,
-                "the value of this metric is a count",
-                "write `\"value\": {\"count\": N}` with a whole number N of 0 or more",
-            );
-        }
-        count
-    }
-
-    fn duration(
-        &mut self,
-        members: &Members<'a>,
-        criteria: Node<'a>,
-        metric: Option<Metric>,
-    ) -> Option<u32> {
-        let per_message = metric?.is_judged_per_message();
-        let allowed = DETECT_DURATIONS_SECS
-            .map(|secs| secs.to_string())
-            .join(", ");
-        match members.get("durationSeconds") {
-            None if per_message => None,
-            None => {
-                self.report(
-                    criteria,
-                    "`durationSeconds` is missing",
-                    format!("add it: one of {allowed}"),
-                );
-                None
-            }
-            Some(node) if per_message => {
-                self.report(
-                    *node,
-                    "`durationSeconds` for a metric that is judged message by message",
-                    "remove it",
-                );
-                None
-            }
-            Some(node) => {
-                let secs = node
-                    .scalar()
-                    .filter(|secs| DETECT_DURATIONS_SECS.contains(secs));
-                if secs.is_none() {
-                    self.report(
-                        *node,
-                        format!("`durationSeconds` of {}", node.text()),
-                        format!("use one of {allowed}"),
-                    );
-                }
-                secs
-            }
-        }
-    }
-
-    fn datapoints(&mut self, members: &Members<'a>, name: &str) -> u8 {
-        let Some(node) = members.get(name) else {
-            return 1;
-        };
-        let count: Option<u8> = node.scalar();
-        match count {
-            Some(count) if (1..=CONSECUTIVE_DATAPOINTS_MAX).contains(&count) => count,
-            _ => {
-                self.report(
-                    *node,
-                    format!("`{name}` of {}", node.text()),
-                    format!("write a number from 1 to {CONSECUTIVE_DATAPOINTS_MAX}"),
-                );
-                1
-            }
-        }
-    }
-
-    fn targets(&mut self, node: Node<'a>) -> Option<Vec<Target>> {
-        let Some(items) = node.array().filter(|items| !items.is_empty()) else {
+    fn targets(&mut self, node: Value<'a>) -> Option<Vec<Target>> {
+        let Some(items) = node.elements().filter(|items| !items.is_empty()) else {
             self.report(
                 node,
                 "`targets` names nobody",
@@ -420,7 +223,7 @@ impl<'a> Reader<'a> {
         };
         let mut targets = Vec::new();
         for item in items {
-            let target = item.scalar::<String>().and_then(|text| target(&text));
+            let target = item.as_string().and_then(|text| target(&text));
             match target {
                 Some(target) if targets.contains(&target) => {
                     self.report(
@@ -441,8 +244,8 @@ impl<'a> Reader<'a> {
         Some(targets)
     }
 
-    fn name(&mut self, node: Node<'a>, member: &str) -> Option<Arc<str>> {
-        let name = node.scalar::<String>().filter(|name| is_name(name));
+    fn name(&mut self, node: Value<'a>, member: &str) -> Option<Arc<str>> {
+        let name = node.as_string().filter(|name| is_name(name));
         if name.is_none() {
             self.report(
                 node,
@@ -457,7 +260,7 @@ impl<'a> Reader<'a> {
         let Some(node) = members.get(name) else {
             return false;
         };
-        node.scalar().unwrap_or_else(|| {
+        node.read().unwrap_or_else(|| {
             self.report(
                 *node,
                 format!("`{name}` is no bool"),
@@ -467,13 +270,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn object(&mut self, node: Node<'a>, what: &str, known: &[&str]) -> Option<Members<'a>> {
-        let Some(members) = node.object() else {
+    fn object(&mut self, node: Value<'a>, what: &str, known: &[&str]) -> Option<Members<'a>> {
+        let Some(members) = node.members() else {
             self.report(node, format!("{what} is no object"), "write `{ … }`");
             return None;
         };
         let mut map = BTreeMap::new();
-        for (key, value) in members {
+        for (name, value) in members {
+            let Some(key) = name.as_string() else {
+                let message = format!("a member of {what} has a name that is no text");
+                self.report(name, message, "remove it");
+                continue;
+            };
             if !known.contains(&key.as_str()) {
                 self.report(
                     value,
@@ -491,9 +299,9 @@ impl<'a> Reader<'a> {
     fn required(
         &mut self,
         members: &Members<'a>,
-        within: Node<'a>,
+        within: Value<'a>,
         name: &str,
-    ) -> Option<Node<'a>> {
+    ) -> Option<Value<'a>> {
         let member = members.get(name).copied();
         if member.is_none() {
             let remedy = match name {
@@ -505,15 +313,15 @@ impl<'a> Reader<'a> {
         member
     }
 
-    fn not_yet_unless_empty(&mut self, name: &str, node: Node<'a>) {
-        let empty = node.object().is_some_and(|members| members.is_empty())
-            || node.array().is_some_and(|items| items.is_empty());
+    fn not_yet_unless_empty(&mut self, name: &str, node: Value<'a>) {
+        let empty = node.members().is_some_and(|members| members.is_empty())
+            || node.elements().is_some_and(|items| items.is_empty());
         if !empty {
             self.not_yet(node, &format!("`{name}`"));
         }
     }
 
-    fn not_yet(&mut self, node: Node<'a>, what: &str) {
+    fn not_yet(&mut self, node: Value<'a>, what: &str) {
         self.report(
             node,
             format!("{what} is not evaluated yet"),
@@ -521,10 +329,10 @@ impl<'a> Reader<'a> {
         );
     }
 
-    fn report(&mut self, node: Node<'a>, message: impl Into<String>, remedy: impl Into<String>) {
+    fn report(&mut self, node: Value<'a>, message: impl Into<String>, remedy: impl Into<String>) {
         self.problems.push(Problem {
             file: self.file.into(),
-            place: Some(Place::of_offset(self.text, node.offset)),
+            place: Some(self.document.place(node)),
             message: message.into(),
             remedy: remedy.into(),
         });
@@ -558,13 +366,4 @@ fn target(text: &str) -> Option<Target> {
 /// Profile and behaviour names follow the rule of group names.
 fn is_name(text: &str) -> bool {
     GroupName::parse(text).is_ok()
-}
-
-/// serde_json appends ` at line L column C`, which the problem's place says already.
-fn without_place(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => message.to_owned(),
-        None => text,
-    }
 }
