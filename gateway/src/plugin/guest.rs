@@ -89,9 +89,8 @@ impl log::Host for Guest {
 /// together.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    memory_bytes_max: usize,
-    memory_bytes: usize,
-    table_elements: usize,
+    memory_bytes: Budget,
+    table_elements: Budget,
     /// Whether the guest was refused memory during this call: what it does next, usually a trap,
     /// is then put down to the limit.
     pub(super) refused: bool,
@@ -100,11 +99,34 @@ pub(super) struct Limiter {
 impl Limiter {
     fn new(memory_bytes_max: usize) -> Self {
         Self {
-            memory_bytes_max,
-            memory_bytes: 0,
-            table_elements: 0,
+            memory_bytes: Budget::new(memory_bytes_max),
+            table_elements: Budget::new(PLUGIN_TABLE_ELEMENTS_MAX),
             refused: false,
         }
+    }
+}
+
+/// What all memories, or all tables, may take together.
+#[derive(Debug)]
+struct Budget {
+    used: usize,
+    max: usize,
+}
+
+impl Budget {
+    fn new(max: usize) -> Self {
+        Self { used: 0, max }
+    }
+
+    /// Lets one of them grow from `current` to `desired`, of which its own type allows `maximum`;
+    /// whether it may.
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+        let used = self.used.saturating_sub(current).saturating_add(desired);
+        let allowed = used <= self.max && maximum.is_none_or(|maximum| desired <= maximum);
+        if allowed {
+            self.used = used;
+        }
+        allowed
     }
 }
 
@@ -115,17 +137,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self
-            .memory_bytes
-            .saturating_sub(current)
-            .saturating_add(desired);
-        let allowed =
-            total <= self.memory_bytes_max && maximum.is_none_or(|maximum| desired <= maximum);
-        if allowed {
-            self.memory_bytes = total;
-        } else {
-            self.refused = true;
-        }
+        let allowed = self.memory_bytes.grow(current, desired, maximum);
+        self.refused |= !allowed;
         Ok(allowed)
     }
 
@@ -142,17 +155,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let total = self
-            .table_elements
-            .saturating_sub(current)
-            .saturating_add(desired);
-        let allowed =
-            total <= PLUGIN_TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum);
-        if allowed {
-            self.table_elements = total;
-        } else {
-            self.refused = true;
-        }
+        let allowed = self.table_elements.grow(current, desired, maximum);
+        self.refused |= !allowed;
         Ok(allowed)
     }
 
