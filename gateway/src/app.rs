@@ -7,7 +7,6 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use portcullis_core::{
     limits,
-    problem::Problem,
     record::{Draft, Record},
 };
 use prometheus::Registry;
@@ -24,7 +23,7 @@ use crate::{
     broker::{self, BoundListener},
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
-    defend::{self, Defend},
+    defend::Defend,
     identity::{self, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
@@ -42,9 +41,6 @@ const VIOLATION_QUEUE: usize = 256;
 /// The gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// All of them, each with its place.
-    #[error("{}", each_on_a_line(.0))]
-    Mistakes(Vec<Problem>),
     #[error("failed to open the buffer")]
     Buffer(#[source] buffer::OpenError),
     #[error("failed to load a plugin")]
@@ -107,6 +103,7 @@ impl App {
         let Loaded {
             config,
             snapshot,
+            profiles,
             warnings,
         } = loaded;
         for warning in &warnings {
@@ -153,7 +150,6 @@ impl App {
         );
         supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 
-        let profiles = defend::load(&config.profiles, None).map_err(BuildError::Mistakes)?;
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
@@ -224,14 +220,6 @@ impl App {
         };
         Ok(self.run(stop).await)
     }
-}
-
-fn each_on_a_line(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(Problem::to_string)
-        .collect::<Vec<_>>()
-        .join("\n")
 }
 
 async fn open_buffer(

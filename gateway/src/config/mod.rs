@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use portcullis_core::{identity::ThingName, problem::Problem};
+use portcullis_core::{detect::Profiles, identity::ThingName, problem::Problem};
 use serde::Deserialize;
 
 use crate::{
@@ -49,8 +49,6 @@ pub struct Config {
     pub plugins: Vec<plugin::PluginConfig>,
     /// Which group runs which.
     pub chains: Vec<pipeline::ChainConfig>,
-    /// `profiles/`.
-    pub profiles: PathBuf,
 }
 
 /// A configuration that can be served.
@@ -60,6 +58,8 @@ pub struct Loaded {
     pub config: Config,
     /// The first snapshot of registry, policies and certificates.
     pub snapshot: Snapshot,
+    /// The security profiles.
+    pub profiles: Profiles,
     /// What works but should be looked at.
     pub warnings: Vec<Problem>,
 }
@@ -67,8 +67,8 @@ pub struct Loaded {
 /// All that can be said about a configuration.
 #[derive(Debug)]
 pub struct Inspection {
-    /// Settings and snapshot, if there is no problem.
-    pub loaded: Option<(Config, Snapshot)>,
+    /// Settings, snapshot and profiles, if there is no problem.
+    pub loaded: Option<(Config, Snapshot, Profiles)>,
     /// Mistakes, in the order of files and lines.
     pub problems: Vec<Problem>,
     /// What works but should be looked at.
@@ -97,9 +97,10 @@ fn data_dir() -> PathBuf {
 pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
     let inspection = examine(file, Depth::Files);
     match inspection.loaded {
-        Some((config, snapshot)) => Ok(Loaded {
+        Some((config, snapshot, profiles)) => Ok(Loaded {
             config,
             snapshot,
+            profiles,
             warnings: inspection.warnings,
         }),
         None => Err(inspection.problems),
@@ -176,11 +177,11 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             .into_iter()
             .filter(|problem| !absent(problem)),
     );
-    problems.extend(profiles.err().unwrap_or_default());
-    let loaded = match (config, identity.snapshot) {
-        (Some(config), Some(snapshot)) if problems.is_empty() => {
+    let profiles = profiles.map_err(|found| problems.extend(found)).ok();
+    let loaded = match (config, identity.snapshot, profiles) {
+        (Some(config), Some(snapshot), Some(profiles)) if problems.is_empty() => {
             let snapshot = snapshot.with_plain_policies(config.broker.plain_policies());
-            Some((config, snapshot))
+            Some((config, snapshot, profiles))
         }
         _ => None,
     };
@@ -254,7 +255,6 @@ fn read(
         uplink: uplink?,
         plugins,
         chains,
-        profiles: dir.join("profiles"),
     })
 }
 
