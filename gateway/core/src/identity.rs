@@ -2,11 +2,14 @@
 
 use std::{borrow::Borrow, collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    certificate::Certificate,
     limits::{CLIENT_ID_BYTES_MAX, NAME_BYTES_MAX},
-    policy::PolicySet,
+    policy::{Context, PolicySet},
+    timestamp::Timestamp,
 };
 
 /// Why a text is no name.
@@ -188,6 +191,19 @@ pub struct Thing {
     pub groups: Arc<[GroupName]>,
 }
 
+/// What happens to a client that publishes where it may not (specification A.7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnPublishDenied {
+    /// Close the connection, as AWS does.
+    #[default]
+    Disconnect,
+    /// MQTT 5: PUBACK 0x87; MQTT 3.1.1: disconnect.
+    PubackError,
+    /// Acknowledge and forget.
+    DropAndAck,
+}
+
 /// Who acts: the outcome of authentication, fixed for a connection until the registry changes.
 #[derive(Clone, Debug)]
 pub struct Principal {
@@ -196,11 +212,19 @@ pub struct Principal {
     /// The client id of the connection.
     pub client_id: ClientId,
     /// The certificate that was presented; `None` on a plain listener.
-    pub certificate_id: Option<CertificateId>,
+    pub certificate: Option<Arc<Certificate>>,
     /// The address of the peer.
     pub source: IpAddr,
+    /// The host name that the client asked for in TLS (SNI).
+    pub domain: Option<Arc<str>>,
     /// Everything that applies: policies of the certificate, of the groups and their ancestors.
     pub policies: PolicySet,
+    /// When it ends: with its certificate, or earlier if the registry says so.
+    pub valid_until: Option<Timestamp>,
+    /// The provisioning template for which its certificate is a claim; it is no thing then.
+    pub claim: Option<Arc<str>>,
+    /// What its groups ask for instead of the gateway's setting.
+    pub on_publish_denied: Option<OnPublishDenied>,
 }
 
 impl Principal {
@@ -209,6 +233,24 @@ impl Principal {
         self.thing
             .as_ref()
             .map_or(self.client_id.as_str(), |thing| thing.name.as_str())
+    }
+
+    /// Id of the certificate that was presented.
+    pub fn certificate_id(&self) -> Option<CertificateId> {
+        self.certificate.as_ref().map(|certificate| certificate.id)
+    }
+
+    /// What policy variables stand for when it acts at `now`.
+    pub fn context(&self, now: Timestamp) -> Context<'_> {
+        Context {
+            client_id: &self.client_id,
+            thing: self.thing.as_deref(),
+            certificate: self.certificate.as_deref(),
+            source: Some(self.source),
+            domain: self.domain.as_deref(),
+            now,
+            connect: None,
+        }
     }
 
     /// The groups of the thing.

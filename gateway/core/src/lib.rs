@@ -5,7 +5,9 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod certificate;
 pub mod detect;
+pub mod document;
 pub mod event;
 pub mod identity;
 pub mod json;
@@ -13,5 +15,6 @@ pub mod limits;
 pub mod policy;
 pub mod problem;
 pub mod record;
+pub mod registry;
 pub mod timestamp;
 pub mod topic;

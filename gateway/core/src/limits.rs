@@ -58,6 +58,8 @@ pub const POLICIES_PER_GROUP_MAX: usize = 2;
 pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
 /// Attributes of a thing that has none.
 pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
+/// Values of one kind that are kept of a distinguished name (specification A.3).
+pub const NAME_VALUES_MAX: usize = 5;
 /// How often the files of registry, policies and certificates are looked at.
 pub const RELOAD_POLL: Duration = Duration::from_millis(250);
 /// How long they must be unchanged before they are read: an editor may be half way through.

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 
 use portcullis_core::{
     identity::Principal,
-    policy::{Action, Context, Denial, Permit},
+    policy::{Action, Denial, Permit},
     topic::{TopicFilter, TopicName},
 };
+
+use crate::clock::now;
 
 /// Topics whose `iot:Receive` decision a session remembers; then it starts afresh.
 const RECEIVE_CACHE_TOPICS_MAX: usize = 1024;
@@ -78,11 +80,7 @@ impl Admission {
     }
 
     fn decide(&self, action: Action, resource: &str) -> Result<Permit, Denied> {
-        let context = Context {
-            client_id: &self.principal.client_id,
-            thing: self.principal.thing.as_deref(),
-            certificate_id: self.principal.certificate_id.as_ref(),
-        };
+        let context = self.principal.context(now());
         self.principal
             .policies
             .decide(&context, action, resource)

@@ -430,11 +430,7 @@ mod tests {
         let policy = portcullis_core::policy::Policy::parse("all", policy).unwrap();
         let policies = portcullis_core::policy::PolicySet::new(vec![Arc::new(policy)]);
         let client_id = portcullis_core::identity::ClientId::parse("c").unwrap();
-        let context = portcullis_core::policy::Context {
-            client_id: &client_id,
-            thing: None,
-            certificate_id: None,
-        };
+        let context = portcullis_core::policy::Context::of(&client_id);
         for (number, topic) in [(1, "é/x"), (2, "$aws/things"), (1, "é")] {
             let permit = policies.decide(&context, Action::Publish, topic).unwrap();
             let topic = TopicName::parse(topic).unwrap();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use portcullis_core::{
-    identity::ThingName,
+    identity::{OnPublishDenied, ThingName},
     limits::{
         CONNECT_TIMEOUT, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX,
     },
@@ -70,19 +70,6 @@ pub enum PlainUnknown {
         /// Name of the policy.
         policy: String,
     },
-}
-
-/// What happens to a client that publishes where it may not (specification A.7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnPublishDenied {
-    /// Close the connection, as AWS does.
-    #[default]
-    Disconnect,
-    /// MQTT 5: PUBACK 0x87; MQTT 3.1.1: disconnect.
-    PubackError,
-    /// Acknowledge and forget.
-    DropAndAck,
 }
 
 /// `[broker]` as it is written.

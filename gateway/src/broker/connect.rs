@@ -311,7 +311,7 @@ async fn refuse<S>(
         .with_label_values(&[refusal.reason])
         .inc();
     let certificate = match &peer.credential {
-        Credential::Certificate(id) => id.to_string(),
+        Credential::Certificate { certificate, .. } => certificate.id.to_string(),
         Credential::Plain { .. } => "none".to_owned(),
     };
     warn!(

@@ -14,7 +14,7 @@ use super::{
     Shared, StartError,
     config::Listener,
     connect::{self, Peer},
-    tls::Tls,
+    tls::{Shaken, Tls},
 };
 use crate::{
     identity::{Credential, SnapshotWatch, Trust},
@@ -169,10 +169,18 @@ async fn serve(
                 () = stop.cancelled() => return,
                 shaken = handshake(shared, tls, stream, address) => shaken,
             };
-            if let Some((stream, certificate)) = shaken {
+            if let Some(Shaken {
+                stream,
+                certificate,
+                domain,
+            }) = shaken
+            {
                 let peer = Peer {
                     address,
-                    credential: Credential::Certificate(certificate),
+                    credential: Credential::Certificate {
+                        certificate: &certificate,
+                        domain: domain.as_ref(),
+                    },
                 };
                 connect::serve(shared, stream, &peer, stop).await;
             }
@@ -198,11 +206,6 @@ async fn serve(
         }
     }
 }
-
-type Shaken = (
-    tokio_rustls::server::TlsStream<TcpStream>,
-    portcullis_core::identity::CertificateId,
-);
 
 async fn handshake(
     shared: &Shared,

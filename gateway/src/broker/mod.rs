@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use self::{bus::Bus, clients::Clients, retained::Retained};
 use crate::{defend::Observer, identity::SnapshotWatch, pipeline};
 
-pub use config::{Config, Listener, OnPublishDenied, PlainIdentity, PlainUnknown};
+pub use config::{Config, Listener, PlainIdentity, PlainUnknown};
 pub use listener::BoundListener;
 pub use metrics::Metrics;
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use portcullis_core::identity::CertificateId;
+use portcullis_core::{certificate::Certificate, identity::CertificateId};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -45,6 +45,16 @@ pub(super) enum TlsError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
     #[error("failed to use the server's key")]
     Key(#[source] Error),
+}
+
+/// A handshake that succeeded.
+#[derive(Debug)]
+pub(super) struct Shaken {
+    pub(super) stream: TlsStream<TcpStream>,
+    /// What the client proved to hold.
+    pub(super) certificate: Arc<Certificate>,
+    /// The host name that it asked for (SNI).
+    pub(super) domain: Option<Arc<str>>,
 }
 
 /// A handshake that came to nothing.
@@ -91,10 +101,7 @@ impl Tls {
     }
 
     /// Shakes hands; the caller sets the time limit.
-    pub(super) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, CertificateId), HandshakeRefusal> {
+    pub(super) async fn accept(&self, stream: TcpStream) -> Result<Shaken, HandshakeRefusal> {
         let shown = Arc::new(Mutex::new(None));
         let config = self
             .config(Arc::clone(&shown))
@@ -110,10 +117,18 @@ impl Tls {
                 .peer_certificates()
                 .and_then(|chain| chain.first())
             {
-                Some(leaf) => {
-                    let id = CertificateId::of_der(leaf);
-                    Ok((stream, id))
-                }
+                Some(leaf) => match Certificate::parse(leaf) {
+                    Ok(certificate) => Ok(Shaken {
+                        certificate: Arc::new(certificate),
+                        domain: stream.get_ref().1.server_name().map(Arc::from),
+                        stream,
+                    }),
+                    Err(error) => Err(HandshakeRefusal {
+                        reason: "tls-certificate-invalid",
+                        error: io::Error::other(error),
+                        shown: None,
+                    }),
+                },
                 None => Err(HandshakeRefusal {
                     reason: "tls-no-certificate",
                     error: io::Error::other("the client showed no certificate"),

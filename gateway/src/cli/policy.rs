@@ -1,10 +1,11 @@
 //! `portcullis policy test`: the decision, and the statement that made it.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, sync::Arc};
 
 use portcullis_core::{
+    certificate::Certificate,
     identity::{ClientId, Principal, ThingName},
-    policy::{Action, Context, Denial, StatementRef},
+    policy::{Action, Denial, StatementRef},
     topic::{TopicFilter, TopicName},
 };
 use serde_json::json;
@@ -15,6 +16,7 @@ use super::{
     thing::named,
 };
 use crate::{
+    clock::now,
     config,
     identity::{Credential, Snapshot, registry::Status},
 };
@@ -97,11 +99,7 @@ pub(super) fn policy(
         not_active(&thing, action, resource, as_json);
         return Ok(Outcome::Denied);
     };
-    let context = Context {
-        client_id: &client_id,
-        thing: principal.thing.as_deref(),
-        certificate_id: principal.certificate_id.as_ref(),
-    };
+    let context = principal.context(now());
     let decision = principal.policies.decide(&context, action, resource);
     let (decision, statement) = match &decision {
         Ok(permit) => ("ALLOWED", Some(permit.statement())),
@@ -162,8 +160,12 @@ fn authenticated(
         .filter(|c| c.thing.as_ref() == Some(thing))
         .peekable();
     let has_any = its.peek().is_some();
+    let certificate;
     let credential = match its.find(|c| c.status == Status::Active) {
-        Some(certificate) => Credential::Certificate(certificate.id),
+        Some(listed) => {
+            certificate = Arc::new(Certificate::unseen(listed.id));
+            Credential::certificate(&certificate)
+        }
         None if has_any => return Ok(None),
         None => Credential::Plain {
             thing: Some(thing),

@@ -16,13 +16,13 @@ pub mod enrol;
 pub mod files;
 mod metrics;
 mod policies;
-pub mod registry;
 mod snapshot;
 mod trust;
 mod watcher;
 
 pub use config::Config;
 pub use metrics::Metrics;
+pub use portcullis_core::registry;
 pub use registry::Registry;
 pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
 pub use trust::Trust;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use portcullis_core::{
+    certificate::Certificate,
     identity::{CertificateId, ClientId, Principal, Thing, ThingName},
     policy::{Policy, PolicySet},
     problem::Problem,
@@ -47,7 +48,12 @@ struct Entry {
 #[derive(Clone, Copy, Debug)]
 pub enum Credential<'a> {
     /// A certificate that TLS has verified.
-    Certificate(CertificateId),
+    Certificate {
+        /// It.
+        certificate: &'a Arc<Certificate>,
+        /// The host name that the client asked for (SNI).
+        domain: Option<&'a Arc<str>>,
+    },
     /// Nothing: a plain listener.
     Plain {
         /// Every client is this thing; `None`: the one named like the client id.
@@ -55,6 +61,16 @@ pub enum Credential<'a> {
         /// The policy of clients that are no thing; `None`: they are refused.
         unknown_policy: Option<&'a str>,
     },
+}
+
+impl<'a> Credential<'a> {
+    /// A certificate, without the host name that the client asked for.
+    pub const fn certificate(certificate: &'a Arc<Certificate>) -> Self {
+        Self::Certificate {
+            certificate,
+            domain: None,
+        }
+    }
 }
 
 /// Why a client is nobody.
@@ -332,18 +348,25 @@ impl Snapshot {
         client_id: &ClientId,
         source: IpAddr,
     ) -> Result<Principal, Refusal> {
-        let principal = |thing, certificate_id, policies| Principal {
+        let principal = |thing, certificate, domain, policies| Principal {
             thing,
             client_id: client_id.clone(),
-            certificate_id,
+            certificate,
             source,
+            domain,
             policies: PolicySet::new(policies),
+            valid_until: None,
+            claim: None,
+            on_publish_denied: None,
         };
         match credential {
-            Credential::Certificate(id) => {
+            Credential::Certificate {
+                certificate: shown,
+                domain,
+            } => {
                 let (certificate, policies) = self
                     .certificates
-                    .get(id)
+                    .get(&shown.id)
                     .ok_or(Refusal::CertificateUnknown)?;
                 if certificate.status != Status::Active {
                     return Err(Refusal::CertificateNotActive);
@@ -353,10 +376,20 @@ impl Snapshot {
                     Some(entry) => {
                         let mut all = policies.clone();
                         all.extend(entry.policies.iter().cloned());
-                        Ok(principal(Some(entry.thing.clone()), Some(*id), all))
+                        Ok(principal(
+                            Some(entry.thing.clone()),
+                            Some((*shown).clone()),
+                            domain.cloned(),
+                            all,
+                        ))
                     }
                     None if self.require_thing => Err(Refusal::NoThing),
-                    None => Ok(principal(None, Some(*id), policies.clone())),
+                    None => Ok(principal(
+                        None,
+                        Some((*shown).clone()),
+                        domain.cloned(),
+                        policies.clone(),
+                    )),
                 }
             }
             Credential::Plain {
@@ -368,13 +401,14 @@ impl Snapshot {
                     (Some(entry), _) => Ok(principal(
                         Some(entry.thing.clone()),
                         None,
+                        None,
                         entry.policies.clone(),
                     )),
                     (None, _) if thing.is_some() => Err(Refusal::NoThing),
                     (None, None) => Err(Refusal::UnknownClientId),
                     (None, Some(policy)) => {
                         let policy = self.policies.get(*policy).ok_or(Refusal::NoPolicy)?;
-                        Ok(principal(None, None, vec![policy.clone()]))
+                        Ok(principal(None, None, None, vec![policy.clone()]))
                     }
                 }
             }

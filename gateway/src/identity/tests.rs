@@ -3,11 +3,14 @@
 use std::{fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use portcullis_core::{
+    certificate::Certificate,
     identity::{CertificateId, ClientId, Principal, ThingName},
-    policy::{Action, Context},
+    policy::Action,
 };
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::clock::now;
 
 use super::{
     authority::{Authority, Issued},
@@ -98,12 +101,17 @@ fn connect(
     snapshot.authenticate(&credential, &client_id, Ipv4Addr::LOCALHOST.into())
 }
 
+fn connect_with(
+    snapshot: &Snapshot,
+    id: CertificateId,
+    client_id: &str,
+) -> Result<Principal, Refusal> {
+    let certificate = Arc::new(Certificate::unseen(id));
+    connect(snapshot, Credential::certificate(&certificate), client_id)
+}
+
 fn may_publish(principal: &Principal, topic: &str) -> bool {
-    let context = Context {
-        client_id: &principal.client_id,
-        thing: principal.thing.as_deref(),
-        certificate_id: principal.certificate_id.as_ref(),
-    };
+    let context = principal.context(now());
     let decision = principal.policies.decide(&context, Action::Publish, topic);
     decision.is_ok()
 }
@@ -118,7 +126,7 @@ fn a_certificate_is_its_thing_whatever_the_client_id_with_the_policies_of_both()
          [[certificate]]\nid = \"{bare}\"\npolicies = [\"extra\"]\n"
     ));
     let snapshot = site.load();
-    let principal = connect(&snapshot, Credential::Certificate(active), "other").unwrap();
+    let principal = connect_with(&snapshot, active, "other").unwrap();
     assert_eq!(principal.device(), "t1");
     assert!(
         may_publish(&principal, "dt/x"),
@@ -129,7 +137,7 @@ fn a_certificate_is_its_thing_whatever_the_client_id_with_the_policies_of_both()
         "attached to the certificate"
     );
     assert!(!may_publish(&principal, "trial"), "attached to nobody");
-    let refused = |id| connect(&snapshot, Credential::Certificate(id), "t1").unwrap_err();
+    let refused = |id| connect_with(&snapshot, id, "t1").unwrap_err();
     assert_eq!(refused(inactive), Refusal::CertificateNotActive);
     assert_eq!(refused(bare), Refusal::NoThing);
     assert_eq!(
@@ -142,7 +150,7 @@ fn a_certificate_is_its_thing_whatever_the_client_id_with_the_policies_of_both()
         ..site.config.clone()
     };
     let snapshot = load(&config, &[]).unwrap();
-    let principal = connect(&snapshot, Credential::Certificate(bare), "c").unwrap();
+    let principal = connect_with(&snapshot, bare, "c").unwrap();
     assert_eq!(principal.device(), "c");
     assert!(may_publish(&principal, "extra") && !may_publish(&principal, "dt/x"));
 }
@@ -158,7 +166,7 @@ fn on_a_plain_listener_the_client_id_or_the_settings_say_who_it_is() {
     let t1 = ThingName::parse("t1").unwrap();
     let gone = ThingName::parse("gone").unwrap();
     let principal = connect(&snapshot, plain(None, None), "t1").unwrap();
-    assert!(may_publish(&principal, "dt/x") && principal.certificate_id.is_none());
+    assert!(may_publish(&principal, "dt/x") && principal.certificate.is_none());
     let principal = connect(&snapshot, plain(Some(&t1), None), "anyone").unwrap();
     assert_eq!(principal.device(), "t1");
     let refused = |credential| connect(&snapshot, credential, "anyone").unwrap_err();
@@ -316,7 +324,7 @@ async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new()
 
         edit::revoke(&site.config.registry, &lost.to_string(), None).unwrap();
         snapshots.changed().await.unwrap();
-        let as_t1 = |id| connect(&snapshots.borrow(), Credential::Certificate(id), "t1");
+        let as_t1 = |id| connect_with(&snapshots.borrow(), id, "t1");
         assert_eq!(as_t1(lost).unwrap_err(), Refusal::CertificateNotActive);
         assert!(may_publish(&as_t1(kept).unwrap(), "dt/x"));
         assert!(as_t1(of_t2).is_ok());
@@ -325,7 +333,7 @@ async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new()
         let text = format!("{t1_alone}{}", certificate(newcomer, "t1"));
         files::write(&site.config.registry, text.as_bytes()).unwrap();
         snapshots.changed().await.unwrap();
-        let as_t1 = |id| connect(&snapshots.borrow(), Credential::Certificate(id), "t1");
+        let as_t1 = |id| connect_with(&snapshots.borrow(), id, "t1");
         assert_eq!(as_t1(of_t2).unwrap_err(), Refusal::CertificateUnknown);
         assert_eq!(as_t1(newcomer).unwrap_err(), Refusal::CertificateUnknown);
         assert!(
@@ -338,7 +346,7 @@ async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new()
         site.policy("device", "Publish", "topic/dt/*");
         snapshots.changed().await.unwrap();
         let corrected = snapshots.borrow();
-        let as_t1 = |id| connect(&corrected, Credential::Certificate(id), "t1");
+        let as_t1 = |id| connect_with(&corrected, id, "t1");
         assert!(as_t1(newcomer).is_ok() && as_t1(lost).is_ok());
         assert_eq!(metrics.stale.get(), 0);
     })

@@ -6,6 +6,7 @@ use portcullis::{
     config,
     identity::{Credential, Refusal},
 };
+use portcullis_core::certificate::Certificate;
 use portcullis_core::identity::{CertificateId, ClientId};
 use rustls::{
     RootCertStore,
@@ -84,7 +85,10 @@ fn an_issued_certificate_is_trusted_registered_and_fits_its_key() {
     let id = CertificateId::of_der(&der);
     let client_id = ClientId::parse("sensor-1").unwrap();
     let source = Ipv4Addr::LOCALHOST.into();
-    let authenticate = |id| snapshot.authenticate(&Credential::Certificate(id), &client_id, source);
+    let authenticate = |id| {
+        let certificate = Arc::new(Certificate::unseen(id));
+        snapshot.authenticate(&Credential::certificate(&certificate), &client_id, source)
+    };
     let principal = authenticate(id).unwrap();
     assert_eq!(principal.device(), "sensor-1");
     assert_eq!(principal.groups().len(), 2);
@@ -94,7 +98,10 @@ fn an_issued_certificate_is_trusted_registered_and_fits_its_key() {
     let revoked = site.done(&["cert", "revoke", "sensor-1", "--reason", "lost"]);
     assert_eq!(revoked, format!("Revoked {id}.\n"));
     let snapshot = config::load(&site.path("gateway.toml")).unwrap().snapshot;
-    let refusal = snapshot.authenticate(&Credential::Certificate(id), &client_id, source);
+    let refusal = {
+        let certificate = Arc::new(Certificate::unseen(id));
+        snapshot.authenticate(&Credential::certificate(&certificate), &client_id, source)
+    };
     assert_eq!(refusal.unwrap_err(), Refusal::CertificateNotActive);
     let listed = site.done(&["cert", "list", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();

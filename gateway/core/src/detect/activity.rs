@@ -67,7 +67,7 @@ impl Activity {
             groups: principal.groups(),
             registered: principal.thing.is_some(),
             client_id: principal.client_id.clone(),
-            certificate_id: principal.certificate_id,
+            certificate_id: principal.certificate_id(),
             source: principal.source,
             at,
             kind,

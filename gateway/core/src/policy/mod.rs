@@ -15,7 +15,7 @@ mod set;
 
 pub use action::Action;
 pub use pattern::Variable;
-pub use set::{Context, Denial, Permit, PolicySet, StatementRef};
+pub use set::{ConnectRequest, Context, Denial, Permit, PolicySet, StatementRef};
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 use portcullis_core::{
     event::{Event, Qos},
+    identity::OnPublishDenied,
     limits::{FILTERS_PER_SUBSCRIBE_MAX, PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX},
     policy::Permit,
     topic::{TopicFilter, TopicName},
@@ -16,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Decided, End, Pending, Session, note_denied, observe};
 use crate::{
     broker::{
-        OnPublishDenied,
         admission::Denied,
         bus::Message,
         codec::{Packet, Version},

@@ -437,7 +437,7 @@ pub(super) fn note_denied(shared: &Shared, principal: &Principal, denied: &Denie
         .inc();
     warn!(
         client = principal.client_id.as_str(), device = principal.device(),
-        certificate = principal.certificate_id.map(|id| id.to_string()),
+        certificate = principal.certificate_id().map(|id| id.to_string()),
         action, resource = denied.resource, reason, statement = ?denied.denial, "Request denied."
     );
     observe(shared, principal, ActivityKind::Denied { reason });

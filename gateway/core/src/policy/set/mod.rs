@@ -1,12 +1,17 @@
 //! The decision.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{cell::OnceCell, net::IpAddr, sync::Arc};
 
 use super::{
     Action, Effect, Policy, Resources, Statement,
     pattern::{Unresolved, Variable},
 };
-use crate::identity::{CertificateId, ClientId, Thing};
+use crate::{
+    certificate::Certificate,
+    identity::{ClientId, Thing},
+    timestamp::Timestamp,
+    topic::TopicName,
+};
 
 /// What policy variables stand for in one request.
 #[derive(Clone, Copy, Debug)]
@@ -15,8 +20,40 @@ pub struct Context<'a> {
     pub client_id: &'a ClientId,
     /// `iot:Connection.Thing.*`.
     pub thing: Option<&'a Thing>,
-    /// `iot:CertificateId`.
-    pub certificate_id: Option<&'a CertificateId>,
+    /// `iot:CertificateId` and `iot:Certificate.*`.
+    pub certificate: Option<&'a Certificate>,
+    /// `aws:SourceIp`.
+    pub source: Option<IpAddr>,
+    /// `iot:DomainName`.
+    pub domain: Option<&'a str>,
+    /// `aws:CurrentTime` and `aws:EpochTime`.
+    pub now: Timestamp,
+    /// `iot:ConnectAttributes` and `iot:LastWillTopic`, when the action is `iot:Connect`.
+    pub connect: Option<ConnectRequest<'a>>,
+}
+
+impl<'a> Context<'a> {
+    /// A client of which nothing but its id is known.
+    pub const fn of(client_id: &'a ClientId) -> Self {
+        Self {
+            client_id,
+            thing: None,
+            certificate: None,
+            source: None,
+            domain: None,
+            now: Timestamp::from_millis(0),
+            connect: None,
+        }
+    }
+}
+
+/// What a CONNECT asks for besides the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectRequest<'a> {
+    /// Whether the session is to outlive the connection (`PersistentConnect`).
+    pub persistent: bool,
+    /// The topic of the will (`LastWill`).
+    pub will_topic: Option<&'a TopicName>,
 }
 
 /// The statement that decided.
@@ -168,14 +205,14 @@ impl Request<'_> {
         match variable {
             Variable::ClientId => Some(self.context.client_id.as_str()),
             Variable::CertificateId => {
-                let id = self.context.certificate_id?;
+                let id = self.context.certificate?.id;
                 Some(self.certificate_id.get_or_init(|| id.to_string()))
             }
             Variable::ThingName => thing.map(|thing| thing.name.as_str()),
             Variable::ThingTypeName => thing?.thing_type.as_ref().map(|name| name.as_str()),
             Variable::Attribute(name) => thing?.attributes.get(&**name).map(String::as_str),
             // Attachment is a matter of certificates; a plain listener has none.
-            Variable::IsAttached if thing.is_some() && self.context.certificate_id.is_some() => {
+            Variable::IsAttached if thing.is_some() && self.context.certificate.is_some() => {
                 Some("true")
             }
             Variable::IsAttached => Some("false"),

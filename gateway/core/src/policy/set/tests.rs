@@ -1,6 +1,7 @@
 //! The vectors of specification A.2, A.3 and A.5, and what a document may not be.
 
 use super::*;
+use crate::identity::CertificateId;
 use crate::{
     identity::{ThingName, ThingTypeName},
     policy::Policy,
@@ -35,11 +36,12 @@ fn thing() -> Thing {
 /// Decides for client `c1` with certificate, with the thing above or without.
 fn decide(set: &PolicySet, with: Option<&Thing>, action: Action, resource: &str) -> &'static str {
     let client_id = ClientId::parse("c1").unwrap();
-    let certificate_id = CertificateId::of_der(b"");
+    let certificate = Certificate::unseen(CertificateId::of_der(b""));
     let context = Context {
         client_id: &client_id,
         thing: with,
-        certificate_id: Some(&certificate_id),
+        certificate: Some(&certificate),
+        ..Context::of(&client_id)
     };
     match set.decide(&context, action, resource) {
         Ok(permit) => {
@@ -247,7 +249,7 @@ fn not_action_and_single_values_are_understood() {
     let context = Context {
         client_id: &client_id,
         thing: None,
-        certificate_id: None,
+        ..Context::of(&client_id)
     };
     let permit = set.decide(&context, Action::Receive, "a").unwrap();
     let statement = permit.statement();

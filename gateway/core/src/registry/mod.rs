@@ -9,7 +9,8 @@ use std::{
     sync::Arc,
 };
 
-use portcullis_core::{
+use crate::{
+    document::{Document, Section},
     identity::{CertificateId, GroupName, Thing, ThingName, ThingTypeName},
     limits::{
         ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUP_DEPTH_MAX,
@@ -18,8 +19,6 @@ use portcullis_core::{
     problem::{Problem, nearest},
 };
 use serde::Deserialize;
-
-use crate::document::{Document, Section};
 
 /// The content of a registry.
 #[derive(Clone, Debug, Default)]
