@@ -76,7 +76,7 @@ impl PolicySet {
             silent: Vec::new(),
             missing: Vec::new(),
         };
-        let values = Values::recording(context);
+        let values = Values::recording(context, action);
         let request = Request::new(&values, action, resource, self.rules());
         for policy in self.policies() {
             if !explanation.look_at(policy, &request, &values) {

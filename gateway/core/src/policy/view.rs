@@ -62,7 +62,7 @@ impl<'p> StatementView<'p> {
 
     /// The resources with the values that variables have in `context`.
     pub fn resources_in(self, context: &Context<'_>) -> Vec<Reading> {
-        let values = Values::of(context);
+        let values = Values::of(context, None);
         let listed = self.0.resources.listed.iter();
         listed.map(|resource| resource.read(&values)).collect()
     }
