@@ -3,6 +3,17 @@
 //! Absent on purpose: AWS's rule that a thing is in at most one group of a hierarchy. Here all
 //! groups may hang under one group whose policies every thing inherits.
 
+mod model;
+pub mod query;
+pub mod state;
+
+pub use model::{
+    AutoRegistration, CaStatus, DynamicGroup, Group, Membership, Origin, RegisteredCa,
+    RegisteredCertificate, RegisteredThing, Status, ThingType,
+};
+pub use query::Query;
+pub use state::{Change, QUARANTINE, State, StateCertificate, StateThing};
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::Path,
@@ -24,70 +35,17 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
     /// In the order of the file.
+    pub types: Vec<ThingType>,
+    /// In the order of the file.
     pub groups: Vec<Group>,
-    /// In the order of the file.
+    /// In the order of the file: the older ones first.
+    pub dynamic_groups: Vec<DynamicGroup>,
+    /// In the order of the file, those of the run-time state behind.
     pub things: Vec<RegisteredThing>,
-    /// In the order of the file.
+    /// In the order of the file, those of the run-time state behind.
     pub certificates: Vec<RegisteredCertificate>,
-}
-
-/// A static thing group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Its name.
-    pub name: GroupName,
-    /// The group whose policies it inherits.
-    pub parent: Option<GroupName>,
-    /// Names of the policies attached to it.
-    pub policies: Vec<String>,
-}
-
-/// A thing and the groups it was put into.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisteredThing {
-    /// The thing, whose groups include ancestors.
-    pub thing: Arc<Thing>,
-    /// The groups that its entry names.
-    pub direct_groups: Vec<GroupName>,
-}
-
-/// A certificate that may connect, or no longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisteredCertificate {
-    /// SHA-256 of its DER form.
-    pub id: CertificateId,
-    /// The one thing that it belongs to (exclusive attachment).
-    pub thing: Option<ThingName>,
-    /// Only active ones may connect.
-    pub status: Status,
-    /// Names of the policies attached to it.
-    pub policies: Vec<String>,
-    /// Why it is not active.
-    pub reason: Option<String>,
-}
-
-/// State of a certificate, in AWS's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Status {
-    /// May connect.
-    #[default]
-    Active,
-    /// May not connect for now.
-    Inactive,
-    /// May never connect again.
-    Revoked,
-}
-
-impl Status {
-    /// As it is written.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Inactive => "INACTIVE",
-            Self::Revoked => "REVOKED",
-        }
-    }
+    /// In the order of the file.
+    pub cas: Vec<RegisteredCa>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,6 +105,7 @@ impl Registry {
             groups,
             things,
             certificates,
+            ..Self::default()
         };
         (registry, reader.document.into_problems())
     }
@@ -203,6 +162,8 @@ impl Reader<'_, '_> {
                 name,
                 parent,
                 policies: toml.policies,
+                attributes: BTreeMap::new(),
+                on_publish_denied: None,
             });
         }
         for (at, section) in sections.into_iter().enumerate() {
@@ -296,6 +257,8 @@ impl Reader<'_, '_> {
                     groups: self.with_ancestors(groups, &direct_groups),
                 }),
                 direct_groups,
+                memberships: Vec::new(),
+                origin: Origin::File,
             });
         }
         things
@@ -371,9 +334,14 @@ impl Reader<'_, '_> {
             certificates.push(RegisteredCertificate {
                 id,
                 thing,
+                things: Vec::new(),
+                claim: None,
                 status: toml.status,
                 policies: toml.policies,
                 reason: toml.reason,
+                until: None,
+                origin: Origin::File,
+                status_origin: Origin::File,
             });
         }
         certificates
