@@ -404,7 +404,7 @@ fn every_mistake_is_told_with_place_and_remedy() {
         "f:5:5: `A` stands here a second time; keep one of them",
         "f:6:5: nothing fills in `AWS::IoT::Certificate::CommonNam`; write `AWS::IoT::Certificate::CommonName`",
         "f:7:5: nothing fills in `AWS::IoT::ClientId`; use one of AWS::IoT::Certificate::Country, ",
-        "f:8:39: `Default` is no text; write a string in double quotes",
+        "f:8:40: `Default` is no text; write a string in double quotes",
         "f:14:30: the parameter `Aa` is not declared; write `A`",
         "f:15:25: `a b` is no group name; use 1 to 128 letters, digits, `:`, `_` and `-`",
         "f:15:33: the function `Fn::Sub` is not supported; use `Ref` or `Fn::Join`",
@@ -412,7 +412,7 @@ fn every_mistake_is_told_with_place_and_remedy() {
         "f:16:37: `ü` is no attribute value; use at most 800 letters, digits and `_.,@/:#=[]-`",
         "f:16:47: a value is a text, a `Ref` or an `Fn::Join`; write it in double quotes",
         "f:18:45: `ThingTypeName` cannot be overridden so; write REPLACE, DO_NOTHING or FAIL",
-        "f:18:54: unknown element `ThingName`; write `ThingTypeName`",
+        "f:18:54: unknown element `ThingName`; remove it; ",
         "f:20:5: the template has a second `AWS::IoT::Thing`; keep one of them",
         "f:23:39: `CertificateId` is not that of the certificate that is provisioned; write `{\"Ref\": \"AWS::IoT::Certificate::Id\"}`",
         "f:23:63: `Status` is neither `ACTIVE` nor `INACTIVE`; write one of them",
@@ -422,8 +422,11 @@ fn every_mistake_is_told_with_place_and_remedy() {
         "f:27:21: the type of the resource is missing or unknown; write `\"Type\": \"AWS::IoT::Policy\"`",
     ];
     assert_eq!(told.len(), expected.len(), "{told:#?}");
-    for (told, expected) in told.iter().zip(expected) {
-        assert!(told.starts_with(expected), "{told}\n{expected}");
+    for (message, expected) in told.iter().zip(expected) {
+        assert!(
+            message.starts_with(expected),
+            "{message}\n{expected}\n{told:#?}"
+        );
     }
 }
 
@@ -482,7 +485,7 @@ fn each_bound_is_kept() {
     assert!(mistake(&nested(TEMPLATE_JOIN_DEPTH_MAX + 1)).contains("nested over 8 deep"));
     assert!(mistake(&nested(100)).contains("nested over 8 deep"));
 
-    let groups = vec![r#""g""#; GROUPS_PER_THING_MAX + 1].join(",");
+    let groups = [r#""g""#; GROUPS_PER_THING_MAX + 1].join(",");
     let json = template(
         SERIAL,
         &format!(r#"{NAME},"ThingGroups":[{groups}]"#),
