@@ -3,6 +3,7 @@
 //! Absent on purpose: AWS's rule that a thing is in at most one group of a hierarchy. Here all
 //! groups may hang under one group whose policies every thing inherits.
 
+pub mod line;
 mod model;
 pub mod query;
 pub mod state;

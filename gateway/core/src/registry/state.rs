@@ -12,7 +12,7 @@
 //! So nothing here opens what the file closes, and nothing that is closed here is opened by a file
 //! that does not know of it.
 //!
-//! Absent on purpose: files. The gateway keeps the changes in a journal of lines.
+//! Absent on purpose: files. The gateway keeps the changes in a journal of [lines](super::line).
 
 use std::collections::BTreeMap;
 
