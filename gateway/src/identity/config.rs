@@ -13,6 +13,12 @@ pub struct Config {
     pub registry: PathBuf,
     /// `policies/`.
     pub policies: PathBuf,
+    /// `templates/`: provisioning templates.
+    pub templates: PathBuf,
+    /// `pki/`: certificates that were issued or imported.
+    pub pki: PathBuf,
+    /// Revocation lists: files, or directories of files; PEM or DER.
+    pub crls: Vec<PathBuf>,
     /// Certificates that may sign device certificates; PEM.
     pub ca_certificates: Vec<PathBuf>,
     /// What the TLS listener shows to devices; PEM chain.
@@ -23,6 +29,9 @@ pub struct Config {
     pub require_thing: bool,
 }
 
+/// Where `cert import` puts revocation lists; it need not be there.
+const CRL_DIR: &str = "pki/crl";
+
 /// `[identity]` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -30,6 +39,7 @@ struct IdentityToml {
     ca_certificates: Vec<PathBuf>,
     server_certificate: PathBuf,
     server_key: PathBuf,
+    crls: Vec<PathBuf>,
     require_thing: bool,
 }
 
@@ -39,6 +49,7 @@ impl Default for IdentityToml {
             ca_certificates: vec!["pki/ca.pem".into()],
             server_certificate: "pki/server.pem".into(),
             server_key: "pki/server.key".into(),
+            crls: vec![CRL_DIR.into()],
             require_thing: true,
         }
     }
@@ -74,7 +85,17 @@ impl Config {
                 );
             }
         }
+        for (index, path) in toml.crls.iter().enumerate() {
+            if path != Path::new(CRL_DIR) && !dir.join(path).exists() {
+                let message = format!("`{}` does not exist", path.display());
+                let remedy = "correct the path, or create it";
+                section.problem_at("crls", index, message, remedy);
+            }
+        }
         Self {
+            templates: dir.join("templates"),
+            pki: dir.join("pki"),
+            crls: toml.crls.iter().map(|path| dir.join(path)).collect(),
             registry: dir.join("registry.toml"),
             policies: dir.join("policies"),
             ca_certificates: toml.ca_certificates.iter().map(|f| dir.join(f)).collect(),
@@ -82,5 +103,11 @@ impl Config {
             server_key: dir.join(toml.server_key),
             require_thing: toml.require_thing,
         }
+    }
+
+    /// A path as the registry writes it: relative to the registry's directory.
+    pub fn of_registry(&self, path: &Path) -> PathBuf {
+        let dir = self.registry.parent().unwrap_or(Path::new(""));
+        dir.join(path)
     }
 }

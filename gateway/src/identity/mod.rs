@@ -27,7 +27,7 @@ pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use registry::Registry;
 pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
-pub use trust::Trust;
+pub use trust::{CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};
 
 #[cfg(test)]

@@ -78,6 +78,8 @@ impl<'a> Credential<'a> {
 pub enum Refusal {
     /// The registry does not list the certificate.
     CertificateUnknown,
+    /// A revocation list names it.
+    CertificateRevoked,
     /// It is listed as inactive or revoked.
     CertificateNotActive,
     /// The certificate belongs to no thing, or the thing of a plain listener is gone.
@@ -93,6 +95,7 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::CertificateUnknown => "certificate-unknown",
+            Self::CertificateRevoked => "certificate-revoked",
             Self::CertificateNotActive => "certificate-not-active",
             Self::NoThing => "no-thing",
             Self::UnknownClientId => "unknown-client-id",
@@ -105,6 +108,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CertificateUnknown => "the registry does not list the certificate",
+            Self::CertificateRevoked => "a revocation list names the certificate",
             Self::CertificateNotActive => "the certificate is not active",
             Self::NoThing => "the connection belongs to no registered thing",
             Self::UnknownClientId => "no thing is named like the client id",
@@ -203,7 +207,7 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
             (Registry::default(), false)
         }
     };
-    let (trust, mut found, warnings) = trust::read(config, expiry);
+    let (trust, mut found, warnings) = trust::read(config, &registry.cas, expiry);
     problems.append(&mut found);
     let snapshot = trust
         .filter(|trust| problems.is_empty() && !trust.ca.is_empty())
@@ -364,6 +368,9 @@ impl Snapshot {
                 certificate: shown,
                 domain,
             } => {
+                if self.trust.revokes(shown) {
+                    return Err(Refusal::CertificateRevoked);
+                }
                 let (certificate, policies) = self
                     .certificates
                     .get(&shown.id)

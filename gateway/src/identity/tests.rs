@@ -42,6 +42,9 @@ impl Site {
         let config = Config {
             registry: path("registry.toml"),
             policies: path("policies"),
+            templates: path("templates"),
+            pki: path("pki"),
+            crls: vec![path("pki/crl")],
             ca_certificates: vec![path("ca.pem")],
             server_certificate: path("server.pem"),
             server_key: path("server.key"),

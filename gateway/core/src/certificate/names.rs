@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
+use sha2::{Digest, Sha256};
 use x509_parser::{
     der_parser::{asn1_rs::Tag, oid::Oid},
     extensions::GeneralName,
@@ -55,16 +56,33 @@ pub enum NameAttribute {
 /// The values of a distinguished name and its alternative names, at most [`NAME_VALUES_MAX`] of each
 /// kind, in the order of the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names(BTreeMap<NameAttribute, Vec<String>>);
+pub struct Names {
+    values: BTreeMap<NameAttribute, Vec<String>>,
+    fingerprint: Option<[u8; 32]>,
+}
 
 impl Names {
     /// All values of one kind; empty if there are none.
     pub fn get(&self, attribute: NameAttribute) -> &[String] {
-        self.0.get(&attribute).map_or(&[], Vec::as_slice)
+        self.values.get(&attribute).map_or(&[], Vec::as_slice)
+    }
+
+    /// SHA-256 of the whole distinguished name in DER, also of what has no variable; `None` if the
+    /// certificate was never seen. Two names are the same if this is.
+    pub fn fingerprint(&self) -> Option<[u8; 32]> {
+        self.fingerprint
+    }
+
+    /// See [`Self::fingerprint`].
+    pub fn fingerprint_of(name_der: &[u8]) -> [u8; 32] {
+        Sha256::digest(name_der).into()
     }
 
     pub(super) fn of(name: &X509Name<'_>) -> Self {
-        let mut names = Self::default();
+        let mut names = Self {
+            fingerprint: Some(Self::fingerprint_of(name.as_raw())),
+            ..Self::default()
+        };
         for attribute in name.iter_attributes() {
             if let (Some(kind), Some(value)) = (kind_of(attribute.attr_type()), text_of(attribute))
             {
@@ -75,7 +93,7 @@ impl Names {
     }
 
     fn add(&mut self, kind: NameAttribute, value: String) {
-        let values = self.0.entry(kind).or_default();
+        let values = self.values.entry(kind).or_default();
         if values.len() < NAME_VALUES_MAX {
             values.push(value);
         }
