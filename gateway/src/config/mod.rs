@@ -113,6 +113,14 @@ pub fn inspect(file: &Path) -> Inspection {
     examine(file, Depth::Engine)
 }
 
+/// The settings of the identity module in `file`, whatever is wrong with them or elsewhere: for
+/// commands that must work nevertheless.
+pub fn identity(file: &Path) -> identity::Config {
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    identity::Config::read(&mut document.section("identity"), directory(file))
+}
+
 /// The mistakes for which a gateway that runs with the settings in `file` would refuse a change of
 /// registry, policies or certificates.
 pub fn inspect_change(file: &Path) -> Vec<Problem> {

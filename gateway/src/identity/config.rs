@@ -13,6 +13,8 @@ pub struct Config {
     pub registry: PathBuf,
     /// `policies/`.
     pub policies: PathBuf,
+    /// What changes while the gateway runs: `data/registry.journal`.
+    pub journal: PathBuf,
     /// `templates/`: provisioning templates.
     pub templates: PathBuf,
     /// `pki/`: certificates that were issued or imported.
@@ -93,6 +95,7 @@ impl Config {
             }
         }
         Self {
+            journal: dir.join("data/registry.journal"),
             templates: dir.join("templates"),
             pki: dir.join("pki"),
             crls: toml.crls.iter().map(|path| dir.join(path)).collect(),
@@ -103,11 +106,5 @@ impl Config {
             server_key: dir.join(toml.server_key),
             require_thing: toml.require_thing,
         }
-    }
-
-    /// A path as the registry writes it: relative to the registry's directory.
-    pub fn of_registry(&self, path: &Path) -> PathBuf {
-        let dir = self.registry.parent().unwrap_or(Path::new(""));
-        dir.join(path)
     }
 }

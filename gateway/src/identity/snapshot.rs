@@ -12,12 +12,14 @@ use portcullis_core::{
     identity::{CertificateId, ClientId, Principal, Thing, ThingName},
     policy::{Policy, PolicySet},
     problem::Problem,
+    provisioning::Template,
 };
 
 use super::{
-    Config, Registry, Trust,
+    Config, Registry, Templates, Trust,
     policies::{self, Policies},
     registry::{RegisteredCertificate, Status},
+    templates,
     trust::{self, Expiry},
     watcher::Fingerprint,
 };
@@ -34,6 +36,7 @@ pub struct Snapshot {
     things: BTreeMap<ThingName, Entry>,
     certificates: HashMap<CertificateId, (RegisteredCertificate, Vec<Arc<Policy>>)>,
     policies: BTreeMap<String, Arc<Policy>>,
+    templates: Templates,
     trust: Arc<Trust>,
 }
 
@@ -207,8 +210,16 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
             (Registry::default(), false)
         }
     };
-    let (trust, mut found, warnings) = trust::read(config, &registry.cas, expiry);
+    let (trust, mut found, mut warnings) = trust::read(config, &registry.cas, expiry);
     problems.append(&mut found);
+    let templates = templates::read(
+        &config.templates,
+        &config.registry,
+        &registry,
+        &names,
+        &mut problems,
+        &mut warnings,
+    );
     let snapshot = trust
         .filter(|trust| problems.is_empty() && !trust.ca.is_empty())
         .map(|trust| Snapshot {
@@ -220,6 +231,7 @@ fn read(config: &Config, plain_policies: &[String], expiry: Expiry) -> Inspectio
             certificates: certificates(&registry, &parsed),
             registry: registry.clone(),
             policies: parsed,
+            templates,
             trust: Arc::new(trust),
         });
     Inspection {
@@ -336,6 +348,7 @@ impl Snapshot {
             certificates: self::certificates(&narrowed, &self.policies),
             registry: narrowed,
             policies: self.policies.clone(),
+            templates: self.templates.clone(),
             trust: self.trust.clone(),
         })
     }
@@ -435,6 +448,16 @@ impl Snapshot {
     /// The thing `name`.
     pub fn thing(&self, name: &str) -> Option<&Arc<Thing>> {
         self.things.get(name).map(|entry| &entry.thing)
+    }
+
+    /// The policy `name`.
+    pub fn policy(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(name)
+    }
+
+    /// The provisioning template `name`.
+    pub fn template(&self, name: &str) -> Option<&Arc<Template>> {
+        self.templates.get(name)
     }
 
     /// The registry that it was made from.

@@ -42,6 +42,7 @@ impl Site {
         let config = Config {
             registry: path("registry.toml"),
             policies: path("policies"),
+            journal: path("data/registry.journal"),
             templates: path("templates"),
             pki: path("pki"),
             crls: vec![path("pki/crl")],

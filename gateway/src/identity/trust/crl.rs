@@ -82,14 +82,20 @@ pub struct VerifiedCrl {
     pub next_update: Option<ASN1Time>,
     /// How many certificates it lists.
     pub entries: usize,
-    /// Lists with the same key replace each other.
     key: Vec<u8>,
     serials: Vec<([u8; 32], Vec<u8>)>,
 }
 
+impl VerifiedCrl {
+    /// Lists with the same key replace each other: of one CA, for the same distribution point.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
 /// The files that the settings name: files as they are, of directories what ends in `.pem`, `.crl`
 /// or `.der`.
-pub(crate) fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
+pub(in crate::identity) fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in paths {
         if !path.is_dir() {
@@ -184,7 +190,7 @@ fn warn_if_expired(file: &Path, list: &VerifiedCrl, warnings: &mut Vec<Problem>)
 }
 
 /// A file, if it is not absurdly large.
-pub(crate) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
+pub(in crate::identity) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(file)?.len() > CONFIG_FILE_BYTES_MAX {
         let text = format!("it has more than {CONFIG_FILE_BYTES_MAX} bytes");
         return Err(io::Error::other(text));
@@ -193,7 +199,10 @@ pub(crate) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The lists in `bytes`, PEM or DER, each verified.
-pub(crate) fn parse(bytes: &[u8], cas: &[TrustedCa]) -> Vec<Result<VerifiedCrl, CrlError>> {
+pub(in crate::identity) fn parse(
+    bytes: &[u8],
+    cas: &[TrustedCa],
+) -> Vec<Result<VerifiedCrl, CrlError>> {
     let pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
     match pem {
         Ok(lists) if !lists.is_empty() => lists.into_iter().map(|list| verify(list, cas)).collect(),

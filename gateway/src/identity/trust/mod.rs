@@ -17,7 +17,7 @@ use portcullis_core::{
     certificate::{Certificate, check_key},
     limits::CAS_PER_SUBJECT_MAX,
     problem::Problem,
-    registry::{AutoRegistration, CaStatus, RegisteredCa},
+    registry::RegisteredCa,
 };
 use rustls::{
     crypto::ring::sign::any_supported_type,
@@ -175,7 +175,7 @@ impl Reader {
             }
         }
         for entry in registered {
-            let file = &config.of_registry(&entry.certificate);
+            let file = &entry.certificate;
             let Some(der) = self.certificates(file).into_iter().next() else {
                 continue;
             };
