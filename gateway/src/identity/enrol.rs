@@ -155,12 +155,16 @@ pub fn renew(
 
 /// The first authority with its key: those of the settings, then those of the registry.
 fn authority(config: &Config, registry: &Registry) -> Result<Authority, AuthorityError> {
+    let cas = registry.cas.iter();
+    let of_registry: Vec<_> = cas
+        .map(|ca| (config.of_registry(&ca.certificate), ca.status))
+        .collect();
     let is_inactive = |file: &PathBuf| {
-        let mut cas = registry.cas.iter();
-        cas.any(|ca| ca.status == CaStatus::Inactive && lifecycle::is_same(&ca.certificate, file))
+        let mut cas = of_registry.iter();
+        cas.any(|(ca, status)| *status == CaStatus::Inactive && lifecycle::is_same(ca, file))
     };
-    let of_registry = registry.cas.iter().map(|ca| &ca.certificate);
-    let all = config.ca_certificates.iter().chain(of_registry);
+    let more = of_registry.iter().map(|(file, _)| file);
+    let all = config.ca_certificates.iter().chain(more);
     Authority::open_first(all.filter(|file| !is_inactive(file)))
 }
 

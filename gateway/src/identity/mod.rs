@@ -33,7 +33,9 @@ pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use provision::{Announcement, Introduction, Provisioner};
 pub use registry::Registry;
-pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
+pub use snapshot::{
+    AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
+};
 pub use templates::Templates;
 pub use trust::{CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    path::Path,
     sync::Arc,
 };
 
@@ -13,28 +12,28 @@ use portcullis_core::{
     provisioning::{Template, Way},
 };
 
-use super::Registry;
+use super::{Config, Registry};
 use crate::document::{json_files, read_text};
 
 /// The templates by name.
 pub type Templates = BTreeMap<Arc<str>, Arc<Template>>;
 
-/// Reads all templates in `dir`, which need not be there, and checks what they and `registry` say
-/// of each other. `registry_file` is where the registry stands.
+/// Reads all templates of `config`, whose directory need not be there, and checks what they and `registry` say
+/// of each other.
 pub(super) fn read(
-    dir: &Path,
-    registry_file: &Path,
+    config: &Config,
     registry: &Registry,
     policies: &BTreeSet<String>,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
 ) -> Templates {
+    let (dir, registry_file) = (&config.templates, &config.registry);
     let files = match json_files(dir) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
             problems.push(Problem {
-                file: dir.to_owned(),
+                file: dir.clone(),
                 place: None,
                 message: format!("the directory of templates cannot be read: {error}"),
                 remedy: "make it readable for the gateway's user, or remove it".to_owned(),
@@ -44,7 +43,7 @@ pub(super) fn read(
     };
     if files.len() > TEMPLATES_MAX {
         problems.push(Problem {
-            file: dir.to_owned(),
+            file: dir.clone(),
             place: None,
             message: format!("there are {} templates", files.len()),
             remedy: format!("keep at most {TEMPLATES_MAX}"),
@@ -83,7 +82,7 @@ pub(super) fn read(
                 None => format!("create `templates/{name}.json`"),
             };
             problems.push(Problem {
-                file: registry_file.to_owned(),
+                file: registry_file.clone(),
                 place: None,
                 message: format!("the provisioning template `{name}` does not exist"),
                 remedy,

@@ -233,7 +233,8 @@ impl Inner {
         parameters: &BTreeMap<String, String>,
     ) -> Result<Accepted, Denied> {
         let template = snapshot
-            .template(name)
+            .templates()
+            .get(name)
             .ok_or_else(|| Denied::no_template(name))?;
         let plan = template.fill(Way::Claim, &given.certificate, parameters)?;
         let id = given.certificate.id;

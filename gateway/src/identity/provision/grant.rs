@@ -106,7 +106,7 @@ impl Grant<'_> {
         let wanted = &self.plan.thing;
         self.check_owner(registry, state)?;
         for policy in &self.plan.policies {
-            if snapshot.policy(policy).is_none() {
+            if !snapshot.policies().contains_key(policy) {
                 let message = format!("the policy `{policy}` does not exist");
                 return Err(Denied::new(404, "ResourceNotFound", "no-policy", message));
             }

@@ -143,7 +143,7 @@ impl Provisioner {
 
     /// A certificate that TLS accepted was refused with
     /// [`Refusal::CertificateUnknown`](super::Refusal::CertificateUnknown) or
-    /// [`Refusal::CertificateNotActive`](super::Refusal::CertificateNotActive): registers it if its
+    /// [`Refusal::CertificatePending`](super::Refusal::CertificatePending): registers it if its
     /// CA says so. `chain` is what the client sent, its own certificate first.
     pub async fn introduce(
         &self,
@@ -231,7 +231,7 @@ impl Inner {
                 };
             }
         };
-        let known = snapshot.registry().certificate(&shown.id);
+        let known = snapshot.certificate(&shown.id);
         if let Some(known) = known {
             return match known.status {
                 Status::PendingActivation => self.pending(ca, shown.id, now()),
@@ -301,7 +301,8 @@ impl Inner {
         shown: &Certificate,
     ) -> Result<Introduction, Denied> {
         let template = snapshot
-            .template(template)
+            .templates()
+            .get(template)
             .ok_or_else(|| Denied::no_template(template))?;
         let plan = template.fill(Way::JustInTime, shown, &BTreeMap::new())?;
         let at = now();
@@ -379,7 +380,7 @@ impl Inner {
     /// Until the certificate is in a snapshot, so that who has its answer may connect at once.
     async fn until_in_force(&self, id: CertificateId) {
         let mut snapshots = self.snapshots.clone();
-        let listed = snapshots.wait_for(|snapshot| snapshot.registry().certificate(&id).is_some());
+        let listed = snapshots.wait_for(|snapshot| snapshot.certificate(&id).is_some());
         if timeout(APPLY_TIMEOUT, listed).await.is_err() {
             tracing::warn!(certificate = %id, "A provisioned certificate is not in force yet: is a change refused?");
         }

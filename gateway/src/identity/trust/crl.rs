@@ -47,6 +47,14 @@ impl Revoked {
         !self.0.is_empty() && self.0.contains(&(issuer, serial))
     }
 
+    /// All of both; `None` if `other` has nothing new.
+    pub(super) fn union(&self, other: &Self) -> Option<Self> {
+        if other.0.is_subset(&self.0) {
+            return None;
+        }
+        Some(Self(self.0.union(&other.0).cloned().collect()))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

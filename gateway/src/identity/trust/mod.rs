@@ -77,6 +77,23 @@ impl Trust {
         self.revoked.contains(certificate)
     }
 
+    /// The same with revocation lists of `newer` too; `None` if they revoke nothing new.
+    pub(super) fn with_lists_of(&self, newer: &Self) -> Option<Self> {
+        let revoked = self.revoked.union(&newer.revoked)?;
+        let mut crls = newer.crls.clone();
+        // Of CAs of which there is no newer list.
+        let own = self.crls.iter().filter(|own| !newer.crls.contains(own));
+        crls.extend(own.cloned());
+        Some(Self {
+            ca: self.ca.clone(),
+            authorities: self.authorities.clone(),
+            crls,
+            revoked,
+            server_chain: self.server_chain.clone(),
+            server_key: self.server_key.clone_key(),
+        })
+    }
+
     /// How many certificates revocation lists name.
     pub fn revoked_count(&self) -> usize {
         self.revoked.len()
@@ -175,7 +192,7 @@ impl Reader {
             }
         }
         for entry in registered {
-            let file = &entry.certificate;
+            let file = &config.of_registry(&entry.certificate);
             let Some(der) = self.certificates(file).into_iter().next() else {
                 continue;
             };
