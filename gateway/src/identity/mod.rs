@@ -14,6 +14,7 @@ pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
+pub mod fleet;
 pub mod journal;
 mod metrics;
 mod policies;
@@ -22,6 +23,7 @@ mod trust;
 mod watcher;
 
 pub use config::Config;
+pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
