@@ -54,14 +54,13 @@ pub const GROUP_DEPTH_MAX: usize = 7;
 pub const POLICIES_PER_CERTIFICATE_MAX: usize = 10;
 /// Policies attached to one group.
 pub const POLICIES_PER_GROUP_MAX: usize = 2;
-/// Attributes of a thing that has a type.
+/// Attributes of a thing that has a type. With the longest names and values they stay below the 47 KB
+/// that AWS takes in all.
 pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
 /// Attributes of a thing that has none.
 pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
 /// Attributes of a group.
 pub const ATTRIBUTES_PER_GROUP_MAX: usize = 50;
-/// Names and values of all attributes of a thing.
-pub const ATTRIBUTES_BYTES_MAX: usize = 47 * 1024;
 /// Groups directly below one group.
 pub const CHILDREN_PER_GROUP_MAX: usize = 100;
 /// Dynamic groups in all.
@@ -74,6 +73,9 @@ pub const QUERY_DEPTH_MAX: usize = 32;
 pub const THINGS_PER_CERTIFICATE_MAX: usize = 100;
 /// The description of a thing type, in characters.
 pub const TYPE_DESCRIPTION_MAX: usize = 2028;
+/// Things that are connected or in alarm, for dynamic groups; of further ones it is not known that
+/// they are. Above the connections and the devices in alarm that there can be.
+pub const FLEET_THINGS_MAX: usize = CONNECTIONS_MAX + DETECT_THINGS_MAX + DETECT_UNREGISTERED_MAX;
 /// The journal of the run-time state, after compaction; beyond it, only what takes access away is
 /// written.
 pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;

@@ -128,7 +128,9 @@ impl Failure {
                 Outcome::BadInput
             }
             Self::BadInput(_)
-            | Self::Edit(EditError::Exists(_) | EditError::Absent(_))
+            | Self::Edit(
+                EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
+            )
             | Self::Authority(AuthorityError::Request(_) | AuthorityError::NoKey(_)) => {
                 say_error(&format!("portcullis: {self}"));
                 Outcome::BadInput

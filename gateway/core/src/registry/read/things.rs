@@ -11,10 +11,7 @@ use super::{NAME_REMEDY, Reader, check_attributes, groups::group_remedy, second_
 use crate::{
     document::Section,
     identity::{GroupName, Thing, ThingName, ThingTypeName},
-    limits::{
-        ATTRIBUTES_BYTES_MAX, ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX,
-        GROUPS_PER_THING_MAX,
-    },
+    limits::{ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUPS_PER_THING_MAX},
     problem::nearest,
     registry::{Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
 };
@@ -162,16 +159,6 @@ fn check_count(section: &mut Section<'_, '_>, toml: &ThingToml) {
     let count = toml.attributes.len();
     if count > max {
         let message = format!("the thing has {count} attributes, over {max}");
-        section.problem("attributes", message, remedy);
-    }
-    let bytes: usize = toml
-        .attributes
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    if bytes > ATTRIBUTES_BYTES_MAX {
-        let message = format!("the attributes take {bytes} bytes");
-        let remedy = format!("keep at most {ATTRIBUTES_BYTES_MAX}, names included");
         section.problem("attributes", message, remedy);
     }
 }
