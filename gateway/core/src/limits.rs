@@ -54,12 +54,71 @@ pub const GROUP_DEPTH_MAX: usize = 7;
 pub const POLICIES_PER_CERTIFICATE_MAX: usize = 10;
 /// Policies attached to one group.
 pub const POLICIES_PER_GROUP_MAX: usize = 2;
-/// Attributes of a thing that has a type.
+/// Attributes of a thing that has a type. With the longest names and values they stay below the 47 KB
+/// that AWS takes in all.
 pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
 /// Attributes of a thing that has none.
 pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
+/// Attributes of a group.
+pub const ATTRIBUTES_PER_GROUP_MAX: usize = 50;
+/// Groups directly below one group.
+pub const CHILDREN_PER_GROUP_MAX: usize = 100;
+/// Dynamic groups in all.
+pub const DYNAMIC_GROUPS_MAX: usize = 100;
+/// The query of a dynamic group.
+pub const QUERY_BYTES_MAX: usize = 1000;
+/// Parentheses and `NOT`s around a term of a query: its parser and its evaluation recurse.
+pub const QUERY_DEPTH_MAX: usize = 32;
+/// Things that one certificate may be attached to.
+pub const THINGS_PER_CERTIFICATE_MAX: usize = 100;
+/// The description of a thing type, in characters.
+pub const TYPE_DESCRIPTION_MAX: usize = 2028;
+/// Things that are connected or in alarm, for dynamic groups; of further ones it is not known that
+/// they are. Above the connections and the devices in alarm that there can be.
+pub const FLEET_THINGS_MAX: usize = CONNECTIONS_MAX + DETECT_THINGS_MAX + DETECT_UNREGISTERED_MAX;
+/// The journal of the run-time state, after compaction; beyond it, only what takes access away is
+/// written.
+pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Lines of the journal that are not needed any more, beyond as many as are: then it is compacted.
+pub const JOURNAL_IDLE_LINES_MAX: usize = 1000;
+/// A line of the journal; a longer one is not read.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 128 * 1024;
 /// Values of one kind that are kept of a distinguished name (specification A.3).
 pub const NAME_VALUES_MAX: usize = 5;
+/// The modulus of an RSA key that may be registered (specification A.11).
+pub const RSA_BITS_MIN: usize = 2048;
+/// A provisioning template, in characters.
+pub const TEMPLATE_BYTES_MAX: usize = 10 * 1024;
+/// Provisioning templates in all.
+pub const TEMPLATES_MAX: usize = 256;
+/// Policies that one template attaches, as many as a certificate may have.
+pub const TEMPLATE_POLICIES_MAX: usize = POLICIES_PER_CERTIFICATE_MAX;
+/// Nesting of `Fn::Join` in a template.
+pub const TEMPLATE_JOIN_DEPTH_MAX: usize = 8;
+/// What a value may grow to when a template is filled in; the largest that anything takes is a
+/// thing's attribute with 800.
+pub const TEMPLATE_VALUE_BYTES_MAX: usize = 4 * 1024;
+/// Parameters that a device may give with one provisioning call.
+pub const PROVISION_PARAMETERS_MAX: usize = 64;
+/// CA certificates with the same subject, as at AWS (specification A.11).
+pub const CAS_PER_SUBJECT_MAX: usize = 10;
+/// A certificate, signing request or ownership token in a provisioning call.
+pub const PROVISION_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// How long a device has from the certificate that it was given to the provisioning call.
+pub const OWNERSHIP_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// Certificates that were given out and not provisioned yet; then no more are made until some are
+/// used or forgotten.
+pub const OWNERSHIP_TOKENS_MAX: usize = 1024;
+/// The same of one claim certificate, so that a stolen claim cannot stop the others.
+pub const OWNERSHIP_TOKENS_PER_CLAIM_MAX: usize = 256;
+/// Certificates made or registered by devices in one minute; further ones are refused.
+pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 60;
+/// Certificates that wait for `cert approve`; further unknown ones are refused.
+pub const PENDING_CERTIFICATES_MAX: usize = 10_000;
+/// How often at most one pending certificate is announced again when it connects.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Files with revocation lists.
+pub const REVOCATION_LISTS_MAX: usize = 256;
 /// How often the files of registry, policies and certificates are looked at.
 pub const RELOAD_POLL: Duration = Duration::from_millis(250);
 /// How long they must be unchanged before they are read: an editor may be half way through.

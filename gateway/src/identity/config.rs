@@ -1,18 +1,31 @@
 //! Settings of the identity module.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use portcullis_core::policy::{ArnIdentity, Rules};
 use serde::Deserialize;
 
-use crate::document::Section;
+use super::trust::crl_files;
+use crate::document::{Section, json_files};
 
 /// Validated settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `registry.toml`.
     pub registry: PathBuf,
+    /// The run-time state; in the data directory.
+    pub journal: PathBuf,
     /// `policies/`.
     pub policies: PathBuf,
+    /// `templates/`: provisioning templates.
+    pub templates: PathBuf,
+    /// `pki/`: certificates that were issued or imported.
+    pub pki: PathBuf,
+    /// Revocation lists: files, or directories of files; PEM or DER.
+    pub crls: Vec<PathBuf>,
     /// Certificates that may sign device certificates; PEM.
     pub ca_certificates: Vec<PathBuf>,
     /// What the TLS listener shows to devices; PEM chain.
@@ -21,7 +34,12 @@ pub struct Config {
     pub server_key: PathBuf,
     /// Refuse connections that resolve to no thing.
     pub require_thing: bool,
+    /// How policies are read.
+    pub rules: Arc<Rules>,
 }
+
+/// Where `cert import` puts revocation lists; it need not be there.
+const CRL_DIR: &str = "pki/crl";
 
 /// `[identity]` as it is written.
 #[derive(Debug, Deserialize)]
@@ -30,7 +48,35 @@ struct IdentityToml {
     ca_certificates: Vec<PathBuf>,
     server_certificate: PathBuf,
     server_key: PathBuf,
+    crls: Vec<PathBuf>,
     require_thing: bool,
+    arn_identity: ArnIdentityToml,
+    strict_arn_identity: bool,
+    deny_on_unresolved: bool,
+}
+
+/// `arn-identity` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct ArnIdentityToml {
+    partition: String,
+    region: String,
+    account: String,
+}
+
+impl Default for ArnIdentityToml {
+    fn default() -> Self {
+        let ArnIdentity {
+            partition,
+            region,
+            account,
+        } = ArnIdentity::default();
+        Self {
+            partition,
+            region,
+            account,
+        }
+    }
 }
 
 impl Default for IdentityToml {
@@ -39,14 +85,18 @@ impl Default for IdentityToml {
             ca_certificates: vec!["pki/ca.pem".into()],
             server_certificate: "pki/server.pem".into(),
             server_key: "pki/server.key".into(),
+            crls: vec![CRL_DIR.into()],
             require_thing: true,
+            arn_identity: ArnIdentityToml::default(),
+            strict_arn_identity: false,
+            deny_on_unresolved: true,
         }
     }
 }
 
 impl Config {
     /// Reads `[identity]` of the settings in `dir`.
-    pub(crate) fn read(section: &mut Section<'_, '_>, dir: &Path) -> Self {
+    pub(crate) fn read(section: &mut Section<'_, '_>, dir: &Path, data_dir: &Path) -> Self {
         let toml: IdentityToml = section.read().unwrap_or_default();
         if toml.ca_certificates.is_empty() {
             section.problem(
@@ -74,13 +124,81 @@ impl Config {
                 );
             }
         }
+        for (index, path) in toml.crls.iter().enumerate() {
+            if path != Path::new(CRL_DIR) && !dir.join(path).exists() {
+                let message = format!("`{}` does not exist", path.display());
+                let remedy = "correct the path, or create it";
+                section.problem_at("crls", index, message, remedy);
+            }
+        }
+        let rules = Rules {
+            arn: arn_identity(section, toml.arn_identity),
+            strict_arn: toml.strict_arn_identity,
+            deny_on_unresolved: toml.deny_on_unresolved,
+        };
         Self {
+            rules: Arc::new(rules),
+            templates: dir.join("templates"),
+            pki: dir.join("pki"),
+            crls: toml.crls.iter().map(|path| dir.join(path)).collect(),
             registry: dir.join("registry.toml"),
+            journal: data_dir.join("registry.journal"),
             policies: dir.join("policies"),
             ca_certificates: toml.ca_certificates.iter().map(|f| dir.join(f)).collect(),
             server_certificate: dir.join(toml.server_certificate),
             server_key: dir.join(toml.server_key),
             require_thing: toml.require_thing,
         }
+    }
+
+    /// The files and directories whose change is a change of what they say.
+    pub(super) fn watched(&self) -> Vec<PathBuf> {
+        let mut files = vec![
+            self.registry.clone(),
+            self.journal.clone(),
+            self.policies.clone(),
+            self.server_certificate.clone(),
+            self.server_key.clone(),
+        ];
+        files.extend(self.ca_certificates.iter().cloned());
+        files.extend(json_files(&self.policies).unwrap_or_default());
+        files.push(self.templates.clone());
+        files.extend(json_files(&self.templates).unwrap_or_default());
+        files.extend(self.crls.iter().cloned());
+        files.extend(crl_files(&self.crls));
+        files
+    }
+
+    /// A path as the registry writes it: relative to the registry's directory.
+    pub fn of_registry(&self, path: &Path) -> PathBuf {
+        let dir = self.registry.parent().unwrap_or(Path::new(""));
+        dir.join(path)
+    }
+}
+
+fn arn_identity(section: &mut Section<'_, '_>, toml: ArnIdentityToml) -> ArnIdentity {
+    const PARTITIONS: [&str; 3] = ["aws", "aws-cn", "aws-us-gov"];
+    let mut section = section.section("arn-identity");
+    if !PARTITIONS.contains(&toml.partition.as_str()) {
+        let message = format!("`{}` is no partition", toml.partition);
+        section.problem(
+            "partition",
+            message,
+            "write `aws`, `aws-cn` or `aws-us-gov`",
+        );
+    }
+    let is_of_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if toml.region.is_empty() || !toml.region.chars().all(is_of_region) {
+        let message = format!("`{}` is no region", toml.region);
+        section.problem("region", message, "write one such as `eu-central-1`");
+    }
+    if toml.account.len() != 12 || !toml.account.chars().all(|c| c.is_ascii_digit()) {
+        let message = format!("`{}` is no account", toml.account);
+        section.problem("account", message, "write the twelve digits of the account");
+    }
+    ArnIdentity {
+        partition: toml.partition,
+        region: toml.region,
+        account: toml.account,
     }
 }

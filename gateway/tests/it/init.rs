@@ -46,7 +46,7 @@ fn enrolled() -> Site {
         "thing", "add", "sensor-1", "--group", "cold", "--attr", "zone=b",
     ]);
     assert!(
-        said.contains("Made the group `cold` under `devices`"),
+        said.contains("Made the group `cold`.") && said.contains("It is in `devices`"),
         "{said}"
     );
     let out = site.path("device");
@@ -102,7 +102,7 @@ fn an_issued_certificate_is_trusted_registered_and_fits_its_key() {
         let certificate = Arc::new(Certificate::unseen(id));
         snapshot.authenticate(&Credential::certificate(&certificate), &client_id, source)
     };
-    assert_eq!(refusal.unwrap_err(), Refusal::CertificateNotActive);
+    assert_eq!(refusal.unwrap_err(), Refusal::CertificateRevoked);
     let listed = site.done(&["cert", "list", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[0]["status"], "REVOKED");
@@ -248,10 +248,12 @@ fn the_policy_of_init_lets_a_device_do_its_own_and_nothing_else() {
 #[test]
 fn things_are_listed_shown_and_removed() {
     let site = enrolled();
-    assert_eq!(site.done(&["thing", "list"]), "sensor-1  cold\n");
+    assert_eq!(site.done(&["thing", "list"]), "sensor-1  devices, cold\n");
     let shown = site.done(&["thing", "show", "sensor-1"]);
     assert!(
-        shown.contains("devices, cold") && shown.contains("zone = b"),
+        shown.contains("zone = b")
+            && shown.contains("devices  (registry.toml)")
+            && shown.contains("cold  (registry.toml)"),
         "{shown}"
     );
     assert_eq!(site.run(&["thing", "show", "nobody"]).code, 2);
