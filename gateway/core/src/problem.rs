@@ -42,13 +42,16 @@ impl Mistake {
 /// word; case aside.
 pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wrong = wrong.to_lowercase();
-    let edits_max = match wrong.chars().count() {
+    let length = wrong.chars().count();
+    let edits_max = match length {
         0..=3 => 1,
         4..=8 => 2,
         _ => 3,
     };
     candidates
         .into_iter()
+        // Cheap, and enough for most; what somebody wrote may be long.
+        .filter(|candidate| length.abs_diff(candidate.chars().count()) <= edits_max)
         .map(|candidate| (edits(&wrong, &candidate.to_lowercase()), candidate))
         .filter(|(edits, _)| *edits <= edits_max)
         .min_by_key(|(edits, _)| *edits)

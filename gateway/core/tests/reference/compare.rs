@@ -24,11 +24,26 @@ pub(super) fn ordered(operator: &str, value: &str, operand: &str) -> Answer {
     })
 }
 
+/// JSON's numbers, and zeros in front of them.
 fn number(text: &str) -> Option<f64> {
-    let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let is_number = digits(whole.strip_prefix('-').unwrap_or(whole)) && digits(fraction);
-    is_number.then(|| text.parse().ok())?
+    let zeros = text
+        .trim_start_matches('-')
+        .bytes()
+        .take_while(|b| *b == b'0')
+        .count();
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let digits = &text[sign.len()..];
+    let significant = &digits[zeros.min(digits.len())..];
+    let digits = match significant.bytes().next() {
+        Some(b'0'..=b'9') => significant.to_owned(),
+        _ if zeros > 0 => format!("0{significant}"),
+        _ => return None,
+    };
+    let json = format!("{sign}{digits}");
+    // JSON may be followed by white space.
+    let is_number =
+        serde_json::from_str::<f64>(&json).is_ok() && !json.ends_with(char::is_whitespace);
+    is_number.then(|| json.parse().ok())?
 }
 
 /// Milliseconds since 1970. They are small enough for a double.

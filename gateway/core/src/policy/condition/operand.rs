@@ -33,13 +33,16 @@ impl Order {
     }
 }
 
-/// A decimal number: digits, a sign, a fraction, an exponent; not `inf`, `nan` or `+1`.
+/// A number as JSON has it: digits, a sign, a fraction, an exponent; not `inf`, `+1`, `.5` or `5.`.
+/// Zeros may lead.
 pub(super) fn parse_number(text: &str) -> Option<f64> {
-    let starts_well = text
-        .strip_prefix('-')
-        .unwrap_or(text)
-        .starts_with(|c: char| c.is_ascii_digit());
-    let number: f64 = starts_well.then(|| text.parse().ok())??;
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let is_number = are_digits(whole.strip_prefix('-').unwrap_or(whole))
+        && are_digits(fraction)
+        && are_digits(exponent.strip_prefix(['-', '+']).unwrap_or(exponent));
+    let number: f64 = is_number.then(|| text.parse().ok())??;
     number.is_finite().then_some(number)
 }
 
@@ -184,11 +187,18 @@ mod tests {
 
     #[test]
     fn numbers_are_decimal_and_finite() {
-        for (text, number) in [("0", 0.0), ("-1.5", -1.5), ("1e3", 1000.0), ("007", 7.0)] {
+        for (text, number) in [
+            ("0", 0.0),
+            ("-1.5", -1.5),
+            ("1e3", 1000.0),
+            ("2.5E-1", 0.25),
+            ("007", 7.0),
+        ] {
             assert_eq!(parse_number(text), Some(number), "{text}");
         }
         for text in [
-            "", "-", "+1", "inf", "NaN", "-inf", "1e999", "0x10", "1,5", " 1", ".5",
+            "", "-", "+1", "inf", "NaN", "-inf", "1e999", "0x10", "1,5", " 1", ".5", "5.", "1e",
+            "1e5.0", "1.e5", "--1",
         ] {
             assert_eq!(parse_number(text), None, "{text}");
         }
