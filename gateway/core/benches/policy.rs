@@ -22,7 +22,6 @@ use std::{
 use portcullis_core::{
     certificate::Certificate,
     identity::{CertificateId, ClientId, Thing, ThingName, ThingTypeName},
-    limits::DECISIONS_PER_CONNECTION_MAX,
     policy::{Action, Context, DecisionCache, Policy, PolicySet},
     timestamp::Timestamp,
 };
@@ -30,8 +29,8 @@ use portcullis_core::{
 const ROUNDS: usize = 201;
 const POLICIES: usize = 10;
 const STATEMENTS: usize = 20;
-/// Topics that a connection uses, half of what it may remember.
-const TOPICS: usize = DECISIONS_PER_CONNECTION_MAX / 2;
+/// Topics that a connection uses; it remembers as many.
+const TOPICS: usize = 512;
 
 const CACHED_NS_MAX: f64 = 200.0;
 const UNCACHED_NS_MAX: f64 = 10_000.0;
@@ -63,7 +62,7 @@ fn main() {
     assert!(decide(&usual, &topics[0]) && !decide(&adverse, &topics[0]));
 
     let table: HashMap<String, u64> = topics.iter().cloned().zip(0..).collect();
-    let mut cache = DecisionCache::new(DECISIONS_PER_CONNECTION_MAX);
+    let mut cache = DecisionCache::new(TOPICS);
     let mut cached = |topic: &str| {
         let decision = cache.decide(&usual, 1, &context, Action::Publish, topic);
         black_box(decision).is_ok()

@@ -53,7 +53,6 @@ fn a_new_generation_or_another_set_forgets_everything() {
     assert!(!asked.remembers("b"));
 }
 
-/// `DECISIONS_PER_CONNECTION_MAX`, or what else the cache was made for.
 #[test]
 fn the_bound_holds_and_what_is_asked_for_again_stays() {
     let all = all();
