@@ -45,6 +45,65 @@ impl Device {
         Self::connect(options)
     }
 
+    /// Publishes a retained message with QoS 1 and waits for the PUBACK.
+    pub(crate) fn publish_retained(&mut self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+        self.wait(|packet| matches!(packet, Packet::PubAck(_)));
+    }
+
+    /// Whether a retained publish with QoS 1 ends the connection.
+    pub(crate) fn is_refused_retained(&mut self, topic: &str) -> bool {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, "x")
+            .unwrap();
+        self.ends_instead_of_acknowledging()
+    }
+
+    /// Whether a subscription is granted.
+    pub(crate) fn may_subscribe(&mut self, filter: &str) -> bool {
+        self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
+        let mut granted = false;
+        self.wait(|packet| match packet {
+            Packet::SubAck(ack) => {
+                granted = ack
+                    .return_codes
+                    .iter()
+                    .all(|code| matches!(code, rumqttc::SubscribeReasonCode::Success(_)));
+                true
+            }
+            _ => false,
+        });
+        granted
+    }
+
+    /// Topic and payload of the next delivery.
+    pub(crate) fn next_message(&mut self) -> (String, String) {
+        let mut message = None;
+        self.wait(|packet| match packet {
+            Packet::Publish(got) => {
+                let payload = String::from_utf8_lossy(&got.payload).into_owned();
+                message = Some((got.topic.clone(), payload));
+                true
+            }
+            _ => false,
+        });
+        message.expect("wait returns after a delivery")
+    }
+
+    /// The deliveries up to the one on `topic`.
+    pub(crate) fn messages_until(&mut self, topic: &str) -> Vec<(String, String)> {
+        let mut messages = Vec::new();
+        while messages
+            .last()
+            .is_none_or(|(got, _): &(String, String)| got != topic)
+        {
+            messages.push(self.next_message());
+        }
+        messages
+    }
+
     /// Subscribes with QoS 1.
     pub(crate) fn subscribe(&mut self, filter: &str) {
         self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
@@ -69,6 +128,10 @@ impl Device {
         self.client
             .publish(topic, QoS::AtLeastOnce, false, "x")
             .unwrap();
+        self.ends_instead_of_acknowledging()
+    }
+
+    fn ends_instead_of_acknowledging(&mut self) -> bool {
         loop {
             match self
                 .connection
@@ -100,7 +163,7 @@ impl Device {
     }
 
     /// Waits for a packet from the gateway.
-    pub(crate) fn wait(&mut self, wanted: impl Fn(&Packet) -> bool) {
+    pub(crate) fn wait(&mut self, mut wanted: impl FnMut(&Packet) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -7,6 +7,7 @@
     reason = "test code may panic and print"
 )]
 
+mod attacks;
 mod buffer;
 mod check;
 mod demo;
@@ -26,3 +27,4 @@ mod served;
 mod site;
 mod stream;
 mod support;
+mod wire;

@@ -70,7 +70,12 @@ impl Served {
 
     /// `cert issue` into a directory of the thing's name.
     pub(crate) fn issue(&self, thing: &str) -> Credentials {
-        let out = self.site.path(&format!("issued-{thing}"));
+        self.issue_into(thing, "issued")
+    }
+
+    /// The same, into another directory: `DIR-THING`.
+    pub(crate) fn issue_into(&self, thing: &str, dir: &str) -> Credentials {
+        let out = self.site.path(&format!("{dir}-{thing}"));
         self.site
             .done(&["cert", "issue", thing, "--out", out.to_str().unwrap()]);
         Credentials {
