@@ -14,6 +14,8 @@ pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
+pub mod fleet;
+pub mod journal;
 mod metrics;
 mod policies;
 mod snapshot;
@@ -21,10 +23,14 @@ mod trust;
 mod watcher;
 
 pub use config::Config;
+pub use fleet::Fleet;
+pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use registry::Registry;
-pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
+pub use snapshot::{
+    AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
+};
 pub use trust::Trust;
 pub use watcher::{SnapshotWatch, Watcher};
 
