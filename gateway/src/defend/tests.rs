@@ -21,7 +21,7 @@ use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Activity, ActivityKind, Defend, Observer, load};
+use super::{Activity, ActivityKind, Defend, Listener, Observer, load};
 
 const PROFILE: &str = r#"{"securityProfileName":"p","targets":["all/things"],"behaviors":[
     {"name":"flood","metric":"aws:num-messages-sent","criteria":{"comparisonOperator":"less-than",

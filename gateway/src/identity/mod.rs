@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod journal;
 mod metrics;
 mod policies;
+pub mod runtime;
 mod snapshot;
 mod trust;
 mod watcher;
