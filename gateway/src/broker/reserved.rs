@@ -26,7 +26,10 @@ pub(super) fn is_reserved(topic: &TopicName) -> bool {
         (Some("$aws"), Some("rules")) => false,
         (Some("$aws"), Some(_)) => {
             let count = topic.as_str().split('/').count();
-            count >= ANSWER_LEVELS_MIN && levels.next_back().is_some_and(|last| ANSWERS.contains(&last))
+            count >= ANSWER_LEVELS_MIN
+                && levels
+                    .next_back()
+                    .is_some_and(|last| ANSWERS.contains(&last))
         }
         _ => false,
     }
