@@ -120,7 +120,8 @@ impl App {
         let kept = denials.clone();
         let last_denials = admin::Source::new(move || kept.last());
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let admin = Admin::bind(&config.admin, registry.clone(), readiness, last_denials)
+        let shown = (registry.clone(), readiness.clone());
+        let admin = Admin::bind(&config.admin, shown.0, shown.1, last_denials)
             .await
             .map_err(BuildError::Admin)?;
         let http = admin.address();
@@ -131,6 +132,7 @@ impl App {
             snapshot,
             identity::Metrics::register(&registry),
         );
+        let watcher = watcher.noting(readiness);
         let reload = Arc::new(Notify::new());
         let reload_asked = Arc::clone(&reload);
         supervisor.spawn(Stage::Admin, "registry", |stop| {

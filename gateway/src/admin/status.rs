@@ -44,6 +44,7 @@ pub(super) fn document(
         "uptime_seconds": started.elapsed().as_secs(),
         "ready": waiting.is_empty(),
         "waiting_for": waiting,
+        "notes": readiness.notes(),
         "configuration": {
             "generation": page.whole("portcullis_identity_generation"),
             "things": page.whole("portcullis_identity_things"),

@@ -3,7 +3,8 @@
 
 use portcullis_core::{
     identity::Principal,
-    policy::{Action, ConnectRequest, Denial, Permit, StatementRef},
+    limits::DECISIONS_PER_SESSION_MAX,
+    policy::{Action, ConnectRequest, DecisionCache, Denial, Permit, StatementRef},
     topic::{TopicFilter, TopicName},
 };
 
@@ -15,6 +16,9 @@ use crate::clock::now;
 pub(super) struct Admission {
     principal: Principal,
     asked: Asked,
+    decided: DecisionCache,
+    /// Grows with every principal: what was decided for the former one is forgotten.
+    generation: u64,
 }
 
 /// What the CONNECT asked for besides the connection.
@@ -70,7 +74,12 @@ impl Denied {
 
 impl Admission {
     pub(super) fn new(principal: Principal, asked: Asked) -> Self {
-        Self { principal, asked }
+        Self {
+            principal,
+            asked,
+            decided: DecisionCache::new(DECISIONS_PER_SESSION_MAX),
+            generation: 0,
+        }
     }
 
     pub(super) fn principal(&self) -> &Principal {
@@ -80,6 +89,7 @@ impl Admission {
     /// From now on the client is `principal`: nothing of what was decided holds any more.
     pub(super) fn renew(&mut self, principal: Principal) {
         self.principal = principal;
+        self.generation += 1;
     }
 
     pub(super) fn connect(&self) -> Result<Permit, Denied> {
@@ -117,9 +127,9 @@ impl Admission {
 
     fn decide(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
         let context = self.principal.context(now());
-        self.principal
-            .policies
-            .decide(&context, action, resource)
+        let policies = &self.principal.policies;
+        self.decided
+            .decide(policies, self.generation, &context, action, resource)
             .map_err(|denial| denied(action, resource, Why::Policy(denial)))
     }
 }

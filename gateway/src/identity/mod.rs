@@ -14,6 +14,7 @@ pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
+pub mod journal;
 mod metrics;
 mod policies;
 mod snapshot;
@@ -21,10 +22,13 @@ mod trust;
 mod watcher;
 
 pub use config::Config;
+pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use registry::Registry;
-pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
+pub use snapshot::{
+    AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
+};
 pub use trust::Trust;
 pub use watcher::{SnapshotWatch, Watcher};
 
