@@ -184,10 +184,13 @@ impl App {
         supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
         let listeners = broker::bind(
             config.broker,
-            identity,
-            handle,
-            observer,
-            denials,
+            broker::Neighbours {
+                identity,
+                fleet,
+                pipeline: handle,
+                observer,
+                denials,
+            },
             broker_metrics,
         )
         .await

@@ -66,7 +66,7 @@ pub(super) fn admit(
     version: Version,
 ) -> Result<(Admission, Option<Will>), Box<Refusal>> {
     let source = peer.address.ip().to_canonical();
-    let snapshot = shared.identity.borrow().clone();
+    let snapshot = shared.neighbours.identity.borrow().clone();
     let principal = snapshot
         .authenticate(&peer.credential, client_id, source)
         .map_err(|refusal| Refusal::nobody(&refusal))?;
