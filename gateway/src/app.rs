@@ -24,7 +24,7 @@ use crate::{
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
     defend::{self, Defend},
-    identity::{self, Fleet, Watcher},
+    identity::{self, Fleet, Journal, Provisioner, Snapshot, SnapshotWatch, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
@@ -127,18 +127,18 @@ impl App {
         let http = admin.address();
         supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
-        let (watcher, identity) = Watcher::new(
-            config.identity.clone(),
+        let Known {
+            identity,
+            fleet,
+            provisioner,
+            reload,
+        } = Known::start(
+            &config.identity,
             snapshot,
-            identity::Metrics::register(&registry),
+            readiness,
+            &registry,
+            &mut supervisor,
         );
-        let watcher = watcher.noting(readiness);
-        let fleet = Fleet::new(identity.clone());
-        let reload = Arc::new(Notify::new());
-        let reload_asked = Arc::clone(&reload);
-        supervisor.spawn(Stage::Admin, "registry", |stop| {
-            watcher.run(reload_asked, stop)
-        });
 
         let (buffer, writer) = open_buffer(&config, &registry).await?;
         supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {
@@ -147,24 +147,12 @@ impl App {
         });
         drop(buffer_ready);
 
-        let source = Source(buffer.reader());
-        let dead_letters = config.data_dir.join("dead-letter");
-        let uplink = Uplink::new(
-            config.uplink.clone(),
-            dead_letters,
-            source,
-            uplink::Metrics::register(&registry),
-        );
+        let uplink = uplink(&config, &buffer, &registry);
         supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
-        let alarms = fleet.clone();
-        let defend = defend.telling(defend::Listener::new(
-            move |device, profile, behavior, active| {
-                alarms.alarm(device, profile, behavior, active)
-            },
-        ));
+        let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone())
@@ -187,6 +175,7 @@ impl App {
             broker::Neighbours {
                 identity,
                 fleet,
+                provisioner,
                 pipeline: handle,
                 observer,
                 denials,
@@ -241,6 +230,53 @@ impl App {
     }
 }
 
+/// Who may connect as what, and what makes it new.
+struct Known {
+    identity: SnapshotWatch,
+    fleet: Fleet,
+    provisioner: Provisioner,
+    reload: Arc<Notify>,
+}
+
+impl Known {
+    /// Watches the files from `snapshot` on.
+    fn start(
+        config: &identity::Config,
+        snapshot: Snapshot,
+        readiness: Readiness,
+        registry: &Registry,
+        supervisor: &mut Supervisor,
+    ) -> Self {
+        let metrics = identity::Metrics::register(registry);
+        let (watcher, identity) = Watcher::new(config.clone(), snapshot, metrics);
+        let watcher = watcher.noting(readiness);
+        let reload = Arc::new(Notify::new());
+        let asked = Arc::clone(&reload);
+        supervisor.spawn(Stage::Admin, "registry", |stop| watcher.run(asked, stop));
+        let provisioner = Provisioner::new(
+            config.clone(),
+            config.rules.arn.account.clone(),
+            identity.clone(),
+            Journal::open(&config.journal),
+            Arc::clone(&reload),
+            identity::provision::Metrics::register(registry),
+        );
+        Self {
+            fleet: Fleet::new(identity.clone()),
+            identity,
+            provisioner,
+            reload,
+        }
+    }
+}
+
+/// Tells the fleet which alarms open and close: detection and identity do not know each other.
+fn alarms_of(fleet: Fleet) -> defend::Listener {
+    defend::Listener::new(move |device, profile, behavior, active| {
+        fleet.alarm(device, profile, behavior, active);
+    })
+}
+
 async fn open_buffer(
     config: &Config,
     registry: &Registry,
@@ -255,6 +291,16 @@ async fn open_buffer(
         .await
         .map_err(BuildError::Thread)?
         .map_err(BuildError::Buffer)
+}
+
+/// What ships the buffer's records.
+fn uplink(config: &Config, buffer: &Buffer, registry: &Registry) -> Uplink<Source> {
+    Uplink::new(
+        config.uplink.clone(),
+        config.data_dir.join("dead-letter"),
+        Source(buffer.reader()),
+        uplink::Metrics::register(registry),
+    )
 }
 
 /// Compiles the plugins that chains use and starts each step once.

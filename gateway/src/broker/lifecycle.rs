@@ -197,35 +197,50 @@ fn compose(who: &Who<'_>, happened: &Happened<'_>, at: Timestamp) -> Option<(Top
 impl Shared {
     /// Tells subscribers and the stream what happened.
     pub(super) async fn tell(&self, who: &Who<'_>, happened: &Happened<'_>) {
-        let events = self.config.lifecycle_events;
-        if events == LifecycleEvents::Off {
-            return;
+        let reach = self.config.lifecycle_events;
+        if reach != LifecycleEvents::Off
+            && let Some((topic, payload)) = compose(who, happened, now())
+        {
+            self.publish_own(who, happened.kind(), topic, payload, reach)
+                .await;
         }
-        let at = now();
-        let Some((topic, payload)) = compose(who, happened, at) else {
-            return;
-        };
+    }
+
+    /// Tells subscribers and the stream what else the gateway has to say.
+    pub(super) async fn announce(
+        &self,
+        who: &Who<'_>,
+        kind: &'static str,
+        topic: TopicName,
+        payload: Bytes,
+    ) {
+        self.publish_own(who, kind, topic, payload, LifecycleEvents::All)
+            .await;
+    }
+
+    async fn publish_own(
+        &self,
+        who: &Who<'_>,
+        kind: &'static str,
+        topic: TopicName,
+        payload: Bytes,
+        reach: LifecycleEvents,
+    ) {
         let count = |fate| {
-            let labels = [happened.kind(), fate];
+            let labels = [kind, fate];
             self.metrics.lifecycle.with_label_values(&labels).inc();
         };
+        let message = own_message(topic.clone(), payload.clone());
         // A bus that is gone is a fault of the process, which the listeners report.
-        drop(self.bus.announce(Message {
-            topic: topic.clone(),
-            payload: payload.clone(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            publisher: GATEWAY,
-            properties: None,
-        }));
-        if events == LifecycleEvents::Local {
+        drop(self.bus.announce(message));
+        if reach == LifecycleEvents::Local {
             return count("told");
         }
         let event = Event {
             thing: who.thing.cloned(),
             groups: who.groups.clone(),
             client_id: who.client_id.clone(),
-            received_at: at,
+            received_at: now(),
             topic,
             payload,
             qos: Qos::AtLeastOnce,
@@ -238,6 +253,18 @@ impl Shared {
             Ok(Ok(())) => count("told"),
             Ok(Err(_)) | Err(_) => count("dropped"),
         }
+    }
+}
+
+/// What the gateway itself says to local clients.
+pub(super) fn own_message(topic: TopicName, payload: Bytes) -> Message {
+    Message {
+        topic,
+        payload,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        publisher: GATEWAY,
+        properties: None,
     }
 }
 

@@ -177,11 +177,13 @@ async fn serve(
             if let Some(Shaken {
                 stream,
                 certificate,
+                chain,
                 domain,
             }) = shaken
             {
                 let peer = Peer {
                     address,
+                    chain: &chain,
                     credential: Credential::Certificate {
                         certificate: &certificate,
                         domain: domain.as_ref(),
@@ -203,6 +205,7 @@ async fn serve(
                 stream,
                 &Peer {
                     address,
+                    chain: &[],
                     credential,
                 },
                 stop,

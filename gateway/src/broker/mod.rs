@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use self::{bus::Bus, lifecycle::Versions, retained::Retained, shared::Shared};
 use crate::{
     defend::Observer,
-    identity::{Fleet, SnapshotWatch},
+    identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
 };
 
@@ -62,6 +62,8 @@ pub struct Neighbours {
     pub identity: SnapshotWatch,
     /// Which dynamic groups things are in.
     pub fleet: Fleet,
+    /// Registers devices that come with certificates of their own, or with a claim.
+    pub provisioner: Provisioner,
     /// Takes events.
     pub pipeline: pipeline::Handle,
     /// Takes what devices do.

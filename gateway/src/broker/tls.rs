@@ -15,7 +15,7 @@ use rustls::{
     SignatureScheme,
     client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
         NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -65,6 +65,8 @@ pub(super) struct Shaken {
     pub(super) stream: TlsStream<TcpStream>,
     /// What the client proved to hold.
     pub(super) certificate: Arc<Certificate>,
+    /// The same as it came, and what the client sent to link it to a CA.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     /// The host name that it asked for (SNI).
     pub(super) domain: Option<Arc<str>>,
 }
@@ -100,11 +102,6 @@ impl ShownCertificate {
     }
 }
 
-/// The revocation lists that handshakes look into.
-fn crls(_trust: &Trust) -> Vec<CertificateRevocationListDer<'static>> {
-    Vec::new()
-}
-
 impl Tls {
     pub(super) fn new(trust: &Trust, sni: Sni) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -116,7 +113,7 @@ impl Tls {
         // where it is read, not a reason to shut everybody out.
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .with_crls(crls(trust))
+                .with_crls(trust.crls.iter().cloned())
                 .allow_unknown_revocation_status()
                 .build()
                 .map_err(TlsError::Verifier)?;
@@ -190,6 +187,7 @@ impl Tls {
         }
         Ok(Shaken {
             certificate: Arc::new(certificate),
+            chain: connection.peer_certificates().unwrap_or_default().to_vec(),
             domain: domain.map(Arc::from),
             stream,
         })

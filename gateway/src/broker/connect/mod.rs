@@ -1,6 +1,7 @@
 //! From an open connection to a served session: CONNECT, authentication, admission, CONNACK.
 
 mod admit;
+mod introduce;
 mod refuse;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -14,6 +15,7 @@ use rumqttc::v5::mqttbytes::{
     QoS,
     v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode},
 };
+use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
@@ -24,6 +26,7 @@ use uuid::Uuid;
 
 use self::{
     admit::{admit, client_id},
+    introduce::introduce,
     refuse::{Early, refuse, refuse_early},
 };
 use super::{
@@ -43,6 +46,8 @@ const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub(super) struct Peer<'a> {
     pub(super) address: SocketAddr,
+    /// The certificates that it sent, its own first.
+    pub(super) chain: &'a [CertificateDer<'static>],
     pub(super) credential: Credential<'a>,
 }
 
@@ -76,7 +81,10 @@ pub(super) async fn serve<S>(
     };
     let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
         Ok(admitted) => admitted,
-        Err(refusal) => return refuse(shared, &mut framed, peer, Ok(&client_id), *refusal).await,
+        Err(refusal) => {
+            let refusal = introduce(shared, peer, &client_id, *refusal).await;
+            return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+        }
     };
     let (ticket, entered) = shared.clients.enter(&client_id);
     let takeover = match entered {

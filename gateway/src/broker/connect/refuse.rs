@@ -41,7 +41,7 @@ enum Cause {
     /// The CONNECT itself.
     Packet,
     /// Authentication.
-    Identity,
+    Identity(identity::Refusal),
     /// Policies, of somebody who is known.
     Policy(Box<Denied>),
 }
@@ -71,12 +71,29 @@ impl Refusal {
     /// A client that is nobody.
     pub(super) fn nobody(refusal: &identity::Refusal) -> Self {
         Self {
-            cause: Cause::Identity,
+            cause: Cause::Identity(*refusal),
             ..Self::new(
                 refusal.reason(),
                 ConnectReturnCode::NotAuthorized,
                 refusal.to_string(),
             )
+        }
+    }
+
+    /// Why the client is nobody, if it is.
+    pub(super) fn identity(&self) -> Option<identity::Refusal> {
+        match self.cause {
+            Cause::Identity(refusal) => Some(refusal),
+            Cause::Packet | Cause::Policy(_) => None,
+        }
+    }
+
+    /// The same for a reason that says more.
+    pub(super) fn because(self, reason: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            reason,
+            detail: detail.into(),
+            ..self
         }
     }
 
@@ -114,7 +131,7 @@ pub(super) async fn refuse<S>(
             reason: refusal.reason,
             ..denied.denial.clone()
         },
-        Cause::Packet | Cause::Identity => Denial {
+        Cause::Packet | Cause::Identity(_) => Denial {
             client: Some(match client_id {
                 Ok(client_id) => client_id.to_string(),
                 Err(said) => said.to_owned(),
@@ -137,7 +154,7 @@ pub(super) async fn refuse<S>(
     if let (Ok(client_id), Turn::Log { .. }) = (client_id, turn) {
         let who = match &refusal.cause {
             Cause::Packet => return,
-            Cause::Identity => Who {
+            Cause::Identity(_) => Who {
                 client_id,
                 thing: None,
                 groups: [].into(),

@@ -29,6 +29,7 @@ use crate::{
     buffer::Ack,
     clock::now,
     defend::ActivityKind,
+    identity::Provisioner,
 };
 
 /// A subscription that a SUBSCRIBE made.
@@ -65,6 +66,7 @@ where
             };
         }
         match self.admission.publish(&topic, publish.retain) {
+            Ok(_) if Provisioner::serves(&topic) => self.ask(topic, level, publish).await,
             Ok(permit) => {
                 let published = ActivityKind::Published {
                     topic: topic.clone(),
@@ -178,8 +180,14 @@ where
             OnPublishDenied::PubackError => PubAckReason::NotAuthorized,
             OnPublishDenied::DropAndAck => PubAckReason::Success,
         };
+        self.acknowledge_alone(level, pkid, answer);
+        Ok(())
+    }
+
+    /// Queues the answer to a publish that goes no further.
+    pub(super) fn acknowledge_alone(&mut self, level: Qos, pkid: u16, answer: PubAckReason) {
         if level == Qos::AtMostOnce {
-            return Ok(());
+            return;
         }
         // With an error a QoS 2 exchange ends here, else it goes on as if the message were taken.
         if level == Qos::ExactlyOnce && answer == PubAckReason::Success {
@@ -193,7 +201,6 @@ where
             answer,
             acked,
         });
-        Ok(())
     }
 
     /// The oldest pending publish is decided.

@@ -10,6 +10,7 @@ mod end;
 mod farewell;
 mod inbound;
 mod outbound;
+mod provision;
 mod standing;
 
 use std::{

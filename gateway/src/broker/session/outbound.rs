@@ -215,6 +215,21 @@ where
             .await
     }
 
+    /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
+    /// receive it.
+    pub(super) async fn answer(&mut self, message: Message) -> Result<(), End> {
+        let mut subscriptions = self.outbound.subscriptions.values();
+        let subscription = subscriptions.find(|s| s.filter.matches(&message.topic));
+        match subscription.cloned() {
+            Some(subscription) => self.forward(message, &subscription, Origin::Live).await,
+            None => {
+                let dropped = &self.shared.metrics.delivery_dropped;
+                dropped.with_label_values(&["not-subscribed"]).inc();
+                Ok(())
+            }
+        }
+    }
+
     /// Sends the retained messages that a new subscription takes.
     pub(super) async fn send_retained(&mut self, filter: &TopicFilter) -> Result<(), End> {
         let Some(number) = self.outbound.number_of(filter) else {
