@@ -24,7 +24,7 @@ use crate::{
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
     defend::{self, Defend},
-    identity::{self, Fleet, Watcher},
+    identity::{self, Fleet, Journal, Provisioner, Snapshot, SnapshotWatch, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
@@ -115,25 +115,30 @@ impl App {
             ["broker", "buffer", "plugins"].map(|name| readiness.latch(name));
         let mut supervisor = Supervisor::default();
 
+        let broker_metrics = broker::Metrics::register(&registry);
+        let denials = broker::Denials::new(&broker_metrics);
+        let kept = denials.clone();
+        let last_denials = admin::Source::new(move || kept.last());
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let admin = Admin::bind(&config.admin, registry.clone(), readiness.clone())
+        let shown = (registry.clone(), readiness.clone());
+        let admin = Admin::bind(&config.admin, shown.0, shown.1, last_denials)
             .await
             .map_err(BuildError::Admin)?;
         let http = admin.address();
         supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
-        let (watcher, identity) = Watcher::new(
-            config.identity.clone(),
+        let Known {
+            identity,
+            fleet,
+            provisioner,
+            reload,
+        } = Known::start(
+            &config.identity,
             snapshot,
-            identity::Metrics::register(&registry),
+            readiness,
+            &registry,
+            &mut supervisor,
         );
-        let watcher = watcher.noting(readiness);
-        let fleet = Fleet::new(identity.clone());
-        let reload = Arc::new(Notify::new());
-        let reload_asked = Arc::clone(&reload);
-        supervisor.spawn(Stage::Admin, "registry", |stop| {
-            watcher.run(reload_asked, stop)
-        });
 
         let (buffer, writer) = open_buffer(&config, &registry).await?;
         supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {
@@ -142,24 +147,12 @@ impl App {
         });
         drop(buffer_ready);
 
-        let source = Source(buffer.reader());
-        let dead_letters = config.data_dir.join("dead-letter");
-        let uplink = Uplink::new(
-            config.uplink.clone(),
-            dead_letters,
-            source,
-            uplink::Metrics::register(&registry),
-        );
+        let uplink = uplink(&config, &buffer, &registry);
         supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
-        let alarms = fleet.clone();
-        let defend = defend.telling(defend::Listener::new(
-            move |device, profile, behavior, active| {
-                alarms.alarm(device, profile, behavior, active)
-            },
-        ));
+        let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone())
@@ -175,12 +168,19 @@ impl App {
         );
         supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
 
+        let log = denials.clone();
+        supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
         let listeners = broker::bind(
             config.broker,
-            identity,
-            handle,
-            observer,
-            broker::Metrics::register(&registry),
+            broker::Neighbours {
+                identity,
+                fleet,
+                provisioner,
+                pipeline: handle,
+                observer,
+                denials,
+            },
+            broker_metrics,
         )
         .await
         .map_err(BuildError::Broker)?;
@@ -230,6 +230,53 @@ impl App {
     }
 }
 
+/// Who may connect as what, and what makes it new.
+struct Known {
+    identity: SnapshotWatch,
+    fleet: Fleet,
+    provisioner: Provisioner,
+    reload: Arc<Notify>,
+}
+
+impl Known {
+    /// Watches the files from `snapshot` on.
+    fn start(
+        config: &identity::Config,
+        snapshot: Snapshot,
+        readiness: Readiness,
+        registry: &Registry,
+        supervisor: &mut Supervisor,
+    ) -> Self {
+        let metrics = identity::Metrics::register(registry);
+        let (watcher, identity) = Watcher::new(config.clone(), snapshot, metrics);
+        let watcher = watcher.noting(readiness);
+        let reload = Arc::new(Notify::new());
+        let asked = Arc::clone(&reload);
+        supervisor.spawn(Stage::Admin, "registry", |stop| watcher.run(asked, stop));
+        let provisioner = Provisioner::new(
+            config.clone(),
+            config.rules.arn.account.clone(),
+            identity.clone(),
+            Journal::open(&config.journal),
+            Arc::clone(&reload),
+            identity::provision::Metrics::register(registry),
+        );
+        Self {
+            fleet: Fleet::new(identity.clone()),
+            identity,
+            provisioner,
+            reload,
+        }
+    }
+}
+
+/// Tells the fleet which alarms open and close: detection and identity do not know each other.
+fn alarms_of(fleet: Fleet) -> defend::Listener {
+    defend::Listener::new(move |device, profile, behavior, active| {
+        fleet.alarm(device, profile, behavior, active);
+    })
+}
+
 async fn open_buffer(
     config: &Config,
     registry: &Registry,
@@ -244,6 +291,16 @@ async fn open_buffer(
         .await
         .map_err(BuildError::Thread)?
         .map_err(BuildError::Buffer)
+}
+
+/// What ships the buffer's records.
+fn uplink(config: &Config, buffer: &Buffer, registry: &Registry) -> Uplink<Source> {
+    Uplink::new(
+        config.uplink.clone(),
+        config.data_dir.join("dead-letter"),
+        Source(buffer.reader()),
+        uplink::Metrics::register(registry),
+    )
 }
 
 /// Compiles the plugins that chains use and starts each step once.
