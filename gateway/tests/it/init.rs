@@ -102,7 +102,7 @@ fn an_issued_certificate_is_trusted_registered_and_fits_its_key() {
         let certificate = Arc::new(Certificate::unseen(id));
         snapshot.authenticate(&Credential::certificate(&certificate), &client_id, source)
     };
-    assert_eq!(refusal.unwrap_err(), Refusal::CertificateNotActive);
+    assert_eq!(refusal.unwrap_err(), Refusal::CertificateRevoked);
     let listed = site.done(&["cert", "list", "--json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[0]["status"], "REVOKED");

@@ -36,7 +36,7 @@ fn a_revoked_certificate_does_not_come_back_on_a_resumed_session() {
             assert!(!wire.resumed());
             answer == Some(0x87)
         });
-        assert!(served.metric(REFUSED, &["certificate-not-active"]) >= 1.0);
+        assert!(served.metric(REFUSED, &["certificate-revoked"]) >= 1.0);
     }
 }
 

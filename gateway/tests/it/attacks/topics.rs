@@ -49,11 +49,12 @@ fn a_wide_subscription_around_a_denied_subtree_receives_nothing_of_it() {
         ) == 2.0
     });
     assert!(!listener.may_subscribe("a/restricted/#"));
+    // Two deliveries and the subscription.
     is_named_and_counted(
         &served,
         DENIED,
         "explicit-deny",
-        1.0,
+        3.0,
         &["listener", "a/restricted/#"],
     );
 }
@@ -78,7 +79,7 @@ fn a_will_on_a_forbidden_topic_is_refused_with_its_connect() {
             assert_eq!(wire.connect(&hello), Some(code));
         }
     }
-    is_named_and_counted(&served, REFUSED, "policy", 4.0, &["cmd/sensor-2/open"]);
+    is_named_and_counted(&served, REFUSED, "will-policy", 4.0, &["cmd/sensor-2/open"]);
     // An allowed will of the same thing goes out, so a forbidden one would have, too.
     let mut dies = Device::tls_with_will(served.mqtt, "sensor-1", &own, "dt/sensor-1/gone");
     dies.publish("dt/sensor-1/t", "1");
