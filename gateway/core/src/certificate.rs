@@ -134,9 +134,7 @@ impl Names {
     fn of(name: &X509Name<'_>) -> Self {
         let mut names = Self::default();
         for attribute in name.iter_attributes() {
-            if let (Some(kind), Ok(value)) =
-                (kind_of(attribute.attr_type()), attribute.as_str())
-            {
+            if let (Some(kind), Ok(value)) = (kind_of(attribute.attr_type()), attribute.as_str()) {
                 names.add(kind, value.to_owned());
             }
         }
@@ -182,17 +180,29 @@ fn kind_of(id: &Oid<'_>) -> Option<NameAttribute> {
         (oid::OID_X509_COUNTRY_NAME, NameAttribute::Country),
         (oid::OID_X509_STATE_OR_PROVINCE_NAME, NameAttribute::State),
         (oid::OID_X509_ORGANIZATION_NAME, NameAttribute::Organization),
-        (oid::OID_X509_ORGANIZATIONAL_UNIT, NameAttribute::OrganizationalUnit),
+        (
+            oid::OID_X509_ORGANIZATIONAL_UNIT,
+            NameAttribute::OrganizationalUnit,
+        ),
         (oid::OID_X509_SERIALNUMBER, NameAttribute::SerialNumber),
         (oid::OID_X509_TITLE, NameAttribute::Title),
         (oid::OID_X509_SURNAME, NameAttribute::Surname),
         (oid::OID_X509_GIVEN_NAME, NameAttribute::GivenName),
         (oid::OID_X509_INITIALS, NameAttribute::Initials),
-        (oid::OID_X509_GENERATION_QUALIFIER, NameAttribute::GenerationQualifier),
-        (oid::OID_X509_DN_QUALIFIER, NameAttribute::DistinguishedNameQualifier),
+        (
+            oid::OID_X509_GENERATION_QUALIFIER,
+            NameAttribute::GenerationQualifier,
+        ),
+        (
+            oid::OID_X509_DN_QUALIFIER,
+            NameAttribute::DistinguishedNameQualifier,
+        ),
         (PSEUDONYM, NameAttribute::Pseudonym),
     ];
-    known.iter().find(|(known, _)| known == id).map(|(_, kind)| *kind)
+    known
+        .iter()
+        .find(|(known, _)| known == id)
+        .map(|(_, kind)| *kind)
 }
 
 /// 2.5.4.65, which the registry of the parser does not have.
