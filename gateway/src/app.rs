@@ -29,6 +29,7 @@ use crate::{
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
     telemetry::{self, Readiness},
+    traffic::{self, Traffic},
     uplink::{self, Uplink},
 };
 
@@ -156,6 +157,10 @@ impl App {
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone())
         });
+
+        let traffic_dir = config.data_dir.join("traffic");
+        let (traffic, _recorder) = Traffic::new(traffic_dir, traffic::Metrics::register(&registry));
+        supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
 
         let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
         drop(plugins_ready);
