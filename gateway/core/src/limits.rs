@@ -66,6 +66,10 @@ pub const RELOAD_POLL: Duration = Duration::from_millis(250);
 pub const RELOAD_SETTLE: Duration = Duration::from_millis(50);
 /// Characters of a policy document, white space aside (specification A.1).
 pub const POLICY_CHARACTERS_MAX: usize = 2048;
+/// The value of a policy variable, in characters; a longer one counts as no value (specification A.3).
+pub const VARIABLE_CHARACTERS_MAX: usize = 1024;
+/// Decisions that one connection remembers; then those not asked for lately are forgotten.
+pub const DECISIONS_PER_CONNECTION_MAX: usize = 1024;
 /// Any configuration file; larger ones are refused before they are read.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pattern::wildcard_match;
+use super::{Fault, glob::wildcard_match};
 use crate::problem::nearest;
 
 /// What a client wants to do.
@@ -59,10 +59,47 @@ impl Action {
 
     /// The type of the resource on which it acts (specification A.2).
     pub const fn resource_type(self) -> &'static str {
+        self.asks_for().name()
+    }
+
+    pub(super) const fn asks_for(self) -> ResourceType {
         match self {
-            Self::Connect => "client",
-            Self::Publish | Self::RetainPublish | Self::Receive => "topic",
-            Self::Subscribe => "topicfilter",
+            Self::Connect => ResourceType::Client,
+            Self::Publish | Self::RetainPublish | Self::Receive => ResourceType::Topic,
+            Self::Subscribe => ResourceType::TopicFilter,
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// A type of resource on which an action acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResourceType {
+    Client,
+    Topic,
+    TopicFilter,
+}
+
+impl ResourceType {
+    pub(super) const ALL: [Self; 3] = [Self::Client, Self::Topic, Self::TopicFilter];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Topic => "topic",
+            Self::TopicFilter => "topicfilter",
+        }
+    }
+
+    /// The name and the slash.
+    pub(super) const fn prefix(self) -> &'static str {
+        match self {
+            Self::Client => "client/",
+            Self::Topic => "topic/",
+            Self::TopicFilter => "topicfilter/",
         }
     }
 }
@@ -93,7 +130,7 @@ impl Actions {
 
     /// The actions that `pattern` names, case aside. An action that exists nowhere is a mistake: it
     /// would silently allow or deny nothing.
-    pub(super) fn parse(pattern: &str) -> Result<Self, (String, String)> {
+    pub(super) fn parse(pattern: &str) -> Result<Self, Fault> {
         let lower = pattern.to_lowercase();
         let mut actions = Self::default();
         for action in Action::ALL {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    Effect, Policy, Resources, Statement, StatementRef, action::Actions, pattern::Pattern,
+    Effect, Policy, Resources, Statement, StatementRef, action::Actions, resource::Resource,
 };
 use crate::{
     json::{Document, Kind, Value},
@@ -44,14 +44,20 @@ pub(super) fn parse(name: &str, json: &str) -> Result<Policy, Vec<Mistake>> {
     }
 }
 
-struct Reader<'a> {
+/// A document with the mistakes found in it.
+pub(super) struct Reader<'a> {
     document: Document<'a>,
     name: Arc<str>,
     mistakes: Vec<Mistake>,
 }
 
 impl<'a> Reader<'a> {
-    fn mistake(&mut self, at: Value<'a>, message: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn mistake(
+        &mut self,
+        at: Value<'a>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         let mistake = self.document.mistake(at, message, remedy);
         self.mistakes.push(mistake);
     }
@@ -137,43 +143,37 @@ impl<'a> Reader<'a> {
                 .find(|(key, _)| key == name)
                 .map(|(_, v)| *v)
         };
-        if let Some((key, _)) = elements.iter().find(|(key, _)| key == "Condition") {
-            let at = find(key).unwrap_or(value);
-            self.mistake(
-                at,
-                "`Condition` is not supported yet",
-                "remove it, or say the same with `Resource` and policy variables; \
-                 it is refused because ignoring it would allow more than the policy says",
-            );
-        }
         let sid = find("Sid").and_then(|sid| self.string(sid, "Sid"));
         let effect = self.effect(value, find("Effect"));
         let actions = self.either(value, &find, "Action", "NotAction");
         let resources = self.either(value, &find, "Resource", "NotResource");
         let actions = actions.map(|(negated, values)| {
             let mut union = Actions::default();
-            for (at, text) in values {
-                match Actions::parse(&text) {
+            for (at, text) in &values {
+                match Actions::parse(text) {
                     Ok(actions) => union = union.union(actions),
-                    Err((message, remedy)) => self.mistake(at, message, remedy),
+                    Err((message, remedy)) => self.mistake(*at, message, remedy),
                 }
             }
-            if negated { union.complement() } else { union }
+            let names = values.into_iter().map(|(_, text)| text.into()).collect();
+            let actions = if negated { union.complement() } else { union };
+            (actions, negated, names)
         });
         let resources = resources.map(|(negated, values)| {
-            let mut patterns = Vec::new();
+            let mut listed = Vec::new();
             for (at, text) in values {
-                match Pattern::parse(&text) {
-                    Ok(pattern) => patterns.push(pattern),
+                match Resource::parse(&text) {
+                    Ok(resource) => listed.push(resource),
                     Err((message, remedy)) => self.mistake(at, message, remedy),
                 }
             }
-            if negated {
-                Resources::NotIn(patterns)
-            } else {
-                Resources::In(patterns)
-            }
+            Resources { negated, listed }
         });
+        let condition = match find("Condition") {
+            Some(condition) => self.condition(condition).map(Some),
+            None => Some(None),
+        };
+        let (actions, not_action, action_names) = actions?;
         Some(Statement {
             source: StatementRef {
                 policy: self.name.clone(),
@@ -181,8 +181,11 @@ impl<'a> Reader<'a> {
                 sid: sid.map(Into::into),
             },
             effect: effect?,
-            actions: actions?,
+            actions,
+            not_action,
+            action_names,
             resources: resources?,
+            condition: condition?,
         })
     }
 
@@ -271,11 +274,32 @@ impl<'a> Reader<'a> {
         known: &[&str],
         what: &str,
     ) -> Option<Vec<(String, Value<'a>)>> {
+        let mut elements = Vec::new();
+        for (name, key, value) in self.members(value, what)? {
+            if known.contains(&name.as_str()) {
+                elements.push((name, value));
+                continue;
+            }
+            let remedy = match nearest(&name, known.iter().copied()) {
+                Some(near) => format!("write `{near}`"),
+                None => format!("remove it; {what} has {}", known.join(", ")),
+            };
+            self.mistake(key, format!("unknown element `{name}`"), remedy);
+        }
+        Some(elements)
+    }
+
+    /// The members of an object, whose names are all different: name, where it stands, and value.
+    pub(super) fn members(
+        &mut self,
+        value: Value<'a>,
+        what: &str,
+    ) -> Option<Vec<(String, Value<'a>, Value<'a>)>> {
         let Some(members) = value.members() else {
             self.mistake(value, format!("{what} is a JSON object"), "write `{…}`");
             return None;
         };
-        let mut elements: Vec<(String, Value<'a>)> = Vec::new();
+        let mut found: Vec<(String, Value<'a>, Value<'a>)> = Vec::new();
         for (key, value) in members {
             let Some(name) = key.as_string() else {
                 self.mistake(
@@ -285,22 +309,16 @@ impl<'a> Reader<'a> {
                 );
                 continue;
             };
-            if !known.contains(&name.as_str()) {
-                let remedy = match nearest(&name, known.iter().copied()) {
-                    Some(near) => format!("write `{near}`"),
-                    None => format!("remove it; {what} has {}", known.join(", ")),
-                };
-                self.mistake(key, format!("unknown element `{name}`"), remedy);
-            } else if elements.iter().any(|(earlier, _)| *earlier == name) {
+            if found.iter().any(|(earlier, ..)| *earlier == name) {
                 self.mistake(
                     key,
                     format!("`{name}` stands here a second time"),
                     "keep one of them",
                 );
-            } else {
-                elements.push((name, value));
+                continue;
             }
+            found.push((name, key, value));
         }
-        Some(elements)
+        Some(found)
     }
 }

@@ -1,21 +1,45 @@
 //! AWS IoT policy documents: parsed, compiled, evaluated to a [`Permit`] or a [`Denial`].
 //!
 //! [`Policy::parse`] refuses what it does not understand, with the place, so that a policy in force
-//! is a policy understood. [`PolicySet::decide`] is a pure function; the only way to a [`Permit`].
+//! is a policy understood. [`PolicySet::decide`] is a pure function; the only way to a [`Permit`],
+//! besides a [`DecisionCache`] that remembers what it said. [`PolicySet::explain`] and
+//! [`Policy::statements`] say for people what was decided and why.
 //!
-//! Absent on purpose: conditions and the variables of certificates (refused, not ignored), and the
-//! partition, region and account of an ARN (a policy written for one account holds in any).
-//! Deliberate differences from AWS, all towards closed: a Deny whose variable has no value matches
-//! with the variable as `*`; substituted values are literals; an empty value is no value.
+//! # Where this is not AWS
+//! All of it towards closed, unless said otherwise:
+//! - A Deny whose variable has no value matches with the variable as `*`
+//!   ([`Rules::deny_on_unresolved`]); so does a condition of a Deny whose outcome hangs on it.
+//! - Substituted values are literals. Values that hold `* $ + ? #`, are longer than 1024 characters
+//!   or are empty are no values, in resources and in condition values.
+//! - The partition, region and account of an ARN are compared with [`Rules::strict_arn`] alone:
+//!   a policy written for one account holds in any. (This one is towards convenience.)
+//! - What AWS takes and nobody can want is refused when it is read: unknown names, an empty
+//!   `Condition`, a key with several values that is compared as if it had one, `${name, 'default'}`.
+//! - Names of variables and keys are matched as they are written; IAM ignores their case.
+//! - An unconditional Allow of `iot:Connect` covers persistent sessions and wills.
+//! - A shared subscription is authorized by its filter as well, see [`PolicySet::decide`].
 
 mod action;
+mod cache;
+mod condition;
+mod context;
 mod document;
-mod pattern;
+mod explanation;
+mod glob;
+mod resource;
+mod rules;
 mod set;
+mod variable;
+mod view;
 
 pub use action::Action;
-pub use pattern::Variable;
-pub use set::{ConnectRequest, Context, Denial, Permit, PolicySet, StatementRef};
+pub use cache::DecisionCache;
+pub use context::{ConnectRequest, Context};
+pub use explanation::{Decision, Explanation, Matching};
+pub use resource::Reading;
+pub use rules::{ArnIdentity, Rules};
+pub use set::{Denial, Permit, PolicySet, StatementRef};
+pub use view::StatementView;
 
 use std::sync::Arc;
 
@@ -38,7 +62,15 @@ impl Policy {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// What it consists of, in the order of the document.
+    pub fn statements(&self) -> impl ExactSizeIterator<Item = StatementView<'_>> {
+        self.statements.iter().map(StatementView::of)
+    }
 }
+
+/// Message and remedy of a mistake, before it is known where it stands.
+type Fault = (String, String);
 
 /// One statement, compiled.
 #[derive(Clone, Debug)]
@@ -46,18 +78,39 @@ struct Statement {
     source: StatementRef,
     effect: Effect,
     actions: action::Actions,
+    /// Whether the names are those of `NotAction`.
+    not_action: bool,
+    /// As the document has them.
+    action_names: Vec<Box<str>>,
     resources: Resources,
+    condition: Option<condition::Condition>,
 }
 
+/// What a statement does where it applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Effect {
+pub enum Effect {
+    /// It is allowed, unless a Deny applies.
     Allow,
+    /// It is denied, whatever else applies.
     Deny,
+}
+
+impl Effect {
+    /// What a variable without a value does to a pattern, so that an Allow becomes narrower and a
+    /// Deny wider. `negated`: the statement applies where the pattern does not match.
+    fn unresolved(self, negated: bool, rules: &Rules) -> glob::Unresolved {
+        match self {
+            Self::Deny if negated || !rules.deny_on_unresolved => glob::Unresolved::Never,
+            Self::Deny => glob::Unresolved::Anything,
+            Self::Allow if negated => glob::Unresolved::Anything,
+            Self::Allow => glob::Unresolved::Never,
+        }
+    }
 }
 
 /// `Resource` or `NotResource`.
 #[derive(Clone, Debug)]
-enum Resources {
-    In(Vec<pattern::Pattern>),
-    NotIn(Vec<pattern::Pattern>),
+struct Resources {
+    negated: bool,
+    listed: Vec<resource::Resource>,
 }

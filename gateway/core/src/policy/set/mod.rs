@@ -1,60 +1,10 @@
-//! The decision.
+//! The decision (specification A.5).
 
-use std::{cell::OnceCell, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use super::{
-    Action, Effect, Policy, Resources, Statement,
-    pattern::{Unresolved, Variable},
+    Action, Context, Effect, Policy, Rules, Statement, action::ResourceType, context::Values,
 };
-use crate::{
-    certificate::Certificate,
-    identity::{ClientId, Thing},
-    timestamp::Timestamp,
-    topic::TopicName,
-};
-
-/// What policy variables stand for in one request.
-#[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
-    /// `iot:ClientId`.
-    pub client_id: &'a ClientId,
-    /// `iot:Connection.Thing.*`.
-    pub thing: Option<&'a Thing>,
-    /// `iot:CertificateId` and `iot:Certificate.*`.
-    pub certificate: Option<&'a Certificate>,
-    /// `aws:SourceIp`.
-    pub source: Option<IpAddr>,
-    /// `iot:DomainName`.
-    pub domain: Option<&'a str>,
-    /// `aws:CurrentTime` and `aws:EpochTime`.
-    pub now: Timestamp,
-    /// `iot:ConnectAttributes` and `iot:LastWillTopic`, when the action is `iot:Connect`.
-    pub connect: Option<ConnectRequest<'a>>,
-}
-
-impl<'a> Context<'a> {
-    /// A client of which nothing but its id is known.
-    pub const fn of(client_id: &'a ClientId) -> Self {
-        Self {
-            client_id,
-            thing: None,
-            certificate: None,
-            source: None,
-            domain: None,
-            now: Timestamp::from_millis(0),
-            connect: None,
-        }
-    }
-}
-
-/// What a CONNECT asks for besides the connection.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectRequest<'a> {
-    /// Whether the session is to outlive the connection (`PersistentConnect`).
-    pub persistent: bool,
-    /// The topic of the will (`LastWill`).
-    pub will_topic: Option<&'a TopicName>,
-}
 
 /// The statement that decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,19 +33,72 @@ pub enum Denial {
     Explicit(StatementRef),
 }
 
-/// The policies that apply to a principal.
+/// The policies that apply to a principal, and how they are read.
 #[derive(Clone, Debug, Default)]
-pub struct PolicySet(Arc<[Arc<Policy>]>);
+pub struct PolicySet(Arc<Compiled>);
+
+#[derive(Debug, Default)]
+struct Compiled {
+    policies: Vec<Arc<Policy>>,
+    rules: Arc<Rules>,
+    /// By action.
+    statements: [Applicable; Action::ALL.len()],
+}
+
+/// The statements about one action, as positions of policy and statement.
+#[derive(Debug, Default)]
+struct Applicable {
+    denies: Vec<(usize, usize)>,
+    allows: Vec<(usize, usize)>,
+}
+
+/// Whether a decision holds for the whole connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// The same request has the same answer until the registry or a policy changes.
+    Yes,
+    /// It hangs on the time or on the CONNECT.
+    No,
+}
 
 impl PolicySet {
     /// All of `policies` apply; their order is irrelevant.
     pub fn new(policies: Vec<Arc<Policy>>) -> Self {
-        Self(policies.into())
+        Self::with_rules(policies, Arc::default())
+    }
+
+    /// All of `policies` apply, read as `rules` say.
+    pub fn with_rules(policies: Vec<Arc<Policy>>, rules: Arc<Rules>) -> Self {
+        let mut compiled = Compiled {
+            policies,
+            rules,
+            ..Compiled::default()
+        };
+        for (p, policy) in compiled.policies.iter().enumerate() {
+            for (s, statement) in policy.statements.iter().enumerate() {
+                for action in Action::ALL {
+                    if !statement.actions.contains(action) {
+                        continue;
+                    }
+                    let applicable = &mut compiled.statements[action.index()];
+                    match statement.effect {
+                        Effect::Deny => applicable.denies.push((p, s)),
+                        Effect::Allow => applicable.allows.push((p, s)),
+                    }
+                }
+            }
+        }
+        Self(Arc::new(compiled))
     }
 
     /// The policies.
     pub fn policies(&self) -> &[Arc<Policy>] {
-        &self.0
+        &self.0.policies
+    }
+
+    /// How they are read.
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
     }
 
     /// Decides as specification A.5 says: a Deny anywhere wins, else one Allow is needed.
@@ -110,31 +113,56 @@ impl PolicySet {
         action: Action,
         resource: &str,
     ) -> Result<Permit, Denial> {
-        let typed = |name: &str| format!("{}/{name}", action.resource_type());
-        let request = Request {
-            context,
-            certificate_id: OnceCell::new(),
-            action,
-            resource: typed(resource),
-            shared: (action == Action::Subscribe)
-                .then(|| shared_filter(resource).map(typed))
-                .flatten(),
+        self.decide_lasting(context, action, resource).0
+    }
+
+    /// The decision, and whether it lasts.
+    pub(super) fn decide_lasting(
+        &self,
+        context: &Context<'_>,
+        action: Action,
+        resource: &str,
+    ) -> (Result<Permit, Denial>, Lasting) {
+        let values = Values::of(context);
+        let decision = self.decide_for(&values, action, resource);
+        let lasting = if values.were_volatile() {
+            Lasting::No
+        } else {
+            Lasting::Yes
         };
-        let mut allow = None;
-        let statements = self.0.iter().flat_map(|policy| &policy.statements);
-        for statement in statements.filter(|statement| request.is_met_by(statement)) {
-            match statement.effect {
-                Effect::Deny => return Err(Denial::Explicit(statement.source.clone())),
-                Effect::Allow => allow = allow.or(Some(&statement.source)),
-            }
+        (decision, lasting)
+    }
+
+    fn decide_for(
+        &self,
+        values: &Values<'_>,
+        action: Action,
+        resource: &str,
+    ) -> Result<Permit, Denial> {
+        let request = Request::new(values, action, resource, &self.0.rules);
+        let applicable = &self.0.statements[action.index()];
+        if let Some(statement) = self.first_met(&request, &applicable.denies) {
+            return Err(Denial::Explicit(statement.source.clone()));
         }
-        match allow {
+        match self.first_met(&request, &applicable.allows) {
             Some(statement) => Ok(Permit {
                 action,
-                statement: statement.clone(),
+                statement: statement.source.clone(),
             }),
             None => Err(Denial::Implicit),
         }
+    }
+
+    fn first_met(&self, request: &Request<'_>, among: &[(usize, usize)]) -> Option<&Statement> {
+        among
+            .iter()
+            .map(|&(policy, statement)| &self.0.policies[policy].statements[statement])
+            .find(|statement| request.meets(statement))
+    }
+
+    /// Whether both are the very same set.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -156,67 +184,71 @@ fn shared_filter(filter: &str) -> Option<&str> {
     Some(filter)
 }
 
-struct Request<'a> {
-    context: &'a Context<'a>,
-    /// Written out when a policy asks for it.
-    certificate_id: OnceCell<String>,
-    action: Action,
-    /// `TYPE/NAME`.
-    resource: String,
-    /// The filter of a shared subscription, in the same form.
-    shared: Option<String>,
+/// What is asked.
+pub(super) struct Request<'a> {
+    values: &'a Values<'a>,
+    rules: &'a Rules,
+    resource_type: ResourceType,
+    name: &'a str,
+    /// The filter of a shared subscription.
+    shared: Option<&'a str>,
 }
 
-impl Request<'_> {
-    fn is_met_by(&self, statement: &Statement) -> bool {
-        if !statement.actions.contains(self.action) {
-            return false;
+impl<'a> Request<'a> {
+    pub(super) fn new(
+        values: &'a Values<'a>,
+        action: Action,
+        name: &'a str,
+        rules: &'a Rules,
+    ) -> Self {
+        let shared = match action {
+            Action::Subscribe => shared_filter(name),
+            _ => None,
+        };
+        Self {
+            values,
+            rules,
+            resource_type: action.asks_for(),
+            name,
+            shared,
         }
-        let met = |resource: &String| self.meets_resource(statement, resource);
-        match (statement.effect, &statement.resources) {
+    }
+
+    /// Whether resource and condition of `statement`, which is about the action, take the request.
+    pub(super) fn meets(&self, statement: &Statement) -> bool {
+        self.meets_resources(statement)
+            && statement
+                .condition
+                .as_ref()
+                .is_none_or(|c| c.holds(self.values, statement.effect, self.rules))
+    }
+
+    fn meets_resources(&self, statement: &Statement) -> bool {
+        let met = |name: &str| self.meets_name(statement, name);
+        match statement.effect {
             // What is not to be allowed is not, whichever form it is asked for in.
-            (Effect::Allow, Resources::NotIn(_)) => {
-                met(&self.resource) && self.shared.as_ref().is_none_or(met)
+            Effect::Allow if statement.resources.negated => {
+                met(self.name) && self.shared.is_none_or(met)
             }
-            _ => met(&self.resource) || self.shared.as_ref().is_some_and(met),
+            _ => met(self.name) || self.shared.is_some_and(met),
         }
     }
 
     /// A variable without a value makes an Allow narrower and a Deny wider, whichever way round
     /// the resources are given.
-    fn meets_resource(&self, statement: &Statement, resource: &str) -> bool {
-        let (patterns, negated) = match &statement.resources {
-            Resources::In(patterns) => (patterns, false),
-            Resources::NotIn(patterns) => (patterns, true),
-        };
-        let unresolved = if (statement.effect == Effect::Deny) != negated {
-            Unresolved::Anything
-        } else {
-            Unresolved::Never
-        };
-        let listed = patterns
-            .iter()
-            .any(|pattern| pattern.matches(resource, &|v| self.resolve(v), unresolved));
-        listed != negated
-    }
-
-    fn resolve(&self, variable: &Variable) -> Option<&str> {
-        let thing = self.context.thing;
-        match variable {
-            Variable::ClientId => Some(self.context.client_id.as_str()),
-            Variable::CertificateId => {
-                let id = self.context.certificate?.id;
-                Some(self.certificate_id.get_or_init(|| id.to_string()))
-            }
-            Variable::ThingName => thing.map(|thing| thing.name.as_str()),
-            Variable::ThingTypeName => thing?.thing_type.as_ref().map(|name| name.as_str()),
-            Variable::Attribute(name) => thing?.attributes.get(&**name).map(String::as_str),
-            // Attachment is a matter of certificates; a plain listener has none.
-            Variable::IsAttached if thing.is_some() && self.context.certificate.is_some() => {
-                Some("true")
-            }
-            Variable::IsAttached => Some("false"),
-        }
+    fn meets_name(&self, statement: &Statement, name: &str) -> bool {
+        let resources = &statement.resources;
+        let unresolved = statement.effect.unresolved(resources.negated, self.rules);
+        let listed = resources.listed.iter().any(|resource| {
+            resource.matches(
+                self.resource_type,
+                name,
+                self.values,
+                unresolved,
+                self.rules,
+            )
+        });
+        listed != resources.negated
     }
 }
 

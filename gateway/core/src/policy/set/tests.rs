@@ -1,10 +1,9 @@
 //! The vectors of specification A.2, A.3 and A.5, and what a document may not be.
 
 use super::*;
-use crate::identity::CertificateId;
 use crate::{
-    identity::{ThingName, ThingTypeName},
-    policy::Policy,
+    certificate::Certificate,
+    identity::{CertificateId, ClientId, Thing, ThingName, ThingTypeName},
     problem::Place,
 };
 
@@ -246,11 +245,7 @@ fn not_action_and_single_values_are_understood() {
     assert_eq!(decide(&set, None, Action::Publish, "a"), "implicit deny");
     assert_eq!(decide(&set, None, Action::RetainPublish, "a"), "allowed");
     let client_id = ClientId::parse("c1").unwrap();
-    let context = Context {
-        client_id: &client_id,
-        thing: None,
-        ..Context::of(&client_id)
-    };
+    let context = Context::of(&client_id);
     let permit = set.decide(&context, Action::Receive, "a").unwrap();
     let statement = permit.statement();
     assert_eq!((&*statement.policy, statement.index), ("p", 0));
@@ -295,7 +290,7 @@ fn all_mistakes_of_a_document_are_told_with_their_places() {
         "6:81 `Resource` is no text",
         "7:5 the statement has no `Resource`",
         "7:56 the statement has both `Action` and `NotAction`",
-        "7:78 `Condition` is not supported yet",
+        "7:78 `Condition` is empty",
         "8:5 a statement is a JSON object",
     ];
     assert_eq!(got.len(), expected.len(), "{got:#?}");

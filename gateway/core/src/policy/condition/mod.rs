@@ -1,0 +1,203 @@
+//! Conditions (specification A.4): what else must hold for a statement to apply.
+//!
+//! All tests of a condition must hold; a test holds by one of its values, or with a negated operator
+//! by none. A key without a value fails a test, unless the operator is negated, ends in `IfExists` or
+//! begins with `ForAllValues:`. An empty value is no value.
+//!
+//! Fail-closed, beyond AWS: where the outcome hangs on a variable without a value, or on a value that
+//! cannot be read as the operator needs it (`NumericLessThan` with `abc`), the condition of an Allow
+//! is false and that of a Deny is true; with `deny_on_unresolved` off, such a value equals nothing in
+//! a Deny.
+
+mod operand;
+mod parse;
+
+use std::net::IpAddr;
+
+use self::operand::{ArnPattern, Network, Order, parse_moment, parse_number};
+use super::{
+    Effect,
+    context::Values,
+    glob::{Case, Text, Token, Unresolved, matches},
+    rules::Rules,
+    variable::{Key, KeyKind, Variable},
+};
+use crate::timestamp::Timestamp;
+
+/// The `Condition` of a statement, compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Condition {
+    /// In one line.
+    text: Box<str>,
+    /// Those that may turn out otherwise in the connection's next request come last: where another
+    /// one fails, the outcome does not depend on them.
+    tests: Vec<Test>,
+}
+
+/// One operator on one key.
+#[derive(Clone, Debug, PartialEq)]
+struct Test {
+    quantifier: Quantifier,
+    negated: bool,
+    if_exists: bool,
+    key: Key,
+    comparison: Comparison,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quantifier {
+    One,
+    ForAllValues,
+    ForAnyValue,
+}
+
+/// What the values of the key are held against.
+#[derive(Clone, Debug, PartialEq)]
+enum Comparison {
+    Text(Case, Vec<Vec<Token>>),
+    Number(Order, Vec<f64>),
+    Moment(Order, Vec<Timestamp>),
+    Bool(Vec<bool>),
+    Address(Vec<Network>),
+    Arn(Vec<ArnPattern>),
+    Null(Vec<bool>),
+}
+
+impl Condition {
+    /// In one line.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it holds, for a statement with this effect.
+    pub(super) fn holds(&self, values: &Values<'_>, effect: Effect, rules: &Rules) -> bool {
+        let holds = |test: &Test| test.holds(values, effect.unresolved(test.negated, rules), rules);
+        self.tests.iter().all(holds)
+    }
+}
+
+impl Test {
+    fn holds(&self, values: &Values<'_>, unresolved: Unresolved, rules: &Rules) -> bool {
+        let (mut present, mut all, mut any) = (false, true, false);
+        let mut each = |matched: bool| {
+            present = true;
+            all &= matched != self.negated;
+            any |= matched != self.negated;
+        };
+        let is_lenient = unresolved == Unresolved::Anything;
+        match (&self.comparison, self.key.kind()) {
+            (Comparison::Null(expected), kind) => {
+                let absent = match kind {
+                    KeyKind::Arn => values.will_topic().is_none(),
+                    _ => {
+                        let mut absent = true;
+                        values.each_text(&self.key, |_| absent = false);
+                        absent
+                    }
+                };
+                return expected.contains(&absent);
+            }
+            (Comparison::Address(networks), KeyKind::Address) => {
+                let contained = |source| networks.iter().any(|network| network.contains(source));
+                values.source().map(contained).into_iter().for_each(each);
+            }
+            (Comparison::Moment(order, moments), KeyKind::Date | KeyKind::Epoch) => {
+                let now = values.now();
+                each(moments.iter().any(|moment| order.holds(now.cmp(moment))));
+            }
+            (Comparison::Arn(patterns), KeyKind::Arn) => {
+                let topic = values.will_topic();
+                let value_of = |variable: &Variable| values.substitute(variable);
+                let matched = topic.map(|topic| {
+                    let takes = |pattern: &ArnPattern| {
+                        pattern.takes_topic(topic, rules, &value_of, unresolved)
+                    };
+                    patterns.iter().any(takes)
+                });
+                matched.into_iter().for_each(each);
+            }
+            _ => values.each_text(&self.key, |text| {
+                let matched = self.comparison.takes(text, values, unresolved);
+                each(matched.unwrap_or(is_lenient));
+            }),
+        }
+        if !present {
+            values.note_missing(&self.key);
+            return self.holds_without_value();
+        }
+        match self.quantifier {
+            Quantifier::One | Quantifier::ForAllValues => all,
+            Quantifier::ForAnyValue => any,
+        }
+    }
+
+    fn holds_without_value(&self) -> bool {
+        self.if_exists
+            || match self.quantifier {
+                Quantifier::One => self.negated,
+                Quantifier::ForAllValues => true,
+                Quantifier::ForAnyValue => false,
+            }
+    }
+}
+
+impl Comparison {
+    /// Whether one of the operands takes `text`; `None` if `text` is not what can be compared.
+    fn takes(&self, text: &str, values: &Values<'_>, unresolved: Unresolved) -> Option<bool> {
+        if self.is_empty() {
+            return Some(false);
+        }
+        let value_of = |variable: &Variable| values.substitute(variable);
+        Some(match self {
+            Self::Text(case, patterns) => patterns
+                .iter()
+                .any(|pattern| matches(pattern, Text::of(text), &value_of, unresolved, *case)),
+            Self::Number(order, numbers) => {
+                let number = parse_number(text)?;
+                let holds = |operand: &f64| number.partial_cmp(operand).map(|o| order.holds(o));
+                numbers.iter().any(|operand| holds(operand) == Some(true))
+            }
+            Self::Moment(order, moments) => {
+                let moment = parse_moment(text)?;
+                moments
+                    .iter()
+                    .any(|operand| order.holds(moment.cmp(operand)))
+            }
+            Self::Bool(expected) => expected.contains(&parse_bool(text)?),
+            Self::Address(networks) => {
+                let address: IpAddr = text.parse().ok()?;
+                networks
+                    .iter()
+                    .any(|network| network.contains(address.to_canonical()))
+            }
+            Self::Arn(patterns) => {
+                let mut parts = text.splitn(6, ':');
+                let mut next = || parts.next();
+                let parts = [next()?, next()?, next()?, next()?, next()?, next()?];
+                let takes = |pattern: &ArnPattern| pattern.takes(parts, &value_of, unresolved);
+                patterns.iter().any(takes)
+            }
+            Self::Null(_) => return None,
+        })
+    }
+
+    /// Whether there is no operand: `ForAllValues:StringEquals` with `[]`.
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(_, patterns) => patterns.is_empty(),
+            Self::Number(_, numbers) => numbers.is_empty(),
+            Self::Moment(_, moments) => moments.is_empty(),
+            Self::Bool(expected) | Self::Null(expected) => expected.is_empty(),
+            Self::Address(networks) => networks.is_empty(),
+            Self::Arn(patterns) => patterns.is_empty(),
+        }
+    }
+}
+
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        _ if text.eq_ignore_ascii_case("true") => Some(true),
+        _ if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
