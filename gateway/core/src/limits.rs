@@ -58,6 +58,29 @@ pub const POLICIES_PER_GROUP_MAX: usize = 2;
 pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
 /// Attributes of a thing that has none.
 pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
+/// Attributes of a group.
+pub const ATTRIBUTES_PER_GROUP_MAX: usize = 50;
+/// Names and values of all attributes of a thing.
+pub const ATTRIBUTES_BYTES_MAX: usize = 47 * 1024;
+/// Groups directly below one group.
+pub const CHILDREN_PER_GROUP_MAX: usize = 100;
+/// Dynamic groups in all.
+pub const DYNAMIC_GROUPS_MAX: usize = 100;
+/// The query of a dynamic group.
+pub const QUERY_BYTES_MAX: usize = 1000;
+/// Parentheses and `NOT`s around a term of a query: its parser and its evaluation recurse.
+pub const QUERY_DEPTH_MAX: usize = 32;
+/// Things that one certificate may be attached to.
+pub const THINGS_PER_CERTIFICATE_MAX: usize = 100;
+/// The description of a thing type, in characters.
+pub const TYPE_DESCRIPTION_MAX: usize = 2028;
+/// The journal of the run-time state, after compaction; beyond it, only what takes access away is
+/// written.
+pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Lines of the journal that are not needed any more, beyond as many as are: then it is compacted.
+pub const JOURNAL_IDLE_LINES_MAX: usize = 1000;
+/// A line of the journal; a longer one is not read.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 128 * 1024;
 /// Values of one kind that are kept of a distinguished name (specification A.3).
 pub const NAME_VALUES_MAX: usize = 5;
 /// How often the files of registry, policies and certificates are looked at.

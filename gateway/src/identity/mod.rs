@@ -14,6 +14,7 @@ pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
+pub mod journal;
 mod metrics;
 mod policies;
 mod snapshot;
@@ -21,6 +22,7 @@ mod trust;
 mod watcher;
 
 pub use config::Config;
+pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use registry::Registry;

@@ -142,7 +142,7 @@ pub(super) fn reload(config: &Config, plain_policies: &[String]) -> Result<Snaps
     let inspection = inspect_change(config, plain_policies);
     let narrowing = inspection
         .registry_is_whole
-        .then(|| inspection.registry.clone());
+        .then(|| Box::new(inspection.registry.clone()));
     log_warnings(inspection).map_err(|problems| Refused {
         problems,
         narrowing,
@@ -155,7 +155,7 @@ pub(super) struct Refused {
     /// All of them.
     pub(super) problems: Vec<Problem>,
     /// The registry, if the mistakes are elsewhere; see [`Snapshot::narrowed`].
-    pub(super) narrowing: Option<Registry>,
+    pub(super) narrowing: Option<Box<Registry>>,
 }
 
 /// Like [`inspect`], as a running gateway does it.

@@ -9,6 +9,7 @@ use toml::{
 };
 
 use super::{Document, unknown_key_remedy};
+use crate::problem::Mistake;
 
 /// A table under its name, and the problems found in it, which go to the document.
 #[derive(Debug)]
@@ -119,6 +120,36 @@ impl<'d, 't> Section<'d, 't> {
             .map(Spanned::span);
         let span = element.or_else(|| self.span(key));
         self.document.problem(span, message, remedy);
+    }
+
+    /// Adds a mistake in the text at `key`: at its place in the file where that can be told, else at
+    /// the value, with the column in the text.
+    pub fn problem_within(&mut self, key: &str, mistake: &Mistake) {
+        let text = self.value(key).and_then(|value| value.get_ref().as_str());
+        let span = self.span(key);
+        let offset = mistake.place.map_or(0, |place| {
+            let before = text.into_iter().flat_map(str::chars);
+            before.take(place.column - 1).map(char::len_utf8).sum()
+        });
+        let verbatim = span.clone().filter(|span| {
+            let inner = span.start + 1..span.end.saturating_sub(1);
+            let is_one_line = mistake.place.is_some_and(|place| place.line == 1);
+            is_one_line && text.is_some() && self.document.text.get(inner) == text
+        });
+        match (verbatim, mistake.place) {
+            (Some(span), _) => {
+                let at = span.start + 1 + offset;
+                self.document
+                    .problem(Some(at..at), &*mistake.message, &*mistake.remedy);
+            }
+            (None, Some(place)) => {
+                let message = format!("{} (column {} of it)", mistake.message, place.column);
+                self.document.problem(span, message, &*mistake.remedy);
+            }
+            (None, None) => self
+                .document
+                .problem(span, &*mistake.message, &*mistake.remedy),
+        }
     }
 
     /// `value` if it is within `range`; else a problem, and the nearest bound.

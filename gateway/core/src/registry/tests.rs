@@ -1,6 +1,7 @@
 //! Registries as an operator writes them, well and badly.
 
 use super::*;
+use crate::identity::GroupName;
 
 fn problems(text: &str) -> Vec<String> {
     let known = BTreeSet::from(["device".to_owned()]);

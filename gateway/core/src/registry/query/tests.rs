@@ -1,0 +1,1 @@
+//! Queries as an operator writes them, well and badly.

@@ -1,0 +1,209 @@
+//! From the text of `registry.toml` to a [`Registry`]: every mistake with its place and a remedy.
+
+mod certificates;
+mod groups;
+mod things;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{AutoRegistration, CaStatus, RegisteredCa, Registry, ThingType, hierarchy::Hierarchy};
+use crate::{
+    document::{Document, Section},
+    identity::ThingTypeName,
+    limits::TYPE_DESCRIPTION_MAX,
+    problem::{Problem, nearest},
+};
+
+const NAME_REMEDY: &str = "use 1 to 128 letters, digits, `:`, `_` and `-`";
+
+const SECTIONS: [&str; 6] = [
+    "type",
+    "group",
+    "dynamic-group",
+    "thing",
+    "certificate",
+    "ca",
+];
+
+pub(super) fn read(
+    file: &Path,
+    text: &str,
+    policies: Option<&BTreeSet<String>>,
+) -> (Registry, Vec<Problem>) {
+    let mut reader = Reader {
+        document: Document::parse(file, text),
+        policies,
+        dir: file.parent().unwrap_or(Path::new("")),
+    };
+    reader.document.refuse_unknown(&SECTIONS);
+    let types = reader.types();
+    let groups = reader.groups();
+    let dynamic_groups = reader.dynamic_groups(&groups);
+    let things = reader.things(&types, &Hierarchy::new(&groups));
+    let certificates = reader.certificates(&things);
+    let cas = reader.cas();
+    let registry = Registry {
+        types,
+        groups,
+        dynamic_groups,
+        things,
+        certificates,
+        cas,
+    };
+    (registry, reader.document.into_problems())
+}
+
+struct Reader<'r, 't> {
+    document: Document<'t>,
+    policies: Option<&'r BTreeSet<String>>,
+    dir: &'r Path,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct TypeToml {
+    name: String,
+    description: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct CaToml {
+    certificate: PathBuf,
+    #[serde(default)]
+    status: CaStatus,
+    #[serde(default)]
+    auto_registration: AutoRegistration,
+    template: Option<String>,
+}
+
+impl Reader<'_, '_> {
+    fn types(&mut self) -> Vec<ThingType> {
+        let mut types = Vec::new();
+        let mut names = HashSet::new();
+        for index in 0..self.document.section_count("type") {
+            let mut section = self.document.section_at("type", index);
+            let Some(toml) = section.read::<TypeToml>() else {
+                continue;
+            };
+            let description = toml.description.as_deref().unwrap_or_default();
+            if description.chars().count() > TYPE_DESCRIPTION_MAX {
+                let message = "the description is too long";
+                let remedy = format!("keep at most {TYPE_DESCRIPTION_MAX} characters");
+                section.problem("description", message, remedy);
+            }
+            let parsed = section.parsed("name", &toml.name, ThingTypeName::parse, NAME_REMEDY);
+            let Some(name) = parsed else { continue };
+            if !names.insert(name.clone()) {
+                second_time(&mut section, "type", name.as_str());
+                continue;
+            }
+            types.push(ThingType {
+                name,
+                description: toml.description,
+            });
+        }
+        types
+    }
+
+    fn cas(&mut self) -> Vec<RegisteredCa> {
+        let mut cas: Vec<RegisteredCa> = Vec::new();
+        for index in 0..self.document.section_count("ca") {
+            let mut section = self.document.section_at("ca", index);
+            let Some(toml) = section.read::<CaToml>() else {
+                continue;
+            };
+            let certificate = self.dir.join(&toml.certificate);
+            if cas.iter().any(|earlier| earlier.certificate == certificate) {
+                let message = format!(
+                    "the CA `{}` stands here a second time",
+                    toml.certificate.display()
+                );
+                section.problem("certificate", message, "keep one of the two entries");
+                continue;
+            }
+            if let Some(template) = &toml.template {
+                if !is_file_name(template) {
+                    section.problem(
+                        "template",
+                        format!("`{template}` is no name of a template"),
+                        "write the name of templates/NAME.json without `.json`",
+                    );
+                } else if toml.auto_registration == AutoRegistration::Disable {
+                    section.problem(
+                        "template",
+                        "the template is never used, because the CA does not register anybody",
+                        "add `auto-registration = \"ENABLE\"`, or remove the template",
+                    );
+                }
+            }
+            cas.push(RegisteredCa {
+                certificate,
+                status: toml.status,
+                auto_registration: toml.auto_registration,
+                template: toml.template,
+            });
+        }
+        cas
+    }
+}
+
+/// Whether `name` can be the name of a file in a directory of ours, and nothing else.
+fn is_file_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (1..=36).contains(&name.len()) && name.chars().all(allowed)
+}
+
+fn second_time(section: &mut Section<'_, '_>, what: &str, name: &str) {
+    let message = format!("the {what} `{name}` stands here a second time");
+    section.problem("name", message, "remove it, or give it another name");
+}
+
+fn check_policies(
+    section: &mut Section<'_, '_>,
+    known: Option<&BTreeSet<String>>,
+    attached: &[String],
+    max: usize,
+) {
+    if attached.len() > max {
+        let message = format!("{} policies are attached", attached.len());
+        section.problem("policies", message, format!("keep at most {max}"));
+    }
+    let Some(known) = known else { return };
+    for (index, policy) in attached.iter().enumerate() {
+        if !known.contains(policy) {
+            let message = format!("the policy `{policy}` does not exist");
+            let remedy = match nearest(policy, known.iter().map(String::as_str)) {
+                Some(near) => format!("write `{near}`"),
+                None => format!("create `policies/{policy}.json`"),
+            };
+            section.problem_at("policies", index, message, remedy);
+        }
+    }
+}
+
+/// Names and values as AWS takes them.
+fn check_attributes(section: &mut Section<'_, '_>, attributes: &BTreeMap<String, String>) {
+    let among = |c: char, others: &str| c.is_ascii_alphanumeric() || others.contains(c);
+    for (name, value) in attributes {
+        if name.is_empty() || name.len() > 128 || !name.chars().all(|c| among(c, "_.,@/:#-")) {
+            section.problem(
+                "attributes",
+                format!("`{name}` is no attribute name"),
+                "use 1 to 128 letters, digits and `_.,@/:#-`",
+            );
+        }
+        if value.len() > 800 || !value.chars().all(|c| among(c, "_.,@/:#=[]-")) {
+            section.problem(
+                "attributes",
+                format!("the attribute `{name}` has no valid value"),
+                "use at most 800 letters, digits and `_.,@/:#=[]-`",
+            );
+        }
+    }
+}

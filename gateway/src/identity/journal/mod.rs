@@ -1,0 +1,339 @@
+//! The journal of the registry's run-time state: `data/registry.journal`, append-only, a change a
+//! line ([`line`](portcullis_core::registry::line)).
+//!
+//! The gateway writes to it, and so do commands while the gateway runs: who writes holds a lock on a
+//! file beside it, and every change is on disk when [`Journal::append`] returns. Who reads takes no
+//! lock: a line without its end is one that is still being written, and counts as not there. The
+//! watcher sees the file change as it sees `registry.toml` change.
+//!
+//! Absent on purpose: sled, which lets one process in, and commands must work beside a running
+//! gateway (decision note 0004). Also undo: what holds is what the last line says.
+//!
+//! How it fails. A power cut in an append leaves some of its lines, in order, and perhaps a torn one,
+//! which the next writer cuts off. Compaction writes another file and renames it: a cut in the middle
+//! leaves the old journal. A line that is not understood shuts out whom it names; compaction moves it
+//! to `registry.journal.damaged`. A journal that cannot be read is a problem of the configuration: a
+//! start is refused, a running gateway keeps what it knows.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use portcullis_core::{
+    limits::{JOURNAL_BYTES_MAX, JOURNAL_IDLE_LINES_MAX},
+    problem::{Place, Problem},
+    registry::{
+        State,
+        line::{self, Fault, Reading, TooLong},
+        state::Change,
+    },
+};
+
+/// The journal at one path. Cheap to clone; clones share what they have read.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    path: Arc<Path>,
+    read: Arc<Mutex<Option<Known>>>,
+}
+
+/// What was read of the file, so that only what is new is read the next time.
+#[derive(Debug)]
+struct Known {
+    /// Held open, so that no other file gets its inode number.
+    file: File,
+    reading: Arc<Reading>,
+}
+
+/// Why the journal was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It, or its lock, cannot be opened or read.
+    #[error("failed to read the journal `{path}`")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It cannot be written; what it says is what it said before, or more.
+    #[error("failed to write the journal `{path}`")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It has as many entries as it may; changes that take access away are still written.
+    #[error(
+        "the journal `{path}` is full; remove things or certificates that registered themselves and are not needed"
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A change does not fit a line.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
+
+impl Journal {
+    /// The journal at `path`, which need not be there yet: then nothing has changed.
+    pub fn open(path: &Path) -> Self {
+        Self {
+            path: path.into(),
+            read: Arc::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says now.
+    pub fn read(&self) -> Result<State, JournalError> {
+        self.reading().map(|reading| reading.state.clone())
+    }
+
+    /// What it says now, and which of its lines are not understood.
+    pub fn reading(&self) -> Result<Arc<Reading>, JournalError> {
+        let mut known = self.known();
+        self.refresh(&mut known)
+            .map(|(reading, _)| reading)
+            .map_err(|source| self.unreadable(source))
+    }
+
+    /// Appends `changes`, in order. They are on disk when it returns.
+    pub fn append(&self, changes: &[Change]) -> Result<(), JournalError> {
+        self.append_if(|_| Ok::<_, JournalError>(((), changes.to_vec())))
+    }
+
+    /// Appends what `decide` makes of the present state, which nobody changes meanwhile.
+    pub fn append_if<T, E: From<JournalError>>(
+        &self,
+        decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), E>,
+    ) -> Result<T, E> {
+        let _lock = self.lock().map_err(|source| self.unwritten(source))?;
+        let mut known = self.known();
+        let (mut reading, mut torn) = self
+            .refresh(&mut known)
+            .map_err(|source| self.unreadable(source))?;
+        let (outcome, changes) = decide(&reading.state)?;
+        if changes.is_empty() {
+            return Ok(outcome);
+        }
+        let mut text = String::new();
+        for change in &changes {
+            text += &line::encode(change).map_err(JournalError::from)?;
+        }
+        let is_full = |reading: &Reading| {
+            let bytes = reading.bytes + text.len();
+            u64::try_from(bytes).is_ok_and(|bytes| bytes > JOURNAL_BYTES_MAX)
+        };
+        if is_full(&reading) && reading.lines > reading.state.len() {
+            self.compact(&reading)
+                .map_err(|source| self.unwritten(source))?;
+            (reading, torn) = self
+                .refresh(&mut known)
+                .map_err(|source| self.unreadable(source))?;
+        }
+        if is_full(&reading) && !changes.iter().all(Change::only_takes_away) {
+            let path = self.path.to_path_buf();
+            return Err(JournalError::Full { path }.into());
+        }
+        if let Err(source) = self.write(reading.bytes as u64, torn, text.as_bytes()) {
+            *known = None;
+            return Err(self.unwritten(source).into());
+        }
+        drop(reading);
+        // The changes are on disk: what goes wrong from here on is not theirs.
+        if let Ok((reading, _)) = self.refresh(&mut known) {
+            let idle = reading.lines.saturating_sub(reading.state.len());
+            if idle > reading.state.len() + JOURNAL_IDLE_LINES_MAX
+                && let Err(error) = self.compact(&reading)
+            {
+                tracing::warn!(path = %self.path.display(), %error, "The journal could not be compacted.");
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// The lines that are not understood, as warnings.
+    pub fn warnings(&self, reading: &Reading) -> Vec<Problem> {
+        let warning = |fault: &Fault| Problem {
+            file: self.path.to_path_buf(),
+            place: Some(Place {
+                line: fault.line,
+                column: 1,
+            }),
+            message: format!("{}: whom it names is shut out", fault.why),
+            remedy:
+                "look at them with `portcullis thing show` and `portcullis cert list`, and say \
+                     what holds with `thing quarantine --release` or `cert activate`"
+                    .to_owned(),
+        };
+        reading.faults.iter().map(warning).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreadable(&self, source: io::Error) -> JournalError {
+        JournalError::Read {
+            path: self.path.to_path_buf(),
+            source,
+        }
+    }
+
+    fn unwritten(&self, source: io::Error) -> JournalError {
+        JournalError::Write {
+            path: self.path.to_path_buf(),
+            source,
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(suffix);
+        name.into()
+    }
+
+    /// Reads what is new. Says also how many bytes of an unfinished line are behind it.
+    fn refresh(&self, known: &mut Option<Known>) -> io::Result<(Arc<Reading>, bool)> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *known = None;
+                return Ok((Arc::default(), false));
+            }
+            Err(error) => return Err(error),
+        };
+        let metadata = file.metadata()?;
+        let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        let same = known.take().filter(|known| {
+            let former = known.file.metadata();
+            former.is_ok_and(|former| identity(&former) == identity(&metadata))
+                && known.reading.bytes as u64 <= metadata.len()
+        });
+        let mut reading = same.map(|known| known.reading).unwrap_or_default();
+        file.seek(SeekFrom::Start(reading.bytes as u64))?;
+        let mut bytes = Vec::new();
+        // Twice the bound: what takes access away is written beyond it.
+        (&file)
+            .take(2 * JOURNAL_BYTES_MAX + 1)
+            .read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > 2 * JOURNAL_BYTES_MAX {
+            return Err(io::Error::other("the file is larger than a journal can be"));
+        }
+        let before = reading.bytes;
+        if bytes.contains(&b'\n') {
+            Arc::make_mut(&mut reading).read_on(&bytes);
+        }
+        let is_torn = reading.bytes - before < bytes.len();
+        *known = Some(Known {
+            file,
+            reading: Arc::clone(&reading),
+        });
+        Ok((reading, is_torn))
+    }
+
+    /// Held until it is dropped; a killed process lets go of it too.
+    fn lock(&self) -> io::Result<File> {
+        if let Some(dir) = self.path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let path = self.beside(".lock");
+        let lock = match self.open_own(&path, File::options().write(true).create(true)) {
+            Ok(lock) => lock,
+            // It may be another user's; to lock it, it need not be written.
+            Err(error) => File::open(&path).map_err(|_| error)?,
+        };
+        lock.lock()?;
+        Ok(lock)
+    }
+
+    /// Opens a file that only the owner of the directory reads and writes, whoever makes it.
+    fn open_own(&self, path: &Path, options: &mut fs::OpenOptions) -> io::Result<File> {
+        let is_new = !path.exists();
+        let file = options.mode(0o600).open(path)?;
+        if is_new && let Some(dir) = self.path.parent() {
+            let owner = fs::metadata(dir)?;
+            // Only root may give it away, and only root has to.
+            drop(fchown(&file, Some(owner.uid()), Some(owner.gid())));
+        }
+        Ok(file)
+    }
+
+    /// Writes `text` at `end`, behind the last complete line.
+    fn write(&self, end: u64, is_torn: bool, text: &[u8]) -> io::Result<()> {
+        let is_new = !self.path.exists();
+        let mut options = File::options();
+        let mut file = self.open_own(&self.path, options.write(true).create(true))?;
+        if is_torn {
+            file.set_len(end)?;
+        }
+        file.seek(SeekFrom::Start(end))?;
+        if let Err(error) = file.write_all(text).and_then(|()| file.sync_data()) {
+            // Nobody was told that they are there, so they had better not be.
+            drop(file.set_len(end));
+            return Err(error);
+        }
+        if is_new {
+            self.sync_directory()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        match self.path.parent() {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the state anew. Called under the lock.
+    fn compact(&self, reading: &Reading) -> io::Result<()> {
+        self.set_aside(&reading.faults)?;
+        let new = self.beside(".new");
+        // What a killed compaction left.
+        drop(fs::remove_file(&new));
+        let mut file = self.open_own(&new, File::options().write(true).create_new(true))?;
+        let mut text = String::new();
+        for change in reading.state.changes() {
+            text += &line::encode(&change).map_err(io::Error::other)?;
+        }
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        self.sync_directory()
+    }
+
+    /// Keeps the lines that are not understood for whoever wants to look; their effect is in the
+    /// state.
+    fn set_aside(&self, faults: &[Fault]) -> io::Result<()> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let path = self.beside(".damaged");
+        if fs::metadata(&path).is_ok_and(|file| file.len() > JOURNAL_BYTES_MAX) {
+            fs::remove_file(&path)?;
+        }
+        let mut file = self.open_own(&path, File::options().append(true).create(true))?;
+        for fault in faults {
+            file.write_all(&fault.text)?;
+            file.write_all(b"\n")?;
+        }
+        file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Journals on disk: torn, broken, written by several at once.
+
+use portcullis_core::{
+    identity::{CertificateId, ThingName},
+    registry::{StateCertificate, Status},
+    timestamp::Timestamp,
+};
+
+use super::*;
+
+fn journal() -> (tempfile::TempDir, Journal) {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&dir.path().join("data/registry.journal"));
+    (dir, journal)
+}
+
+fn certificate(n: usize, status: Status) -> Change {
+    let id = CertificateId::of_der(&n.to_be_bytes());
+    let mut certificate = StateCertificate::new(id, status, Timestamp::default(), "test");
+    certificate.things = vec![ThingName::parse("t1").unwrap()];
+    Change::Certificate(certificate)
+}
+
+fn active(n: usize) -> Change {
+    certificate(n, Status::Active)
+}
+
+#[test]
+fn what_was_appended_is_there_after_a_restart() {
+    let (_dir, journal) = journal();
+    assert!(journal.read().unwrap().is_empty(), "no file, no change");
+    journal.append(&[active(1), active(2)]).unwrap();
+    journal.append(&[certificate(2, Status::Revoked)]).unwrap();
+    assert_eq!(journal.read().unwrap().len(), 2);
+    let again = Journal::open(journal.path());
+    assert_eq!(again.read().unwrap(), journal.read().unwrap());
+    let mode = fs::metadata(journal.path()).unwrap().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+}
+
+#[test]
+fn another_writer_s_changes_are_seen() {
+    let (_dir, journal) = journal();
+    let other = Journal::open(journal.path());
+    journal.append(&[active(1)]).unwrap();
+    assert_eq!(other.read().unwrap().len(), 1);
+    other.append(&[active(2)]).unwrap();
+    assert_eq!(journal.read().unwrap().len(), 2);
+    let kept = journal.append_if(|state| Ok::<_, JournalError>((state.len(), Vec::new())));
+    assert_eq!(kept.unwrap(), 2);
+}
+
+#[test]
+fn the_next_writer_cuts_a_torn_line_off_wherever_it_is_torn() {
+    let (_dir, journal) = journal();
+    journal.append(&[active(1)]).unwrap();
+    let first = fs::read(journal.path()).unwrap();
+    let torn = line::encode(&active(2)).unwrap();
+    for cut in [1, torn.len() / 2, torn.len() - 1] {
+        let mut bytes = first.clone();
+        bytes.extend(&torn.as_bytes()[..cut]);
+        fs::write(journal.path(), bytes).unwrap();
+        let after = Journal::open(journal.path());
+        assert_eq!(after.read().unwrap().len(), 1);
+        after.append(&[active(3)]).unwrap();
+        let reading = Journal::open(journal.path()).reading().unwrap();
+        assert_eq!((reading.state.len(), reading.faults.len()), (2, 0));
+    }
+}
+
+#[test]
+fn writers_at_the_same_time_lose_nothing_through_compactions() {
+    let (_dir, journal) = journal();
+    let each = JOURNAL_IDLE_LINES_MAX / 4;
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            // A handle of its own, as another process has.
+            let journal = Journal::open(journal.path());
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let changes: Vec<_> = (0..each).map(|n| active(writer * each + n)).collect();
+                    journal.append(&changes).unwrap();
+                    assert!(journal.read().unwrap().len() >= each, "round {round}");
+                }
+            });
+        }
+    });
+    let reading = Journal::open(journal.path()).reading().unwrap();
+    assert_eq!(reading.state.len(), 4 * each);
+    assert_eq!(reading.faults, []);
+    assert!(reading.lines < 4 * 5 * each, "never compacted");
+}
+
+#[test]
+fn a_compaction_that_was_killed_changes_nothing() {
+    let (_dir, journal) = journal();
+    let two: Vec<_> = (0..JOURNAL_IDLE_LINES_MAX)
+        .flat_map(|_| [active(1), active(2)])
+        .collect();
+    // What a kill in the middle of writing the new file leaves.
+    fs::create_dir_all(journal.path().parent().unwrap()).unwrap();
+    fs::write(journal.beside(".new"), "{\"change\":\"cert").unwrap();
+    journal.append(&two[..10]).unwrap();
+    assert_eq!(journal.reading().unwrap().lines, 10);
+    journal.append(&two).unwrap();
+    let reading = Journal::open(journal.path()).reading().unwrap();
+    assert_eq!((reading.lines, reading.state.len()), (2, 2));
+    assert!(!journal.beside(".new").exists());
+}
+
+#[test]
+fn broken_lines_are_told_shut_out_and_kept_aside() {
+    let (_dir, journal) = journal();
+    journal.append(&[active(1), active(2)]).unwrap();
+    let text = fs::read_to_string(journal.path()).unwrap();
+    let broken = text.replacen("ACTIVE", "ACTIWE", 1) + "rubbish\n";
+    fs::write(journal.path(), &broken).unwrap();
+    let journal = Journal::open(journal.path());
+    let reading = journal.reading().unwrap();
+    let statuses = |state: &State| -> Vec<Status> {
+        [1usize, 2]
+            .map(|n| CertificateId::of_der(&n.to_be_bytes()))
+            .map(|id| state.certificate(&id).unwrap().status)
+            .into()
+    };
+    assert_eq!(statuses(&reading.state), [Status::Inactive, Status::Active]);
+    let told = journal.warnings(&reading);
+    let places: Vec<_> = told.iter().map(|w| w.place.unwrap().line).collect();
+    assert_eq!(places, [1, 3], "{told:?}");
+
+    let many: Vec<_> = (0..2 * JOURNAL_IDLE_LINES_MAX).map(|_| active(2)).collect();
+    journal.append(&many).unwrap();
+    let reading = Journal::open(journal.path()).reading().unwrap();
+    assert_eq!(statuses(&reading.state), [Status::Inactive, Status::Active]);
+    assert_eq!((reading.lines, reading.faults.len()), (2, 0));
+    let damaged = fs::read_to_string(journal.beside(".damaged")).unwrap();
+    assert_eq!(damaged.lines().collect::<Vec<_>>()[1], "rubbish");
+    assert!(damaged.starts_with(broken.lines().next().unwrap()));
+}
+
+#[test]
+fn a_full_journal_takes_what_takes_access_away_alone() {
+    let (_dir, journal) = journal();
+    let long = "x".repeat(100 * 1024);
+    let mut error = None;
+    for n in 0..200 {
+        let Change::Certificate(mut certificate) = active(n) else {
+            panic!("not a certificate");
+        };
+        certificate.why.clone_from(&long);
+        match journal.append(&[Change::Certificate(certificate)]) {
+            Ok(()) => {}
+            Err(found) => {
+                error = Some(found);
+                break;
+            }
+        }
+    }
+    assert!(
+        matches!(error, Some(JournalError::Full { .. })),
+        "{error:?}"
+    );
+    journal.append(&[certificate(1, Status::Revoked)]).unwrap();
+    let state = Journal::open(journal.path()).read().unwrap();
+    let id = CertificateId::of_der(&1usize.to_be_bytes());
+    assert_eq!(state.certificate(&id).unwrap().status, Status::Revoked);
+}
+
+#[test]
+fn a_journal_that_cannot_be_read_is_no_empty_one() {
+    let (_dir, journal) = journal();
+    fs::create_dir_all(journal.path()).unwrap();
+    assert!(matches!(journal.read(), Err(JournalError::Read { .. })));
+    assert!(journal.append(&[active(1)]).is_err());
+}
