@@ -117,7 +117,7 @@ impl App {
         let mut supervisor = Supervisor::default();
 
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let admin = Admin::bind(&config.admin, registry.clone(), readiness)
+        let admin = Admin::bind(&config.admin, registry.clone(), readiness.clone())
             .await
             .map_err(BuildError::Admin)?;
         let http = admin.address();
@@ -128,6 +128,7 @@ impl App {
             snapshot,
             identity::Metrics::register(&registry),
         );
+        let watcher = watcher.noting(readiness);
         let reload = Arc::new(Notify::new());
         let reload_asked = Arc::clone(&reload);
         supervisor.spawn(Stage::Admin, "registry", |stop| {

@@ -118,15 +118,20 @@ async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
     }
 }
 
-/// 200 once everything is ready, else 503 with the parts that are not.
+/// 200 once everything is ready, else 503 with the parts that are not; then the notes, a line each.
 async fn readyz(State(seen): State<Seen>) -> impl IntoResponse {
     let waiting = seen.readiness.waiting();
-    if waiting.is_empty() {
+    let (status, mut body) = if waiting.is_empty() {
         (StatusCode::OK, "ready\n".to_owned())
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
             format!("waiting for: {}\n", waiting.join(", ")),
         )
+    };
+    for note in seen.readiness.notes() {
+        body += &note;
+        body.push('\n');
     }
+    (status, body)
 }

@@ -119,9 +119,22 @@ pub fn inspect_change(file: &Path) -> Vec<Problem> {
     // Settings are read at start alone; mistakes that they have since are of no account here.
     let text = read_text(file).unwrap_or_default();
     let mut document = Document::parse(file, &text);
-    let config = identity::Config::read(&mut document.section("identity"), directory(file));
+    let dir = directory(file);
+    let (_, data_dir) = gateway(&mut document.section("gateway"), dir);
+    let config = identity::Config::read(&mut document.section("identity"), dir, &data_dir);
     let broker = broker::Config::read(&mut document, &Registry::default(), &BTreeSet::new());
     identity::inspect_change(&config, &broker.plain_policies()).problems
+}
+
+/// The journal of the run-time state that belongs to the settings in `file`, whatever mistakes they
+/// have.
+pub fn journal(file: &Path) -> identity::Journal {
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    let dir = directory(file);
+    let (_, data_dir) = gateway(&mut document.section("gateway"), dir);
+    let config = identity::Config::read(&mut document.section("identity"), dir, &data_dir);
+    identity::Journal::open(&config.journal)
 }
 
 fn directory(file: &Path) -> &Path {
@@ -153,12 +166,14 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
     };
     let dir = directory(file);
     let mut document = Document::parse(file, &text);
-    let identity_config = identity::Config::read(&mut document.section("identity"), dir);
+    let (gateway_id, data_dir) = gateway(&mut document.section("gateway"), dir);
+    let identity_config = identity::Config::read(&mut document.section("identity"), dir, &data_dir);
     let identity = identity::inspect(&identity_config, &[]);
     let groups = group_names(&identity_config, &identity);
     let config = read(
         &mut document,
         dir,
+        (gateway_id, data_dir),
         identity_config.clone(),
         &identity,
         groups.as_deref(),
@@ -203,10 +218,7 @@ fn group_names<'a>(
         .problems
         .iter()
         .any(|problem| problem.file == config.registry && problem.place.is_none());
-    (!unread).then(|| {
-        let groups = found.registry.groups.iter();
-        groups.map(|group| group.name.as_str()).collect()
-    })
+    (!unread).then(|| found.registry.group_names().collect())
 }
 
 fn config_names(config: &identity::Config, file: &Path) -> bool {
@@ -219,12 +231,12 @@ fn config_names(config: &identity::Config, file: &Path) -> bool {
 fn read(
     document: &mut Document<'_>,
     dir: &Path,
+    (gateway_id, data_dir): (Option<String>, PathBuf),
     identity: identity::Config,
     found: &identity::Inspection,
     groups: Option<&[&str]>,
 ) -> Option<Config> {
     document.refuse_unknown(&SECTIONS);
-    let (gateway_id, data_dir) = gateway(&mut document.section("gateway"), dir);
     let log = telemetry::Config::read(&mut document.section("log"));
     let broker = broker::Config::read(document, &found.registry, &found.policies);
     let admin = admin::Config::read(&mut document.section("admin"));

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::document::Section;
+use crate::document::{Section, json_files};
 
 /// Validated settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `registry.toml`.
     pub registry: PathBuf,
+    /// The run-time state; in the data directory.
+    pub journal: PathBuf,
     /// `policies/`.
     pub policies: PathBuf,
     /// Certificates that may sign device certificates; PEM.
@@ -46,7 +48,7 @@ impl Default for IdentityToml {
 
 impl Config {
     /// Reads `[identity]` of the settings in `dir`.
-    pub(crate) fn read(section: &mut Section<'_, '_>, dir: &Path) -> Self {
+    pub(crate) fn read(section: &mut Section<'_, '_>, dir: &Path, data_dir: &Path) -> Self {
         let toml: IdentityToml = section.read().unwrap_or_default();
         if toml.ca_certificates.is_empty() {
             section.problem(
@@ -76,11 +78,26 @@ impl Config {
         }
         Self {
             registry: dir.join("registry.toml"),
+            journal: data_dir.join("registry.journal"),
             policies: dir.join("policies"),
             ca_certificates: toml.ca_certificates.iter().map(|f| dir.join(f)).collect(),
             server_certificate: dir.join(toml.server_certificate),
             server_key: dir.join(toml.server_key),
             require_thing: toml.require_thing,
         }
+    }
+
+    /// The files and directories whose change is a change of what they say.
+    pub(super) fn watched(&self) -> Vec<PathBuf> {
+        let mut files = vec![
+            self.registry.clone(),
+            self.journal.clone(),
+            self.policies.clone(),
+            self.server_certificate.clone(),
+            self.server_key.clone(),
+        ];
+        files.extend(self.ca_certificates.iter().cloned());
+        files.extend(json_files(&self.policies).unwrap_or_default());
+        files
     }
 }

@@ -26,7 +26,9 @@ pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
 pub use registry::Registry;
-pub use snapshot::{Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load};
+pub use snapshot::{
+    AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
+};
 pub use trust::Trust;
 pub use watcher::{SnapshotWatch, Watcher};
 

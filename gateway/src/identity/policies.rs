@@ -17,8 +17,13 @@ pub(super) struct Policies {
     pub(super) names: BTreeSet<String>,
 }
 
+/// The text and the policy of every name, as they were last read. What has not changed stays the same
+/// `Arc`.
+#[derive(Debug, Default)]
+pub(super) struct Cache(BTreeMap<String, (String, Arc<Policy>)>);
+
 /// Reads all policies in `dir`; problems go to `problems`.
-pub(super) fn read(dir: &Path, problems: &mut Vec<Problem>) -> Policies {
+pub(super) fn read(dir: &Path, cache: &mut Cache, problems: &mut Vec<Problem>) -> Policies {
     let mut policies = Policies::default();
     let files = match json_files(dir) {
         Ok(files) => files,
@@ -32,6 +37,7 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<Problem>) -> Policies {
             return policies;
         }
     };
+    let former = std::mem::take(&mut cache.0);
     for file in files {
         let stem = file.file_stem().unwrap_or_default();
         let name = stem.to_string_lossy().into_owned();
@@ -43,15 +49,19 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<Problem>) -> Policies {
                 continue;
             }
         };
-        match Policy::parse(&name, &text) {
-            Ok(policy) => {
-                policies.parsed.insert(name, Arc::new(policy));
-            }
-            Err(mistakes) => {
-                let all = mistakes.into_iter();
-                problems.extend(all.map(|mistake| mistake.in_file(&file)));
-            }
-        }
+        let policy = match former.get(&name) {
+            Some((earlier, policy)) if *earlier == text => policy.clone(),
+            _ => match Policy::parse(&name, &text) {
+                Ok(policy) => Arc::new(policy),
+                Err(mistakes) => {
+                    let all = mistakes.into_iter();
+                    problems.extend(all.map(|mistake| mistake.in_file(&file)));
+                    continue;
+                }
+            },
+        };
+        cache.0.insert(name.clone(), (text, policy.clone()));
+        policies.parsed.insert(name, policy);
     }
     policies
 }

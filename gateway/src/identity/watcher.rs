@@ -2,7 +2,7 @@
 //!
 //! Polling metadata needs no kernel interface that a container or a network file system might not
 //! have, and a dozen `stat` calls four times a second cost nothing. A change with any mistake is
-//! refused whole: every problem is logged, the last good snapshot stays. One thing does not wait
+//! refused whole: every problem is logged and noted in `/readyz`, the last good snapshot stays. One thing does not wait
 //! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
 //! is taken from the last good snapshot at once.
 
@@ -13,19 +13,23 @@ use std::{
     sync::Arc,
 };
 
-use portcullis_core::limits::{RELOAD_POLL, RELOAD_SETTLE};
+use portcullis_core::{
+    limits::{RELOAD_POLL, RELOAD_SETTLE},
+    problem::Problem,
+};
 use tokio::{
     sync::{Notify, watch},
-    task::spawn_blocking,
+    task::{JoinError, spawn_blocking},
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Metrics, Snapshot,
-    snapshot::{self, Refused},
+    registry::RegisteredCa,
+    snapshot::{Loader, Refused},
 };
-use crate::{document::json_files, supervisor::TaskResult};
+use crate::{supervisor::TaskResult, telemetry::Readiness};
 
 /// The newest good snapshot.
 pub type SnapshotWatch = watch::Receiver<Arc<Snapshot>>;
@@ -35,6 +39,9 @@ pub type SnapshotWatch = watch::Receiver<Arc<Snapshot>>;
 pub struct Watcher {
     config: Config,
     metrics: Metrics,
+    readiness: Readiness,
+    /// `None` while it reads.
+    loader: Option<Loader>,
     sender: watch::Sender<Arc<Snapshot>>,
     /// Of the files that were last loaded, or refused.
     seen: Fingerprint,
@@ -46,13 +53,21 @@ impl Watcher {
         let seen = initial.fingerprint.clone();
         let (sender, receiver) = watch::channel(Arc::new(initial));
         let watcher = Self {
+            loader: Some(Loader::new(config.clone())),
             config,
             metrics,
+            readiness: Readiness::default(),
             sender,
             seen,
         };
         watcher.show();
         (watcher, receiver)
+    }
+
+    /// Says in `readiness` what is refused.
+    #[must_use]
+    pub fn noting(self, readiness: Readiness) -> Self {
+        Self { readiness, ..self }
     }
 
     /// Runs until `stop`; `reload` forces a look.
@@ -84,53 +99,67 @@ impl Watcher {
         }
     }
 
-    async fn fingerprint(&self) -> Result<Fingerprint, tokio::task::JoinError> {
-        let config = self.config.clone();
-        spawn_blocking(move || Fingerprint::take(&config)).await
+    async fn fingerprint(&self) -> Result<Fingerprint, JoinError> {
+        let (config, seen) = (self.config.clone(), self.seen.clone());
+        spawn_blocking(move || seen.again(&config)).await
     }
 
-    async fn reload(&mut self) -> Result<(), tokio::task::JoinError> {
-        let config = self.config.clone();
+    async fn reload(&mut self) -> Result<(), JoinError> {
+        let loader = self.loader.take();
+        let mut loader = loader.unwrap_or_else(|| Loader::new(self.config.clone()));
         let plain_policies = self.sender.borrow().plain_policies.clone();
-        let loaded = spawn_blocking(move || snapshot::reload(&config, &plain_policies)).await?;
+        let (loader, loaded) = spawn_blocking(move || {
+            let loaded = loader.reload(&plain_policies);
+            (loader, loaded)
+        })
+        .await?;
+        self.loader = Some(loader);
         match loaded {
-            Ok(mut snapshot) => {
-                snapshot.generation = self.sender.borrow().generation + 1;
-                tracing::info!(
-                    generation = snapshot.generation,
-                    things = snapshot.things().count(),
-                    "Registry, policies and certificates reloaded."
-                );
-                self.seen = snapshot.fingerprint.clone();
-                self.sender.send_replace(Arc::new(snapshot));
-                self.metrics.reloads.with_label_values(&["applied"]).inc();
-                self.metrics.stale.set(0);
-            }
-            Err(Refused {
-                problems,
-                narrowing,
-            }) => {
-                for problem in &problems {
-                    tracing::error!(%problem, "The change has a mistake.");
-                }
-                tracing::error!(
-                    problems = problems.len(),
-                    "The change is refused; the last good configuration stays in force."
-                );
-                self.metrics.reloads.with_label_values(&["refused"]).inc();
-                self.metrics.stale.set(1);
-                let narrowed = narrowing.and_then(|newer| self.sender.borrow().narrowed(&newer));
-                if let Some(narrowed) = narrowed {
-                    tracing::warn!(
-                        generation = narrowed.generation,
-                        "Things and certificates that the registry takes away are refused from now on."
-                    );
-                    self.sender.send_replace(Arc::new(narrowed));
-                }
-            }
+            Ok(snapshot) => self.take(snapshot),
+            Err(refused) => self.refuse(*refused),
         }
         self.show();
         Ok(())
+    }
+
+    fn take(&mut self, mut snapshot: Snapshot) {
+        snapshot.generation = self.sender.borrow().generation + 1;
+        tracing::info!(
+            generation = snapshot.generation,
+            things = snapshot.things().count(),
+            "Registry, policies and certificates reloaded."
+        );
+        self.seen = snapshot.fingerprint.clone();
+        self.sender.send_replace(Arc::new(snapshot));
+        self.metrics.reloads.with_label_values(&["applied"]).inc();
+        self.metrics.stale.set(0);
+        self.readiness.note(NOTE, None);
+    }
+
+    fn refuse(&mut self, refused: Refused) {
+        let Refused {
+            problems,
+            file,
+            journal,
+        } = refused;
+        for problem in &problems {
+            tracing::error!(%problem, "The change has a mistake.");
+        }
+        tracing::error!(
+            problems = problems.len(),
+            "The change is refused; the last good configuration stays in force."
+        );
+        self.metrics.reloads.with_label_values(&["refused"]).inc();
+        self.metrics.stale.set(1);
+        self.readiness.note(NOTE, Some(note(&problems)));
+        let former = Arc::clone(&self.sender.borrow());
+        if let Some(narrowed) = former.narrowed(file.as_deref(), journal.as_ref()) {
+            tracing::warn!(
+                generation = narrowed.generation,
+                "Things and certificates that the registry takes away are refused from now on."
+            );
+            self.sender.send_replace(Arc::new(narrowed));
+        }
     }
 
     fn show(&self) {
@@ -144,9 +173,39 @@ impl Watcher {
     }
 }
 
+/// Of the line in `/readyz`.
+const NOTE: &str = "registry";
+
+/// `refused: 2 mistakes in registry.toml:3 registry.toml:7; the last good …`.
+fn note(problems: &[Problem]) -> String {
+    const SHOWN: usize = 5;
+    let mut places: Vec<String> = problems
+        .iter()
+        .take(SHOWN)
+        .map(|problem| match problem.place {
+            Some(place) => format!("{}:{}", problem.file.display(), place.line),
+            None => problem.file.display().to_string(),
+        })
+        .collect();
+    places.dedup();
+    if problems.len() > SHOWN {
+        places.push("…".to_owned());
+    }
+    let count = match problems.len() {
+        1 => "1 mistake".to_owned(),
+        many => format!("{many} mistakes"),
+    };
+    let places = places.join(" ");
+    format!("refused: {count} in {places}; the last good configuration is in force")
+}
+
 /// What changes when a file does, without reading it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fingerprint(Vec<(PathBuf, Option<Stamp>)>);
+pub(super) struct Fingerprint {
+    stamps: Vec<(PathBuf, Option<Stamp>)>,
+    /// Files that the registry names; they come last.
+    cas: Vec<PathBuf>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
@@ -158,20 +217,32 @@ struct Stamp {
 
 impl Fingerprint {
     pub(super) fn take(config: &Config) -> Self {
-        let mut files = vec![
-            config.registry.clone(),
-            config.policies.clone(),
-            config.server_certificate.clone(),
-            config.server_key.clone(),
-        ];
-        files.extend(config.ca_certificates.iter().cloned());
-        files.extend(json_files(&config.policies).unwrap_or_default());
-        let stamped = files.into_iter().map(|file| {
-            let stamp = stamp(&file);
-            (file, stamp)
-        });
-        Self(stamped.collect())
+        let stamps = config.watched().into_iter().map(stamped).collect();
+        Self {
+            stamps,
+            cas: Vec::new(),
+        }
     }
+
+    /// Watches the files of `cas`, too. Before they are read.
+    pub(super) fn add_cas(&mut self, config: &Config, cas: &[RegisteredCa]) {
+        let dir = config.registry.parent().unwrap_or(Path::new(""));
+        self.cas = cas.iter().map(|ca| dir.join(&ca.certificate)).collect();
+        self.stamps.extend(self.cas.iter().cloned().map(stamped));
+    }
+
+    /// Of the same files now.
+    fn again(&self, config: &Config) -> Self {
+        let mut now = Self::take(config);
+        now.cas.clone_from(&self.cas);
+        now.stamps.extend(self.cas.iter().cloned().map(stamped));
+        now
+    }
+}
+
+fn stamped(file: PathBuf) -> (PathBuf, Option<Stamp>) {
+    let stamp = stamp(&file);
+    (file, stamp)
 }
 
 fn stamp(file: &Path) -> Option<Stamp> {

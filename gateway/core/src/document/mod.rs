@@ -12,6 +12,7 @@ mod section;
 pub use section::Section;
 
 use std::{
+    borrow::Cow,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -23,10 +24,33 @@ use crate::problem::{Place, Problem, nearest};
 /// A parsed file.
 #[derive(Debug)]
 pub struct Document<'t> {
+    root: toml::Spanned<DeTable<'t>>,
+    found: Found<'t>,
+}
+
+/// The problems of a file, beside its tables, so that a section can add to them while it looks at
+/// its table.
+#[derive(Debug)]
+struct Found<'t> {
     file: PathBuf,
     text: &'t str,
-    root: toml::Spanned<DeTable<'t>>,
     problems: Vec<Problem>,
+}
+
+impl Found<'_> {
+    fn problem(
+        &mut self,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.problems.push(Problem {
+            file: self.file.clone(),
+            place: span.map(|span| Place::of_offset(self.text, span.start)),
+            message: message.into(),
+            remedy: remedy.into(),
+        });
+    }
 }
 
 impl<'t> Document<'t> {
@@ -35,10 +59,12 @@ impl<'t> Document<'t> {
     pub fn parse(file: &Path, text: &'t str) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut document = Self {
-            file: file.to_owned(),
-            problems: Vec::new(),
             root,
-            text,
+            found: Found {
+                file: file.to_owned(),
+                text,
+                problems: Vec::new(),
+            },
         };
         for error in errors {
             let message = error.message().replace('\n', ", ");
@@ -53,9 +79,9 @@ impl<'t> Document<'t> {
     }
 
     /// The table `[name]`; an empty one if it is absent.
-    pub fn section(&mut self, name: &str) -> Section<'_, 't> {
-        let value = self.root.get_ref().get(name).cloned();
-        Section::new(self, name.to_owned(), value)
+    pub fn section<'d>(&'d mut self, name: &'d str) -> Section<'d, 't> {
+        let value = self.root.get_ref().get(name);
+        Section::new(&mut self.found, Cow::Borrowed(name), value)
     }
 
     /// Whether `[name]` or `name =` is there.
@@ -83,15 +109,14 @@ impl<'t> Document<'t> {
     }
 
     /// The `index`th of the tables `[[name]]`.
-    pub fn section_at(&mut self, name: &str, index: usize) -> Section<'_, 't> {
+    pub fn section_at<'d>(&'d mut self, name: &'d str, index: usize) -> Section<'d, 't> {
         let value = self
             .root
             .get_ref()
             .get(name)
             .and_then(|value| value.get_ref().as_array())
-            .and_then(|elements| elements.get(index))
-            .cloned();
-        Section::new(self, name.to_owned(), value)
+            .and_then(|elements| elements.get(index));
+        Section::new(&mut self.found, Cow::Borrowed(name), value)
     }
 
     /// Makes a problem of every key of the outermost table that is not among `known`.
@@ -119,19 +144,15 @@ impl<'t> Document<'t> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        self.problems.push(Problem {
-            file: self.file.clone(),
-            place: span.map(|span| Place::of_offset(self.text, span.start)),
-            message: message.into(),
-            remedy: remedy.into(),
-        });
+        self.found.problem(span, message, remedy);
     }
 
     /// What was found so far, in the order of the text.
     pub fn into_problems(mut self) -> Vec<Problem> {
-        self.problems.sort_by_key(|problem| problem.place);
-        self.problems.dedup();
-        self.problems
+        let problems = &mut self.found.problems;
+        problems.sort_by_key(|problem| problem.place);
+        problems.dedup();
+        self.found.problems
     }
 }
 

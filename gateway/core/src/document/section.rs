@@ -1,6 +1,6 @@
 //! One table of a document, read into its wire struct.
 
-use std::{fmt::Display, ops::Range};
+use std::{borrow::Cow, fmt::Display, ops::Range};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -8,28 +8,24 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Document, unknown_key_remedy};
+use super::{Found, unknown_key_remedy};
 use crate::problem::Mistake;
 
 /// A table under its name, and the problems found in it, which go to the document.
 #[derive(Debug)]
 pub struct Section<'d, 't> {
-    document: &'d mut Document<'t>,
-    name: String,
-    table: Option<Spanned<DeValue<'t>>>,
+    found: &'d mut Found<'t>,
+    name: Cow<'d, str>,
+    table: Option<&'d Spanned<DeValue<'t>>>,
 }
 
 impl<'d, 't> Section<'d, 't> {
     pub(super) fn new(
-        document: &'d mut Document<'t>,
-        name: String,
-        table: Option<Spanned<DeValue<'t>>>,
+        found: &'d mut Found<'t>,
+        name: Cow<'d, str>,
+        table: Option<&'d Spanned<DeValue<'t>>>,
     ) -> Self {
-        Self {
-            document,
-            name,
-            table,
-        }
+        Self { found, name, table }
     }
 
     /// Whether it stands in the file.
@@ -39,9 +35,9 @@ impl<'d, 't> Section<'d, 't> {
 
     /// The table `name` in this one; an empty one if it is absent.
     pub fn section(&mut self, name: &str) -> Section<'_, 't> {
-        let table = self.value(name).cloned();
-        let name = format!("{}.{name}", self.name);
-        Section::new(self.document, name, table)
+        let table = self.value(name);
+        let name = Cow::Owned(format!("{}.{name}", self.name));
+        Section::new(self.found, name, table)
     }
 
     /// The `index`th of the tables `[[….name]]`.
@@ -49,26 +45,27 @@ impl<'d, 't> Section<'d, 't> {
         let table = self
             .value(name)
             .and_then(|value| value.get_ref().as_array())
-            .and_then(|elements| elements.get(index))
-            .cloned();
-        let name = format!("{}.{name}", self.name);
-        Section::new(self.document, name, table)
+            .and_then(|elements| elements.get(index));
+        let name = Cow::Owned(format!("{}.{name}", self.name));
+        Section::new(self.found, name, table)
     }
 
     /// Reads the table; every unknown key and every value of a wrong type becomes a problem and is
     /// left out. `None` if a required key is missing, which is a problem too.
     pub fn read<T: DeserializeOwned>(&mut self) -> Option<T> {
-        let mut table = match &self.table {
-            Some(table) => table.clone(),
-            None => Spanned::new(0..0, DeValue::Table(DeTable::new())),
-        };
+        let table = self.copy();
         if !table.get_ref().is_table() {
             let span = table.span();
             let message = format!("`{}` is not a table", self.name);
             let remedy = format!("write `[{}]` and its keys below", self.name);
-            self.document.problem(Some(span), message, remedy);
+            self.found.problem(Some(span), message, remedy);
             return None;
         }
+        // Nearly every table is in order, and thousands are read.
+        if let Ok(value) = T::deserialize(ValueDeserializer::from(table)) {
+            return Some(value);
+        }
+        let mut table = self.copy();
         let mut dropped = Vec::new();
         loop {
             let error = match T::deserialize(ValueDeserializer::from(table.clone())) {
@@ -79,9 +76,9 @@ impl<'d, 't> Section<'d, 't> {
             if let Some(field) = missing {
                 // A key that was dropped has its problem already.
                 if !dropped.iter().any(|key| key == field) {
-                    let span = self.table.as_ref().and_then(|_| error.span());
+                    let span = self.table.and_then(|_| error.span());
                     let message = format!("`{}` has no `{field}`", self.name);
-                    self.document
+                    self.found
                         .problem(span, message, format!("add `{field} = …`"));
                 }
                 return None;
@@ -90,7 +87,7 @@ impl<'d, 't> Section<'d, 't> {
             // The parser leaves empty values where it found a syntax error, which is told already.
             if span.as_ref().is_none_or(|span| !span.is_empty()) {
                 let (message, remedy) = (message_of(error.message()), remedy_of(error.message()));
-                self.document.problem(span.clone(), message, remedy);
+                self.found.problem(span.clone(), message, remedy);
             }
             match span.and_then(|span| drop_at(&mut table, &span)) {
                 Some(key) => dropped.push(key),
@@ -102,7 +99,7 @@ impl<'d, 't> Section<'d, 't> {
     /// Adds a problem at the value of `key`, or at the table if the key is not there.
     pub fn problem(&mut self, key: &str, message: impl Into<String>, remedy: impl Into<String>) {
         let span = self.span(key);
-        self.document.problem(span, message, remedy);
+        self.found.problem(span, message, remedy);
     }
 
     /// Adds a problem at the `index`th element of the list at `key`.
@@ -119,7 +116,7 @@ impl<'d, 't> Section<'d, 't> {
             .and_then(|elements| elements.get(index))
             .map(Spanned::span);
         let span = element.or_else(|| self.span(key));
-        self.document.problem(span, message, remedy);
+        self.found.problem(span, message, remedy);
     }
 
     /// Adds a mistake in the text at `key`: at its place in the file where that can be told, else at
@@ -134,20 +131,20 @@ impl<'d, 't> Section<'d, 't> {
         let verbatim = span.clone().filter(|span| {
             let inner = span.start + 1..span.end.saturating_sub(1);
             let is_one_line = mistake.place.is_some_and(|place| place.line == 1);
-            is_one_line && text.is_some() && self.document.text.get(inner) == text
+            is_one_line && text.is_some() && self.found.text.get(inner) == text
         });
         match (verbatim, mistake.place) {
             (Some(span), _) => {
                 let at = span.start + 1 + offset;
-                self.document
+                self.found
                     .problem(Some(at..at), &*mistake.message, &*mistake.remedy);
             }
             (None, Some(place)) => {
                 let message = format!("{} (column {} of it)", mistake.message, place.column);
-                self.document.problem(span, message, &*mistake.remedy);
+                self.found.problem(span, message, &*mistake.remedy);
             }
             (None, None) => self
-                .document
+                .found
                 .problem(span, &*mistake.message, &*mistake.remedy),
         }
     }
@@ -183,13 +180,20 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
-    fn value(&self, key: &str) -> Option<&Spanned<DeValue<'t>>> {
-        self.table.as_ref()?.get_ref().as_table()?.get(key)
+    fn copy(&self) -> Spanned<DeValue<'t>> {
+        match self.table {
+            Some(table) => table.clone(),
+            None => Spanned::new(0..0, DeValue::Table(DeTable::new())),
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<&'d Spanned<DeValue<'t>>> {
+        self.table?.get_ref().as_table()?.get(key)
     }
 
     /// Where the value of `key` stands, or else the table.
     pub fn span(&self, key: &str) -> Option<Range<usize>> {
-        let value = self.value(key).or(self.table.as_ref());
+        let value = self.value(key).or(self.table);
         value.map(Spanned::span)
     }
 }
@@ -284,7 +288,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::*;
+    use crate::document::Document;
 
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -22,6 +22,7 @@ pub use model::{
     RegisteredCertificate, RegisteredThing, Status, ThingType,
 };
 pub use query::Query;
+pub use read::Cache;
 pub use state::{Change, QUARANTINE, State, StateCertificate, StateThing};
 
 use std::{collections::BTreeSet, path::Path};

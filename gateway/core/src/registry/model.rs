@@ -173,7 +173,8 @@ impl Status {
 /// A CA whose certificates may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisteredCa {
-    /// The file of its certificate, and perhaps the chain above it; PEM.
+    /// The file of its certificate, and perhaps the chain above it; PEM. As it is written: relative
+    /// to the registry's directory.
     pub certificate: PathBuf,
     /// An inactive one registers nobody new.
     pub status: CaStatus,

@@ -1,8 +1,11 @@
 //! From the text of `registry.toml` to a [`Registry`]: every mistake with its place and a remedy.
 
+mod cache;
 mod certificates;
 mod groups;
 mod things;
+
+pub use cache::Cache;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -38,7 +41,6 @@ pub(super) fn read(
     let mut reader = Reader {
         document: Document::parse(file, text),
         policies,
-        dir: file.parent().unwrap_or(Path::new("")),
     };
     reader.document.refuse_unknown(&SECTIONS);
     let types = reader.types();
@@ -61,7 +63,6 @@ pub(super) fn read(
 struct Reader<'r, 't> {
     document: Document<'t>,
     policies: Option<&'r BTreeSet<String>>,
-    dir: &'r Path,
 }
 
 #[derive(Debug, Deserialize)]
@@ -118,11 +119,11 @@ impl Reader<'_, '_> {
             let Some(toml) = section.read::<CaToml>() else {
                 continue;
             };
-            let certificate = self.dir.join(&toml.certificate);
+            let certificate = toml.certificate;
             if cas.iter().any(|earlier| earlier.certificate == certificate) {
                 let message = format!(
                     "the CA `{}` stands here a second time",
-                    toml.certificate.display()
+                    certificate.display()
                 );
                 section.problem("certificate", message, "keep one of the two entries");
                 continue;

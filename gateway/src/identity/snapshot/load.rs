@@ -1,0 +1,215 @@
+//! Reading all files of a configuration that identity is about, and telling all that is wrong.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use portcullis_core::{problem::Problem, registry::line::Reading};
+
+use super::{Snapshot, Sources};
+use crate::{
+    chain::chain,
+    document::read_text,
+    identity::{
+        Config, Journal, Registry,
+        policies::{self, Policies},
+        trust::{self, Expiry},
+        watcher::Fingerprint,
+    },
+};
+
+/// All that can be said about the files of a configuration, mistakes or not.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The snapshot, if there is no problem.
+    pub snapshot: Option<Snapshot>,
+    /// What could be read of the registry, with what changed at run time.
+    pub registry: Arc<Registry>,
+    /// `registry.toml`, if it has no mistake, policies aside that it names and that do not exist.
+    file: Option<Arc<Registry>>,
+    /// The journal, if it can be read.
+    journal: Option<Arc<Reading>>,
+    /// The names of all policies that are there.
+    pub policies: BTreeSet<String>,
+    /// Mistakes.
+    pub problems: Vec<Problem>,
+    /// What works but should be looked at.
+    pub warnings: Vec<Problem>,
+}
+
+/// A reload that found mistakes.
+#[derive(Debug)]
+pub(in crate::identity) struct Refused {
+    /// All of them.
+    pub(in crate::identity) problems: Vec<Problem>,
+    /// See [`Snapshot::narrowed`].
+    pub(in crate::identity) file: Option<Arc<Registry>>,
+    /// See [`Snapshot::narrowed`].
+    pub(in crate::identity) journal: Option<Arc<Reading>>,
+}
+
+/// Loads the files that `config` names. `plain_policies` are the policies of plain listeners, which
+/// must exist.
+pub fn load(config: &Config, plain_policies: &[String]) -> Result<Snapshot, Vec<Problem>> {
+    let inspection = inspect(config, plain_policies);
+    for warning in &inspection.warnings {
+        tracing::warn!(%warning, "The configuration needs a look.");
+    }
+    inspection.snapshot.ok_or(inspection.problems)
+}
+
+/// Reads everything and tells everything.
+pub fn inspect(config: &Config, plain_policies: &[String]) -> Inspection {
+    Loader::new(config.clone()).read(plain_policies, Expiry::Problem)
+}
+
+/// Like [`inspect`], as a running gateway does it.
+pub fn inspect_change(config: &Config, plain_policies: &[String]) -> Inspection {
+    Loader::new(config.clone()).read(plain_policies, Expiry::Warning)
+}
+
+/// Reads the files again and again, and of what has not changed only that.
+#[derive(Debug)]
+pub(in crate::identity) struct Loader {
+    config: Config,
+    journal: Journal,
+    policies: policies::Cache,
+    registry: portcullis_core::registry::Cache,
+    /// Told already.
+    warnings: Vec<Problem>,
+}
+
+impl Loader {
+    pub(in crate::identity) fn new(config: Config) -> Self {
+        Self {
+            journal: Journal::open(&config.journal),
+            policies: policies::Cache::default(),
+            registry: portcullis_core::registry::Cache::default(),
+            warnings: Vec::new(),
+            config,
+        }
+    }
+
+    /// Like [`load`] while the gateway runs; see [`Expiry::Warning`]. A warning is logged once.
+    pub(in crate::identity) fn reload(
+        &mut self,
+        plain_policies: &[String],
+    ) -> Result<Snapshot, Box<Refused>> {
+        let inspection = self.read(plain_policies, Expiry::Warning);
+        for warning in &inspection.warnings {
+            if !self.warnings.contains(warning) {
+                tracing::warn!(%warning, "The configuration needs a look.");
+            }
+        }
+        self.warnings = inspection.warnings;
+        inspection.snapshot.ok_or_else(|| {
+            Box::new(Refused {
+                problems: inspection.problems,
+                file: inspection.file,
+                journal: inspection.journal,
+            })
+        })
+    }
+
+    fn read(&mut self, plain_policies: &[String], expiry: Expiry) -> Inspection {
+        let config = &self.config;
+        // Before the files are read: a change from here on is seen as one.
+        let mut fingerprint = Fingerprint::take(config);
+        let mut problems = Vec::new();
+        let Policies { parsed, names } =
+            policies::read(&config.policies, &mut self.policies, &mut problems);
+        for policy in plain_policies {
+            if !names.contains(policy) {
+                problems.push(Problem {
+                    file: config.policies.join(format!("{policy}.json")),
+                    place: None,
+                    message: "the policy of a plain listener does not exist".to_owned(),
+                    remedy: "create it, or change `plain-policy` in gateway.toml".to_owned(),
+                });
+            }
+        }
+        let (found, file) = self.registry(&names, &mut problems);
+        let config = &self.config;
+        fingerprint.add_cas(config, &found.cas);
+        let mut warnings = Vec::new();
+        let journal = self.journal(&mut problems, &mut warnings);
+        let registry = match &journal {
+            Some(journal) => {
+                let (registry, notes) = journal.state.merge_into(&found, Some(&names));
+                let notes = notes.into_iter();
+                warnings.extend(notes.map(|note| note.in_file(&config.journal)));
+                Arc::new(registry)
+            }
+            None => Arc::clone(&found),
+        };
+        let (trust, mut of_trust, mut worth_a_look) = trust::read(config, expiry);
+        problems.append(&mut of_trust);
+        warnings.append(&mut worth_a_look);
+        let snapshot = match (trust, &journal) {
+            (Some(trust), Some(journal)) if problems.is_empty() && !trust.ca.is_empty() => {
+                let sources = Sources {
+                    file: found,
+                    journal: journal.clone(),
+                };
+                Some(Snapshot {
+                    fingerprint,
+                    plain_policies: plain_policies.to_vec(),
+                    require_thing: config.require_thing,
+                    ..Snapshot::new(registry.clone(), parsed, sources, Arc::new(trust))
+                })
+            }
+            _ => None,
+        };
+        Inspection {
+            snapshot,
+            registry,
+            file,
+            journal,
+            policies: names,
+            problems,
+            warnings,
+        }
+    }
+
+    /// What could be read of `registry.toml`, and the same again if that is all of it.
+    fn registry(
+        &mut self,
+        policies: &BTreeSet<String>,
+        problems: &mut Vec<Problem>,
+    ) -> (Arc<Registry>, Option<Arc<Registry>>) {
+        let file = &self.config.registry;
+        let text = match read_text(file) {
+            Ok(text) => text,
+            Err(problem) => {
+                problems.push(problem);
+                return (Arc::default(), None);
+            }
+        };
+        let (registry, mut found) = self.registry.parse(file, &text, Some(policies));
+        let is_whole = found.is_empty() || Registry::parse(file, &text, None).1.is_empty();
+        problems.append(&mut found);
+        let whole = is_whole.then(|| registry.clone());
+        (registry, whole)
+    }
+
+    fn journal(
+        &self,
+        problems: &mut Vec<Problem>,
+        warnings: &mut Vec<Problem>,
+    ) -> Option<Arc<Reading>> {
+        match self.journal.reading() {
+            Ok(reading) => {
+                warnings.extend(self.journal.warnings(&reading));
+                Some(reading)
+            }
+            Err(error) => {
+                problems.push(Problem {
+                    file: self.config.journal.clone(),
+                    place: None,
+                    message: chain(&error),
+                    remedy: "make it readable for the gateway's user; it says who is shut out"
+                        .to_owned(),
+                });
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! A change with a mistake is refused, but what it takes away is taken away at once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use portcullis_core::{
+    identity::{CertificateId, Thing, ThingName},
+    registry::{QUARANTINE, RegisteredCertificate, RegisteredThing, Registry, line::Reading},
+};
+
+use super::{Snapshot, Sources};
+
+impl Snapshot {
+    /// The same without what a newer registry takes away: things that are gone or in quarantine,
+    /// certificates that are gone, less active, with less time, or of a thing that is gone. What is new
+    /// is left out. `file` is the newer `registry.toml` and `journal` the newer journal, each if it has
+    /// no mistake. `None` if they take nothing away.
+    pub(in crate::identity) fn narrowed(
+        &self,
+        file: Option<&Registry>,
+        journal: Option<&Arc<Reading>>,
+    ) -> Option<Self> {
+        let file = file.unwrap_or(&self.sources.file);
+        let journal = journal.unwrap_or(&self.sources.journal);
+        let (newer, _) = journal.state.merge_into(file, None);
+        let mut narrowed = Registry::clone(&self.registry);
+        narrow_things(&mut narrowed, &newer);
+        narrow_certificates(&mut narrowed, &newer);
+        let is_same = narrowed.things == self.registry.things
+            && narrowed.certificates == self.registry.certificates;
+        if is_same {
+            return None;
+        }
+        let sources = Sources {
+            file: self.sources.file.clone(),
+            journal: journal.clone(),
+        };
+        let trust = self.trust.clone();
+        Some(Self {
+            generation: self.generation + 1,
+            fingerprint: self.fingerprint.clone(),
+            plain_policies: self.plain_policies.clone(),
+            require_thing: self.require_thing,
+            ..Self::new(Arc::new(narrowed), self.policies.clone(), sources, trust)
+        })
+    }
+}
+
+fn narrow_things(registry: &mut Registry, newer: &Registry) {
+    let newer: HashMap<&ThingName, &RegisteredThing> = newer
+        .things
+        .iter()
+        .map(|registered| (&registered.thing.name, registered))
+        .collect();
+    let quarantine = registry.group(QUARANTINE).map(|group| group.name.clone());
+    registry.things.retain_mut(|registered| {
+        let Some(newer) = newer.get(&registered.thing.name) else {
+            return false;
+        };
+        let quarantined = newer
+            .memberships
+            .iter()
+            .find(|membership| membership.group.as_str() == QUARANTINE);
+        let groups = &registered.thing.groups;
+        let is_in = |groups: &[_]| {
+            quarantine
+                .as_ref()
+                .is_some_and(|group| groups.contains(group))
+        };
+        if let Some(membership) = quarantined
+            && !is_in(groups)
+            && !registered.memberships.contains(membership)
+        {
+            registered.memberships.push(membership.clone());
+            let groups = groups.iter().chain(&quarantine).cloned().collect();
+            registered.thing = Arc::new(Thing {
+                groups,
+                ..Thing::clone(&registered.thing)
+            });
+        }
+        true
+    });
+}
+
+fn narrow_certificates(registry: &mut Registry, newer: &Registry) {
+    let things: HashSet<ThingName> = registry
+        .things
+        .iter()
+        .map(|registered| registered.thing.name.clone())
+        .collect();
+    let newer: HashMap<CertificateId, &RegisteredCertificate> = newer
+        .certificates
+        .iter()
+        .map(|certificate| (certificate.id, certificate))
+        .collect();
+    registry.certificates.retain_mut(|certificate| {
+        let Some(newer) = newer.get(&certificate.id) else {
+            return false;
+        };
+        if newer.status > certificate.status {
+            certificate.status = newer.status;
+            certificate.reason.clone_from(&newer.reason);
+            certificate.status_origin = newer.status_origin.clone();
+        }
+        certificate.until = match (certificate.until, newer.until) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let thing = certificate.thing.as_ref();
+        let is_gone =
+            |thing: &ThingName| !things.contains(thing) || !newer.is_attached_to(thing.as_str());
+        if certificate.things.iter().any(is_gone) {
+            certificate.things.retain(|thing| !is_gone(thing));
+            if certificate.things.is_empty() {
+                return false;
+            }
+        }
+        thing.is_none_or(|thing| !is_gone(thing))
+            && (certificate.claim.is_none() || certificate.claim == newer.claim)
+    });
+}
