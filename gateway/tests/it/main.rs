@@ -21,6 +21,7 @@ mod mosquitto;
 mod outage;
 mod outbox;
 mod plugins;
+mod policy;
 mod runaway;
 mod served;
 mod site;

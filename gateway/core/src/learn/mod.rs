@@ -20,11 +20,13 @@ mod observations;
 mod proposal;
 mod shape;
 mod unbounded;
+mod unused;
 
 pub use document::{Grant, ProposedPolicy};
 pub use observations::{Bounds, Doer, Fact, Noted, Observations, Table};
 pub use proposal::{Basis, Deed, LeftOut, NoProposal, Proposal, Wider, propose};
 pub use shape::{Actor, Shape, Variable};
+pub use unused::{Unused, unused};
 
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,7 @@ pub(super) fn thing(name: &str, thing_type: Option<&str>, attributes: &[(&str, &
     }
 }
 
-fn group(name: &str) -> GroupName {
+pub(super) fn group(name: &str) -> GroupName {
     GroupName::parse(name).unwrap()
 }
 
@@ -54,7 +54,7 @@ pub(super) fn observed(things: &[Thing], seen: &[(&str, Action, &str)]) -> Obser
     all
 }
 
-fn shared(things: &[Thing]) -> Vec<Arc<Thing>> {
+pub(super) fn shared(things: &[Thing]) -> Vec<Arc<Thing>> {
     things.iter().cloned().map(Arc::new).collect()
 }
 
