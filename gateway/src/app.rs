@@ -116,8 +116,13 @@ impl App {
             ["broker", "buffer", "plugins"].map(|name| readiness.latch(name));
         let mut supervisor = Supervisor::default();
 
+        let broker_metrics = broker::Metrics::register(&registry);
+        let denials = broker::Denials::new(&broker_metrics);
+        let kept = denials.clone();
+        let last_denials = admin::Source::new(move || kept.last());
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let admin = Admin::bind(&config.admin, registry.clone(), readiness.clone())
+        let shown = (registry.clone(), readiness.clone());
+        let admin = Admin::bind(&config.admin, shown.0, shown.1, last_denials)
             .await
             .map_err(BuildError::Admin)?;
         let http = admin.address();
@@ -173,12 +178,15 @@ impl App {
         );
         supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
 
+        let log = denials.clone();
+        supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
         let listeners = broker::bind(
             config.broker,
             identity,
             handle,
             observer,
-            broker::Metrics::register(&registry),
+            denials,
+            broker_metrics,
         )
         .await
         .map_err(BuildError::Broker)?;

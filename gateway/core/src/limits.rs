@@ -42,6 +42,40 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that one write to a client may take before the client is called stuck.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Decisions that a session remembers; then one that was not asked for lately is forgotten.
+pub const DECISIONS_PER_SESSION_MAX: usize = 512;
+/// How often something may happen: at once, and then a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// At once.
+    pub burst: u32,
+    /// A second from then on.
+    pub per_second: f64,
+}
+
+/// Lines in the log about what one client was refused.
+pub const DENIAL_LINES_PER_CLIENT: Rate = Rate {
+    burst: 20,
+    per_second: 0.2,
+};
+/// The same of all clients together: a log that keeps up with an attack is a second attack.
+pub const DENIAL_LINES: Rate = Rate {
+    burst: 200,
+    per_second: 20.0,
+};
+/// Clients whose pace is kept apart; further ones share one.
+pub const DENIAL_CLIENTS_MAX: usize = 4096;
+/// Denials that `status` shows.
+pub const DENIALS_KEPT_MAX: usize = 100;
+/// Client ids that are away and whose connections are still numbered on (`versionNumber` of the
+/// lifecycle events); beyond it those that are away start anew, as at AWS after an hour.
+pub const NUMBERED_CLIENTS_AWAY_MAX: usize = 50_000;
+/// What a lifecycle event may wait for the pipeline; then it is dropped, and counted.
+pub const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a session looks at the time whether its certificate is past it: a clock that is set
+/// must not stretch a long sleep.
+pub const VALIDITY_CHECK: Duration = Duration::from_secs(60);
+
 // Registry (specification A.10).
 
 /// A thing, group, type, policy or profile name.

@@ -94,6 +94,8 @@ pub(super) struct Bus {
     /// ids are used again.
     slots: Mutex<Vec<usize>>,
     subscriptions: AtomicUsize,
+    /// Those of them whose filter starts with `$`: only they see what the gateway announces.
+    reserved_subscriptions: AtomicUsize,
     gone: CancellationToken,
 }
 
@@ -121,6 +123,7 @@ impl Bus {
             _publisher_rx: publisher_rx,
             slots: Mutex::new((0..links_max).rev().collect()),
             subscriptions: AtomicUsize::new(0),
+            reserved_subscriptions: AtomicUsize::new(0),
             gone: CancellationToken::new(),
         })
     }
@@ -131,6 +134,20 @@ impl Bus {
         if self.subscriptions.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
+        self.route(message)
+    }
+
+    /// Hands what the gateway itself says on a reserved topic to the subscribers.
+    pub(super) fn announce(&self, message: Message) -> Result<(), BusError> {
+        debug_assert!(message.topic.as_str().starts_with('$'));
+        // The router keeps something for every topic that it sees, and these hold client ids.
+        if self.reserved_subscriptions.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.route(message)
+    }
+
+    fn route(&self, message: Message) -> Result<(), BusError> {
         let publish = Publish::new(
             Bytes::from(path(message.topic.as_str())),
             wrap(&message),
@@ -183,6 +200,7 @@ impl Bus {
                 sender,
                 receiver,
                 subscriptions: 0,
+                reserved: 0,
             }),
             Ok(Err(error)) => {
                 self.gone.cancel();
@@ -213,6 +231,7 @@ pub(super) struct Link {
     sender: LinkTx,
     receiver: LinkRx,
     subscriptions: usize,
+    reserved: usize,
 }
 
 impl Link {
@@ -222,6 +241,15 @@ impl Link {
         subscription: usize,
         filter: &TopicFilter,
     ) -> Result<(), BusError> {
+        // Counted first: a publish that follows the SUBACK must not be skipped.
+        self.bus.subscriptions.fetch_add(1, Ordering::AcqRel);
+        self.subscriptions += 1;
+        if is_reserved(filter) {
+            self.bus
+                .reserved_subscriptions
+                .fetch_add(1, Ordering::AcqRel);
+            self.reserved += 1;
+        }
         let filter = Filter {
             path: path(filter.as_str()),
             qos: QoS::AtMostOnce,
@@ -237,9 +265,6 @@ impl Link {
             pkid: 1,
             filters: vec![filter],
         };
-        // Counted first: a publish that follows the SUBACK must not be skipped.
-        self.bus.subscriptions.fetch_add(1, Ordering::AcqRel);
-        self.subscriptions += 1;
         self.bus.send(
             &mut self.sender,
             Packet::Subscribe(subscribe, Some(properties)),
@@ -254,6 +279,12 @@ impl Link {
         };
         self.bus.subscriptions.fetch_sub(1, Ordering::AcqRel);
         self.subscriptions -= 1;
+        if is_reserved(filter) {
+            self.bus
+                .reserved_subscriptions
+                .fetch_sub(1, Ordering::AcqRel);
+            self.reserved -= 1;
+        }
         self.bus
             .send(&mut self.sender, Packet::Unsubscribe(unsubscribe, None))
     }
@@ -284,6 +315,9 @@ impl Drop for Link {
         self.bus
             .subscriptions
             .fetch_sub(self.subscriptions, Ordering::AcqRel);
+        self.bus
+            .reserved_subscriptions
+            .fetch_sub(self.reserved, Ordering::AcqRel);
         let goodbye = Disconnect {
             reason_code: DisconnectReasonCode::NormalDisconnection,
         };
@@ -304,6 +338,10 @@ impl fmt::Debug for Link {
             .field("slot", &self.slot)
             .finish_non_exhaustive()
     }
+}
+
+fn is_reserved(filter: &TopicFilter) -> bool {
+    filter.as_str().starts_with('$')
 }
 
 /// A topic or filter as the router gets it: see the module.

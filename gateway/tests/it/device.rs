@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, QoS, Transport};
+use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, Publish, QoS, Transport};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -43,6 +43,49 @@ impl Device {
         let mut options = tls_options(address, client_id, credentials);
         options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
         Self::connect(options)
+    }
+
+    /// Whether a CONNECT with such a last will is refused.
+    pub(crate) fn is_refused_with_will(
+        address: SocketAddr,
+        client_id: &str,
+        credentials: &Credentials,
+        topic: &str,
+    ) -> bool {
+        let mut options = tls_options(address, client_id, credentials);
+        options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
+        let (_client, mut connection) = Client::new(options, 100);
+        let answer = connection
+            .recv_timeout(PATIENCE)
+            .expect("an answer in time");
+        !matches!(answer, Ok(Event::Incoming(Packet::ConnAck(_))))
+    }
+
+    /// The next message; acknowledgements and the like are passed over.
+    pub(crate) fn receive(&mut self) -> Publish {
+        let mut received = None;
+        let deadline = Instant::now() + PATIENCE;
+        while received.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = self.connection.recv_timeout(left);
+            match next.expect("a message in time").unwrap() {
+                Event::Incoming(Packet::Publish(publish)) => received = Some(publish),
+                _ => {}
+            }
+        }
+        received.unwrap()
+    }
+
+    /// Takes leave.
+    pub(crate) fn disconnect(mut self) {
+        self.client.disconnect().unwrap();
+        self.closes();
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        self.client.unsubscribe(filter).unwrap();
+        self.wait(|packet| matches!(packet, Packet::UnsubAck(_)));
     }
 
     /// Subscribes with QoS 1.
