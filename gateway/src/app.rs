@@ -165,7 +165,7 @@ impl App {
         });
 
         let traffic_dir = config.data_dir.join("traffic");
-        let (traffic, _recorder) = Traffic::new(traffic_dir, traffic::Metrics::register(&registry));
+        let (traffic, recorder) = Traffic::new(traffic_dir, traffic::Metrics::register(&registry));
         supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
 
         let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
@@ -185,6 +185,7 @@ impl App {
             identity,
             handle,
             observer,
+            recorder,
             denials,
             broker_metrics,
         )

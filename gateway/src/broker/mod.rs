@@ -27,7 +27,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::Semaphore;
 
 use self::{bus::Bus, lifecycle::Versions, retained::Retained, shared::Shared};
-use crate::{defend::Observer, identity::SnapshotWatch, pipeline};
+use crate::{defend::Observer, identity::SnapshotWatch, pipeline, traffic::Recorder};
 
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
@@ -60,6 +60,7 @@ pub async fn bind(
     identity: SnapshotWatch,
     pipeline: pipeline::Handle,
     observer: Observer,
+    recorder: Recorder,
     denials: Denials,
     metrics: Metrics,
 ) -> Result<Vec<BoundListener>, StartError> {
@@ -77,6 +78,7 @@ pub async fn bind(
         denials,
         identity,
         observer,
+        recorder,
         pipeline,
     });
     let mut bound = Vec::new();

@@ -19,6 +19,7 @@ use crate::{
     defend::{Activity, ActivityKind, Observer},
     identity::SnapshotWatch,
     pipeline,
+    traffic::Recorder,
 };
 
 /// See the module.
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) denials: Denials,
     pub(super) identity: SnapshotWatch,
     pub(super) observer: Observer,
+    pub(super) recorder: Recorder,
     pub(super) pipeline: pipeline::Handle,
     pub(super) bus: Arc<Bus>,
     pub(super) clients: Arc<Clients>,

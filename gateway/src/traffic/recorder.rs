@@ -23,8 +23,11 @@ const SHARDS: usize = 16;
 
 /// Tells [`Traffic`](super::Traffic) what was allowed.
 #[derive(Clone, Debug)]
-pub struct Recorder {
-    shards: Arc<[Mutex<HashMap<u64, Recent>>]>,
+pub struct Recorder(Arc<Tables>);
+
+#[derive(Debug)]
+struct Tables {
+    shards: [Mutex<HashMap<u64, Recent>>; SHARDS],
     hasher: RandomState,
     metrics: Metrics,
 }
@@ -43,45 +46,56 @@ pub(super) struct Recent {
 
 impl Recorder {
     pub(super) fn new(metrics: Metrics) -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        Self(Arc::new(Tables {
+            shards: Default::default(),
             hasher: RandomState::new(),
             metrics,
-        }
+        }))
     }
 
     /// Notes that `principal` was allowed `action` on `resource`: a bare client id, topic name or
     /// topic filter. What is known already costs a look-up; what is new beyond the bound is lost
     /// and counted.
     pub fn allowed(&self, principal: &Principal, action: Action, resource: &str) {
+        self.note(principal, action, resource, 1);
+    }
+
+    /// Notes that what was allowed before still holds: a connection, a subscription. It is nothing
+    /// that happened, but whoever learns from the last hours must not miss it.
+    pub fn stands(&self, principal: &Principal, action: Action, resource: &str) {
+        self.note(principal, action, resource, 0);
+    }
+
+    fn note(&self, principal: &Principal, action: Action, resource: &str, times: u64) {
         let Some(thing) = &principal.thing else {
             return;
         };
+        let tables = &*self.0;
         let client_id = principal.client_id.as_str();
-        let name = self.hasher.hash_one(thing.name.as_str());
+        let name = tables.hasher.hash_one(thing.name.as_str());
         // Of 64 bits under a key that nobody knows: two that fall together are not worth a
         // comparison.
-        let key = self.hasher.hash_one((name, client_id, action, resource));
+        let key = tables.hasher.hash_one((name, client_id, action, resource));
         let at = now();
         let shard = usize::try_from(name % SHARDS as u64).unwrap_or_default();
-        let mut recent = self.shards[shard]
+        let mut recent = tables.shards[shard]
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let is_full = recent.len() >= TRAFFIC_RECENT_MAX / SHARDS;
         match recent.entry(key) {
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
-                known.times += 1;
+                known.times += times;
                 known.last = at;
             }
-            Entry::Vacant(_) if is_full => self.metrics.lost.inc(),
+            Entry::Vacant(_) if is_full => tables.metrics.lost.inc(),
             Entry::Vacant(new) => {
                 new.insert(Recent {
                     thing: thing.clone(),
                     client_id: principal.client_id.clone(),
                     action,
                     resource: resource.into(),
-                    times: 1,
+                    times,
                     first: at,
                     last: at,
                 });
@@ -92,7 +106,7 @@ impl Recorder {
     /// Everything since the last call.
     pub(super) fn take(&self) -> Vec<Recent> {
         let mut taken = Vec::new();
-        for shard in &*self.shards {
+        for shard in &self.0.shards {
             let recent = mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
             taken.extend(recent.into_values());
         }

@@ -214,3 +214,13 @@ fn who_is_no_thing_leaves_no_trace() {
     traffic.end();
     assert!(names(dir.path()).is_empty());
 }
+
+#[test]
+fn what_stands_is_a_fact_that_did_not_happen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut traffic, recorder) = traffic(dir.path());
+    recorder.stands(&principal("s-1"), Action::Subscribe, "cmd/s-1/#");
+    traffic.end();
+    let recorded = read_since(dir.path(), TEN).unwrap();
+    assert_eq!(facts(&recorded), ["iot:Subscribe cmd/${ThingName}/# 0"]);
+}

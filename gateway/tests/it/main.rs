@@ -17,6 +17,7 @@ mod fake_kinesis;
 mod init;
 mod kill;
 mod kinesis;
+mod learn;
 mod lifecycle;
 mod live;
 mod mosquitto;

@@ -75,6 +75,7 @@ impl Report<'_> {
         let resource = line.grant.resource();
         page.line(&format!("  {:<12} {}", line.sid, short(&resource)));
         let times = match line.times {
+            0 => "held since before".to_owned(),
             1 => "once".to_owned(),
             n => format!("{n} times"),
         };
