@@ -23,8 +23,8 @@ use crate::{
     broker::{self, BoundListener},
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
-    defend::Defend,
-    identity::{self, Watcher},
+    defend::{self, Defend},
+    identity::{self, Fleet, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
@@ -134,6 +134,7 @@ impl App {
             identity::Metrics::register(&registry),
         );
         let watcher = watcher.noting(readiness);
+        let fleet = Fleet::new(identity.clone());
         let reload = Arc::new(Notify::new());
         let reload_asked = Arc::clone(&reload);
         supervisor.spawn(Stage::Admin, "registry", |stop| {
@@ -159,6 +160,12 @@ impl App {
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
+        let alarms = fleet.clone();
+        let defend = defend.telling(defend::Listener::new(
+            move |device, profile, behavior, active| {
+                alarms.alarm(device, profile, behavior, active)
+            },
+        ));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone())

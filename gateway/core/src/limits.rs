@@ -108,6 +108,9 @@ pub const QUERY_DEPTH_MAX: usize = 32;
 pub const THINGS_PER_CERTIFICATE_MAX: usize = 100;
 /// The description of a thing type, in characters.
 pub const TYPE_DESCRIPTION_MAX: usize = 2028;
+/// Things that are connected or in alarm, for dynamic groups; of further ones it is not known that
+/// they are. Above the connections and the devices in alarm that there can be.
+pub const FLEET_THINGS_MAX: usize = CONNECTIONS_MAX + DETECT_THINGS_MAX + DETECT_UNREGISTERED_MAX;
 /// The journal of the run-time state, after compaction; beyond it, only what takes access away is
 /// written.
 pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;

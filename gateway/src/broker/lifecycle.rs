@@ -232,7 +232,9 @@ impl Shared {
             retain: false,
             user_properties: Vec::new(),
         };
-        match timeout(LIFECYCLE_TIMEOUT, self.pipeline.submit(event, None)).await {
+        // On the heap: this stands in many places of a session, and most of the time in none.
+        let submit = Box::pin(self.pipeline.submit(event, None));
+        match timeout(LIFECYCLE_TIMEOUT, submit).await {
             Ok(Ok(())) => count("told"),
             Ok(Err(_)) | Err(_) => count("dropped"),
         }

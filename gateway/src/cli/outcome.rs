@@ -100,7 +100,10 @@ impl Failure {
                 }
                 Outcome::BadInput
             }
-            Self::BadInput(_) | Self::Edit(EditError::Exists(_) | EditError::Absent(_)) => {
+            Self::BadInput(_)
+            | Self::Edit(
+                EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
+            ) => {
                 say_error(&format!("portcullis: {self}"));
                 Outcome::BadInput
             }

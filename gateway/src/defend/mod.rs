@@ -21,4 +21,4 @@ mod tests;
 pub use load::load;
 pub use observer::Observer;
 pub use portcullis_core::detect::{Activity, ActivityKind};
-pub use task::Defend;
+pub use task::{Defend, Listener};

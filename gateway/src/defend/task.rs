@@ -1,6 +1,6 @@
 //! The task that owns the detector.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
 use portcullis_core::{
     detect::{Cause, Detector, EventType, Limits, Profiles, Stats, Violation},
@@ -31,7 +31,26 @@ pub struct Defend {
     activities: mpsc::Receiver<Activity>,
     violations: mpsc::Sender<Draft>,
     metrics: Metrics,
+    listener: Option<Listener>,
     evicted: u64,
+}
+
+/// Whoever wants to know which alarms are open: called with device, profile, behaviour and whether
+/// the alarm is open now. It must not block.
+#[derive(Clone)]
+pub struct Listener(Arc<dyn Fn(&str, &str, &str, bool) + Send + Sync>);
+
+impl Listener {
+    /// Calls `tell` for every alarm that opens or ends.
+    pub fn new(tell: impl Fn(&str, &str, &str, bool) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// The buffer is gone, so that violations lead nowhere.
@@ -54,9 +73,19 @@ impl Defend {
             activities,
             violations,
             metrics,
+            listener: None,
             evicted: 0,
         };
         (defend, observer)
+    }
+
+    /// Tells `listener` of alarms.
+    #[must_use]
+    pub fn telling(self, listener: Listener) -> Self {
+        Self {
+            listener: Some(listener),
+            ..self
+        }
     }
 
     /// Runs until every observer is gone, or until `stop`; then judges what is queued and ends.
@@ -110,6 +139,11 @@ impl Defend {
     async fn raise(&self, violations: Vec<Violation>) -> Result<(), BufferClosed> {
         for violation in violations {
             log(&violation);
+            if let Some(Listener(tell)) = &self.listener {
+                let is_open = violation.event_type == EventType::InAlarm;
+                let profile = violation.profile();
+                tell(&violation.device, &profile, violation.behavior(), is_open);
+            }
             self.metrics
                 .violations
                 .with_label_values(&[

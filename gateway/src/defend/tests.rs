@@ -1,6 +1,12 @@
 //! The task from outside: activities in, drafts and metrics out.
 
-use std::{fs, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use portcullis_core::{
     detect::{Profiles, parse},
@@ -15,7 +21,7 @@ use serde_json::Value;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Activity, ActivityKind, Defend, Observer, load};
+use super::{Activity, ActivityKind, Defend, Listener, Observer, load};
 
 const PROFILE: &str = r#"{"securityProfileName":"p","targets":["all/things"],"behaviors":[
     {"name":"flood","metric":"aws:num-messages-sent","criteria":{"comparisonOperator":"less-than",
@@ -146,6 +152,12 @@ async fn the_tick_takes_datapoints_and_shows_how_many_alarms_are_open() {
     let registry = Registry::new();
     let (sender, mut drafts) = mpsc::channel(8);
     let (defend, observer) = Defend::new(profiles(), sender, &registry);
+    let told: Arc<Mutex<Vec<(String, bool)>>> = Arc::default();
+    let listener = Arc::clone(&told);
+    let defend = defend.telling(Listener::new(move |device, profile, behavior, active| {
+        let alarm = format!("{device} {profile} {behavior}");
+        listener.lock().unwrap().push((alarm, active));
+    }));
     let stop = CancellationToken::new();
     let sensors = async {
         // A flood of an hour ago: the alarm opens, and the first tick clears it.
@@ -169,6 +181,9 @@ async fn the_tick_takes_datapoints_and_shows_how_many_alarms_are_open() {
     };
     let (ended, ()) = tokio::join!(defend.run(stop.clone()), sensors);
     ended.unwrap();
+    let alarm = "hostile p flood".to_owned();
+    let changes = [true, false, true].map(|active| (alarm.clone(), active));
+    assert_eq!(*told.lock().unwrap(), changes);
 }
 
 #[test]

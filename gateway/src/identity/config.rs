@@ -1,7 +1,11 @@
 //! Settings of the identity module.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use portcullis_core::policy::{ArnIdentity, Rules};
 use serde::Deserialize;
 
 use crate::document::{Section, json_files};
@@ -23,6 +27,8 @@ pub struct Config {
     pub server_key: PathBuf,
     /// Refuse connections that resolve to no thing.
     pub require_thing: bool,
+    /// How policies are read.
+    pub rules: Arc<Rules>,
 }
 
 /// `[identity]` as it is written.
@@ -33,6 +39,33 @@ struct IdentityToml {
     server_certificate: PathBuf,
     server_key: PathBuf,
     require_thing: bool,
+    arn_identity: ArnIdentityToml,
+    strict_arn_identity: bool,
+    deny_on_unresolved: bool,
+}
+
+/// `arn-identity` as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct ArnIdentityToml {
+    partition: String,
+    region: String,
+    account: String,
+}
+
+impl Default for ArnIdentityToml {
+    fn default() -> Self {
+        let ArnIdentity {
+            partition,
+            region,
+            account,
+        } = ArnIdentity::default();
+        Self {
+            partition,
+            region,
+            account,
+        }
+    }
 }
 
 impl Default for IdentityToml {
@@ -42,6 +75,9 @@ impl Default for IdentityToml {
             server_certificate: "pki/server.pem".into(),
             server_key: "pki/server.key".into(),
             require_thing: true,
+            arn_identity: ArnIdentityToml::default(),
+            strict_arn_identity: false,
+            deny_on_unresolved: true,
         }
     }
 }
@@ -76,7 +112,13 @@ impl Config {
                 );
             }
         }
+        let rules = Rules {
+            arn: arn_identity(section, toml.arn_identity),
+            strict_arn: toml.strict_arn_identity,
+            deny_on_unresolved: toml.deny_on_unresolved,
+        };
         Self {
+            rules: Arc::new(rules),
             registry: dir.join("registry.toml"),
             journal: data_dir.join("registry.journal"),
             policies: dir.join("policies"),
@@ -99,5 +141,32 @@ impl Config {
         files.extend(self.ca_certificates.iter().cloned());
         files.extend(json_files(&self.policies).unwrap_or_default());
         files
+    }
+}
+
+fn arn_identity(section: &mut Section<'_, '_>, toml: ArnIdentityToml) -> ArnIdentity {
+    const PARTITIONS: [&str; 3] = ["aws", "aws-cn", "aws-us-gov"];
+    let mut section = section.section("arn-identity");
+    if !PARTITIONS.contains(&toml.partition.as_str()) {
+        let message = format!("`{}` is no partition", toml.partition);
+        section.problem(
+            "partition",
+            message,
+            "write `aws`, `aws-cn` or `aws-us-gov`",
+        );
+    }
+    let is_of_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if toml.region.is_empty() || !toml.region.chars().all(is_of_region) {
+        let message = format!("`{}` is no region", toml.region);
+        section.problem("region", message, "write one such as `eu-central-1`");
+    }
+    if toml.account.len() != 12 || !toml.account.chars().all(|c| c.is_ascii_digit()) {
+        let message = format!("`{}` is no account", toml.account);
+        section.problem("account", message, "write the twelve digits of the account");
+    }
+    ArnIdentity {
+        partition: toml.partition,
+        region: toml.region,
+        account: toml.account,
     }
 }

@@ -14,14 +14,17 @@ pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
+pub mod fleet;
 pub mod journal;
 mod metrics;
 mod policies;
+pub mod runtime;
 mod snapshot;
 mod trust;
 mod watcher;
 
 pub use config::Config;
+pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;

@@ -47,6 +47,7 @@ impl Site {
             server_certificate: path("server.pem"),
             server_key: path("server.key"),
             require_thing: true,
+            rules: Arc::default(),
         };
         let authority = Authority::create(&config.ca_certificates[0], "test").unwrap();
         fs::create_dir(&config.policies).unwrap();

@@ -63,17 +63,15 @@ impl Device {
 
     /// The next message; acknowledgements and the like are passed over.
     pub(crate) fn receive(&mut self) -> Publish {
-        let mut received = None;
         let deadline = Instant::now() + PATIENCE;
-        while received.is_none() {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let next = self.connection.recv_timeout(left);
-            match next.expect("a message in time").unwrap() {
-                Event::Incoming(Packet::Publish(publish)) => received = Some(publish),
-                _ => {}
+            let event = next.expect("a message in time").unwrap();
+            if let Event::Incoming(Packet::Publish(publish)) = event {
+                return publish;
             }
         }
-        received.unwrap()
     }
 
     /// Takes leave.

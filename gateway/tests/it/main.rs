@@ -29,6 +29,8 @@ mod reserved;
 mod runaway;
 mod served;
 mod site;
+mod sni;
+mod standing;
 mod status;
 mod stream;
 mod support;

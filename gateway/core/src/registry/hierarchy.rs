@@ -102,6 +102,11 @@ impl<'g> Hierarchy<'g> {
 }
 
 impl Registry {
+    /// The top of the hierarchy of `group`; `None` if there is no such group.
+    pub fn root_of(&self, group: &str) -> Option<&GroupName> {
+        Hierarchy::new(&self.groups).root(group)
+    }
+
     /// Where each of the static groups of `registered`, which is of this registry, comes from; in the
     /// order of its groups.
     pub fn provenance<'r>(

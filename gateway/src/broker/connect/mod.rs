@@ -100,7 +100,7 @@ pub(super) async fn serve<S>(
     };
     greet(shared, &admission, connection, version, takeover, peer).await;
     shared.metrics.connections.inc();
-    Session::new(Parts {
+    let session = Session::new(Parts {
         shared: Arc::clone(shared),
         framed,
         version,
@@ -111,9 +111,9 @@ pub(super) async fn serve<S>(
         will,
         limits: ClientLimits::of(&connect),
         stop,
-    })
-    .run()
-    .await;
+    });
+    // On the heap: what leads to it need not carry its states.
+    Box::pin(session.run()).await;
     shared.metrics.connections.dec();
     shared.versions.disconnected(&client_id, connection.version);
 }

@@ -20,7 +20,7 @@ use portcullis_core::{
 use toml::de::DeTable;
 
 use super::{
-    Registry,
+    JournalError, Registry,
     files::{self, WriteError},
     registry::Status,
 };
@@ -50,9 +50,24 @@ pub enum EditError {
         "the registry has no {0}; `portcullis thing list` and `portcullis cert list` say what it has"
     )]
     Absent(String),
+    /// The thing would be in two groups of one hierarchy.
+    #[error(
+        "the groups `{one}` and `{other}` are both of the hierarchy of `{root}`, of which a thing is in one group at most; name one of them"
+    )]
+    SameHierarchy {
+        /// A group.
+        one: GroupName,
+        /// Another.
+        other: GroupName,
+        /// The one that both are, or are under.
+        root: GroupName,
+    },
     /// It could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// The run-time state could not be read or written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// A thing to add.
@@ -64,36 +79,45 @@ pub struct NewThing {
     pub thing_type: Option<ThingTypeName>,
     /// Its attributes.
     pub attributes: BTreeMap<String, String>,
-    /// The groups; those that do not exist are made.
+    /// The groups; those that do not exist are made, each at the top of a hierarchy of its own.
     pub groups: Vec<GroupName>,
 }
 
-/// The group that new groups hang under, so that their things inherit its policy.
+/// The group that every new thing is put into, unless one of its groups is under it: its policy says
+/// what a device may do.
 pub const ROOT_GROUP: &str = "devices";
 
-/// Adds a thing. Returns the groups that were made for it.
+/// Adds a thing. Returns the groups that were made for it. Its type is declared if others are.
 pub fn add_thing(registry: &Path, new: &NewThing) -> Result<Vec<GroupName>, EditError> {
     edit(registry, |current, text| {
         if current.thing(new.name.as_str()).is_some() {
             return Err(EditError::Exists(new.name.clone()));
         }
+        let groups = groups_of(current, &new.groups)?;
         let mut made: Vec<GroupName> = Vec::new();
-        for group in &new.groups {
-            if current.group(group.as_str()).is_some() || made.contains(group) {
-                continue;
+        for group in &groups {
+            if current.group(group.as_str()).is_none() {
+                append(
+                    text,
+                    &format!("[[group]]\nname = {}\n", quoted(group.as_str())),
+                );
+                made.push(group.clone());
             }
-            let mut block = format!("[[group]]\nname = {}\n", quoted(group.as_str()));
-            if current.group(ROOT_GROUP).is_some() {
-                block += &format!("parent = {}\n", quoted(ROOT_GROUP));
-            }
-            append(text, &block);
-            made.push(group.clone());
+        }
+        if let Some(thing_type) = &new.thing_type
+            && !current.types.is_empty()
+            && !current.types.iter().any(|known| known.name == *thing_type)
+        {
+            append(
+                text,
+                &format!("[[type]]\nname = {}\n", quoted(thing_type.as_str())),
+            );
         }
         let mut block = format!("[[thing]]\nname = {}\n", quoted(new.name.as_str()));
         if let Some(thing_type) = &new.thing_type {
             block += &format!("type = {}\n", quoted(thing_type.as_str()));
         }
-        let groups: Vec<String> = new.groups.iter().map(|g| quoted(g.as_str())).collect();
+        let groups: Vec<String> = groups.iter().map(|g| quoted(g.as_str())).collect();
         block += &format!("groups = [{}]\n", groups.join(", "));
         if !new.attributes.is_empty() {
             let pairs: Vec<String> = new
@@ -108,23 +132,70 @@ pub fn add_thing(registry: &Path, new: &NewThing) -> Result<Vec<GroupName>, Edit
     })
 }
 
-/// Removes a thing and its certificates, which are refused from then on. Returns their ids.
+/// The groups of a new thing: those that were asked for, one of each hierarchy, and the root group
+/// unless one of them is under it.
+fn groups_of(current: &Registry, asked: &[GroupName]) -> Result<Vec<GroupName>, EditError> {
+    let mut groups: Vec<GroupName> = Vec::new();
+    let mut roots: Vec<&GroupName> = Vec::new();
+    for group in asked {
+        if groups.contains(group) {
+            continue;
+        }
+        let root = current.root_of(group.as_str()).unwrap_or(group);
+        if let Some(at) = roots.iter().position(|other| *other == root) {
+            return Err(EditError::SameHierarchy {
+                one: groups[at].clone(),
+                other: group.clone(),
+                root: root.clone(),
+            });
+        }
+        groups.push(group.clone());
+        roots.push(root);
+    }
+    if let Some(root) = current.group(ROOT_GROUP).map(|group| &group.name)
+        && current.root_of(ROOT_GROUP) == Some(root)
+        && !roots.contains(&root)
+    {
+        groups.insert(0, root.clone());
+    }
+    Ok(groups)
+}
+
+/// Removes a thing. Its certificates stay as revoked ones of no thing, so that a new thing of the same
+/// name revives nothing. Returns their ids.
 pub fn remove_thing(registry: &Path, thing: &ThingName) -> Result<Vec<CertificateId>, EditError> {
     edit(registry, |current, text| {
         if current.thing(thing.as_str()).is_none() {
             return Err(EditError::Absent(format!("thing `{thing}`")));
         }
-        let mut blocks = blocks(text, "certificate", "thing", thing.as_str());
-        blocks.extend(self::blocks(text, "thing", "name", thing.as_str()));
-        blocks.sort_by_key(|block| std::cmp::Reverse(block.start));
-        for block in blocks {
+        let attached = current.certificates.iter();
+        let attached = attached.filter(|certificate| certificate.is_attached_to(thing.as_str()));
+        let mut revoked = Vec::new();
+        for certificate in attached {
+            let id = certificate.id.to_string();
+            let others: Vec<String> = certificate
+                .things
+                .iter()
+                .filter(|other| *other != thing)
+                .map(|other| quoted(other.as_str()))
+                .collect();
+            if !others.is_empty() {
+                set(text, &id, "things", &format!("[{}]", others.join(", ")));
+                continue;
+            }
+            unset(text, &id, "thing");
+            unset(text, &id, "things");
+            if certificate.status != Status::Revoked {
+                set(text, &id, "status", &quoted(Status::Revoked.as_str()));
+                let reason = format!("its thing `{thing}` was removed");
+                set(text, &id, "reason", &quoted(&reason));
+            }
+            revoked.push(certificate.id);
+        }
+        for block in blocks(text, "thing", "name", thing.as_str()) {
             text.replace_range(block, "");
         }
-        let certificates = current.certificates.iter();
-        Ok(certificates
-            .filter(|certificate| certificate.thing.as_ref() == Some(thing))
-            .map(|certificate| certificate.id)
-            .collect())
+        Ok(revoked)
     })
 }
 
@@ -254,6 +325,17 @@ fn set(text: &mut String, id: &str, key: &str, value: &str) {
             text.insert_str(line_end, &format!("\n{key} = {value}"));
         }
     }
+}
+
+/// Takes `key` of the certificate `id` away, with its line.
+fn unset(text: &mut String, id: &str, key: &str) {
+    let Some((_, Some(value))) = certificate_spans(text, id, key) else {
+        return;
+    };
+    let start = line_start(text, value.start);
+    let rest = text.get(value.end..).unwrap_or_default();
+    let end = rest.find('\n').map_or(text.len(), |at| value.end + at + 1);
+    text.replace_range(start..end, "");
 }
 
 /// Where the id, and the value of `key`, of the certificate `id` stand.

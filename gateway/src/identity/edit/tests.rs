@@ -54,10 +54,11 @@ fn adding_and_removing_a_thing_leaves_the_text_of_others_alone() {
     add_certificate(&path, id, &thing("a")).unwrap();
     assert_eq!(remove_thing(&path, &thing("a")).unwrap(), [id]);
     let text = fs::read_to_string(&path).unwrap();
-    assert!(
-        !text.contains("zone") && !text.contains(&id.to_string()),
-        "{text}"
-    );
+    assert!(!text.contains("zone"), "{text}");
+    let (parsed, _) = Registry::parse(&path, &text, None);
+    let kept = parsed.certificate(&id).unwrap();
+    assert_eq!((kept.status, &kept.thing), (Status::Revoked, &None));
+    assert_eq!(kept.reason.as_deref(), Some("its thing `a` was removed"));
     for kept in [
         "# Ours.",
         "# the root",
@@ -68,6 +69,40 @@ fn adding_and_removing_a_thing_leaves_the_text_of_others_alone() {
     assert!(matches!(
         remove_thing(&path, &thing("a")),
         Err(EditError::Absent(_))
+    ));
+}
+
+#[test]
+fn a_new_thing_is_in_devices_and_in_one_group_of_each_other_hierarchy() {
+    let (_dir, path) = registry();
+    let below = "[[group]]\nname = \"locks\"\nparent = \"devices\"\n[[type]]\nname = \"sensor\"\n";
+    fs::write(&path, format!("{REGISTRY}\n{below}")).unwrap();
+    let add = |name: &str, groups: &[&str]| {
+        let groups = groups.iter().map(|group| GroupName::parse(group).unwrap());
+        let new = NewThing {
+            name: thing(name),
+            thing_type: ThingTypeName::parse("lock").ok(),
+            attributes: BTreeMap::new(),
+            groups: groups.collect(),
+        };
+        add_thing(&path, &new)?;
+        let text = fs::read_to_string(&path).unwrap();
+        let (parsed, problems) = Registry::parse(&path, &text, None);
+        assert_eq!(problems, []);
+        let direct = &parsed.thing(name).unwrap().direct_groups;
+        Ok(direct
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" "))
+    };
+    assert_eq!(add("c", &[]).unwrap(), "devices");
+    assert_eq!(add("d", &["devices"]).unwrap(), "devices");
+    assert_eq!(add("e", &["locks", "site"]).unwrap(), "locks site");
+    assert_eq!(add("f", &["site", "site"]).unwrap(), "devices site");
+    assert!(matches!(
+        add("g", &["locks", "devices"]),
+        Err(EditError::SameHierarchy { .. })
     ));
 }
 
@@ -156,6 +191,11 @@ fn every_refusal_says_what_to_do() {
         remove_thing(&path, &thing("nobody")).unwrap_err(),
         revoke(&path.with_file_name("absent.toml"), "a", None).unwrap_err(),
         EditError::Exists(thing("a")),
+        EditError::SameHierarchy {
+            one: GroupName::parse("a").unwrap(),
+            other: GroupName::parse("b").unwrap(),
+            root: GroupName::parse("c").unwrap(),
+        },
     ];
     for refusal in refusals {
         assert!(refusal.to_string().contains("; "), "{refusal}");

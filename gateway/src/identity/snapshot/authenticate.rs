@@ -191,9 +191,12 @@ impl Snapshot {
         }
         match self.thing_of(listed, &bare.client_id)? {
             Some(thing) => {
+                if entry.policies.is_empty() {
+                    return as_thing(bare, thing, thing.groups.policies.clone());
+                }
                 let mut policies = entry.policies.clone();
-                policies.extend(thing.groups.policies.iter().cloned());
-                self.as_thing(bare, thing, policies)
+                policies.extend(thing.groups.policies.policies().iter().cloned());
+                as_thing(bare, thing, self.set(policies))
             }
             None => Ok(Principal {
                 policies: self.set(entry.policies.clone()),
@@ -229,7 +232,7 @@ impl Snapshot {
     ) -> Result<Principal, Refusal> {
         let name = thing.map_or(bare.client_id.as_str(), ThingName::as_str);
         match (self.things.get(name), unknown_policy) {
-            (Some(entry), _) => self.as_thing(bare, entry, entry.groups.policies.clone()),
+            (Some(entry), _) => as_thing(bare, entry, entry.groups.policies.clone()),
             (None, _) if thing.is_some() => Err(Refusal::NoThing),
             (None, None) => Err(Refusal::UnknownClientId),
             (None, Some(policy)) => {
@@ -242,24 +245,19 @@ impl Snapshot {
         }
     }
 
-    fn as_thing(
-        &self,
-        bare: Principal,
-        entry: &Entry,
-        policies: Vec<Arc<Policy>>,
-    ) -> Result<Principal, Refusal> {
-        if entry.is_shut_out {
-            return Err(Refusal::Quarantined);
-        }
-        Ok(Principal {
-            thing: Some(entry.thing.clone()),
-            policies: self.set(policies),
-            on_publish_denied: entry.groups.on_publish_denied,
-            ..bare
-        })
-    }
-
     fn set(&self, policies: Vec<Arc<Policy>>) -> PolicySet {
-        PolicySet::new(policies)
+        PolicySet::with_rules(policies, self.rules.clone())
     }
+}
+
+fn as_thing(bare: Principal, entry: &Entry, policies: PolicySet) -> Result<Principal, Refusal> {
+    if entry.is_shut_out {
+        return Err(Refusal::Quarantined);
+    }
+    Ok(Principal {
+        thing: Some(entry.thing.clone()),
+        policies,
+        on_publish_denied: entry.groups.on_publish_denied,
+        ..bare
+    })
 }

@@ -145,6 +145,7 @@ impl Loader {
         warnings.append(&mut worth_a_look);
         let snapshot = match (trust, &journal) {
             (Some(trust), Some(journal)) if problems.is_empty() && !trust.ca.is_empty() => {
+                let rules = config.rules.clone();
                 let sources = Sources {
                     file: found,
                     journal: journal.clone(),
@@ -153,7 +154,7 @@ impl Loader {
                     fingerprint,
                     plain_policies: plain_policies.to_vec(),
                     require_thing: config.require_thing,
-                    ..Snapshot::new(registry.clone(), parsed, sources, Arc::new(trust))
+                    ..Snapshot::new(registry.clone(), parsed, rules, sources, Arc::new(trust))
                 })
             }
             _ => None,

@@ -15,7 +15,7 @@ use std::{
 
 use portcullis_core::{
     identity::{CertificateId, GroupName, OnPublishDenied, Thing, ThingName},
-    policy::Policy,
+    policy::{Policy, PolicySet, Rules},
     registry::{
         DynamicGroup, Group, QUARANTINE, RegisteredCertificate, RegisteredThing, line::Reading,
     },
@@ -30,6 +30,7 @@ pub struct Snapshot {
     pub(super) fingerprint: Fingerprint,
     pub(super) plain_policies: Vec<String>,
     require_thing: bool,
+    rules: Arc<Rules>,
     sources: Sources,
     registry: Arc<Registry>,
     things: BTreeMap<ThingName, Entry>,
@@ -62,7 +63,7 @@ struct Entry {
 #[derive(Debug)]
 struct GroupsEntry {
     /// Of the groups and their ancestors.
-    policies: Vec<Arc<Policy>>,
+    policies: PolicySet,
     on_publish_denied: Option<OnPublishDenied>,
 }
 
@@ -70,6 +71,7 @@ struct GroupsEntry {
 struct CertificateEntry {
     /// Where it is in the registry.
     at: usize,
+    /// Its own.
     policies: Vec<Arc<Policy>>,
 }
 
@@ -94,6 +96,7 @@ impl Snapshot {
     fn new(
         registry: Arc<Registry>,
         policies: BTreeMap<String, Arc<Policy>>,
+        rules: Arc<Rules>,
         sources: Sources,
         trust: Arc<Trust>,
     ) -> Self {
@@ -102,8 +105,9 @@ impl Snapshot {
             fingerprint: Fingerprint::default(),
             plain_policies: Vec::new(),
             require_thing: true,
-            things: things(&registry, &policies),
+            things: things(&registry, &policies, &rules),
             certificates: certificates(&registry, &policies),
+            rules,
             sources,
             registry,
             policies,
@@ -159,6 +163,11 @@ impl Snapshot {
     /// The dynamic groups, the older ones first.
     pub fn dynamic_groups(&self) -> &[DynamicGroup] {
         &self.registry.dynamic_groups
+    }
+
+    /// How policies are read.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// All policies, by name.
@@ -218,6 +227,7 @@ fn by_name(groups: &[Group]) -> HashMap<&str, &Group> {
 fn things(
     registry: &Registry,
     policies: &BTreeMap<String, Arc<Policy>>,
+    rules: &Arc<Rules>,
 ) -> BTreeMap<ThingName, Entry> {
     let groups = by_name(&registry.groups);
     // Thousands of things are in the same few combinations of groups.
@@ -227,7 +237,10 @@ fn things(
         let thing = &registered.thing;
         let combination = combinations.entry(&thing.groups).or_insert_with(|| {
             Arc::new(GroupsEntry {
-                policies: policies_of_groups(&thing.groups, &groups, policies),
+                policies: PolicySet::with_rules(
+                    policies_of_groups(&thing.groups, &groups, policies),
+                    rules.clone(),
+                ),
                 on_publish_denied: on_publish_denied(registered, &groups),
             })
         });

@@ -37,13 +37,19 @@ impl Snapshot {
             file: self.sources.file.clone(),
             journal: journal.clone(),
         };
-        let trust = self.trust.clone();
+        let (rules, trust) = (self.rules.clone(), self.trust.clone());
         Some(Self {
             generation: self.generation + 1,
             fingerprint: self.fingerprint.clone(),
             plain_policies: self.plain_policies.clone(),
             require_thing: self.require_thing,
-            ..Self::new(Arc::new(narrowed), self.policies.clone(), sources, trust)
+            ..Self::new(
+                Arc::new(narrowed),
+                self.policies.clone(),
+                rules,
+                sources,
+                trust,
+            )
         })
     }
 }

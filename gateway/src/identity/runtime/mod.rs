@@ -1,0 +1,143 @@
+//! What commands decide while the gateway runs or not: in the journal, and where it must be in
+//! `registry.toml`.
+
+use std::path::Path;
+
+use portcullis_core::{
+    identity::{CertificateId, GroupName, ThingName},
+    registry::{Change, QUARANTINE, State, StateCertificate, Status},
+    timestamp::Timestamp,
+};
+
+use super::{
+    Journal, Registry,
+    edit::{self, EditError},
+};
+use crate::document::read_text;
+
+/// `registry.toml` with what changed at run time.
+///
+/// # Errors
+/// Mistakes of the file, or a journal that cannot be read.
+pub fn in_force(registry: &Path, journal: &Journal) -> Result<Registry, EditError> {
+    let state = journal.read()?;
+    Ok(state.merge_into(&file(registry)?, None).0)
+}
+
+fn file(registry: &Path) -> Result<Registry, EditError> {
+    let text = read_text(registry).map_err(|problem| EditError::Mistakes(vec![problem]))?;
+    match Registry::parse(registry, &text, None) {
+        (registry, problems) if problems.is_empty() => Ok(registry),
+        (_, problems) => Err(EditError::Mistakes(problems)),
+    }
+}
+
+/// Puts a thing into quarantine, at once.
+///
+/// # Errors
+/// There is no such thing.
+pub fn quarantine(
+    registry: &Path,
+    journal: &Journal,
+    thing: &ThingName,
+    why: &str,
+    now: Timestamp,
+) -> Result<(), EditError> {
+    let file = file(registry)?;
+    journal.append_if(|state| {
+        must_exist(&file, state, thing)?;
+        let change = Change::Member {
+            thing: thing.clone(),
+            group: quarantine_group(),
+            why: why.to_owned(),
+            at: now,
+        };
+        Ok(((), vec![change]))
+    })
+}
+
+/// Takes a thing out of the quarantine that it was put into at run time.
+///
+/// # Errors
+/// It was not.
+pub fn release(journal: &Journal, thing: &ThingName, now: Timestamp) -> Result<(), EditError> {
+    journal.append_if(|state| {
+        let mut memberships = state.memberships(thing.as_str()).iter();
+        if !memberships.any(|membership| membership.group.as_str() == QUARANTINE) {
+            let text = format!("thing `{thing}` that was put into quarantine at run time");
+            return Err(EditError::Absent(text));
+        }
+        let change = Change::NotMember {
+            thing: thing.clone(),
+            group: quarantine_group(),
+            at: now,
+        };
+        Ok(((), vec![change]))
+    })
+}
+
+/// Removes a thing wherever it is registered. Its certificates stay as revoked ones of no thing.
+/// Returns their ids.
+///
+/// # Errors
+/// There is no such thing, or `registry.toml` has mistakes; then nothing is removed.
+pub fn remove(
+    registry: &Path,
+    journal: &Journal,
+    thing: &ThingName,
+    now: Timestamp,
+) -> Result<Vec<CertificateId>, EditError> {
+    let file = file(registry)?;
+    let is_in_file = file.thing(thing.as_str()).is_some();
+    // First here: whatever happens next, its certificates open nothing.
+    let mut revoked = journal.append_if(|state| {
+        must_exist(&file, state, thing)?;
+        let mut revoked = Vec::new();
+        let mut changes = Vec::new();
+        for certificate in state.certificates() {
+            if !certificate.things.contains(thing) {
+                continue;
+            }
+            let mut certificate = certificate.clone();
+            certificate.things.retain(|other| other != thing);
+            if certificate.things.is_empty() && certificate.status != Status::Revoked {
+                revoked.push(certificate.id);
+                certificate = StateCertificate {
+                    status: Status::Revoked,
+                    why: format!("its thing `{thing}` was removed"),
+                    at: now,
+                    ..certificate
+                };
+            }
+            changes.push(Change::Certificate(certificate));
+        }
+        let is_known = state.thing(thing.as_str()).is_some();
+        if is_known || !state.memberships(thing.as_str()).is_empty() {
+            changes.push(Change::ForgetThing(thing.clone()));
+        }
+        Ok::<_, EditError>((revoked, changes))
+    })?;
+    if is_in_file {
+        for id in edit::remove_thing(registry, thing)? {
+            if !revoked.contains(&id) {
+                revoked.push(id);
+            }
+        }
+    }
+    Ok(revoked)
+}
+
+fn must_exist(file: &Registry, state: &State, thing: &ThingName) -> Result<(), EditError> {
+    let name = thing.as_str();
+    if file.thing(name).is_none() && state.thing(name).is_none() {
+        return Err(EditError::Absent(format!("thing `{thing}`")));
+    }
+    Ok(())
+}
+
+fn quarantine_group() -> GroupName {
+    GroupName::parse(QUARANTINE).expect("the name of the group is one")
+}
+
+#[cfg(test)]
+mod tests;

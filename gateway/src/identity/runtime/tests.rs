@@ -1,0 +1,122 @@
+//! Things that are shut out, let in again, and removed for good.
+
+use std::{fs, path::PathBuf};
+
+use super::*;
+
+const REGISTRY: &str = r#"
+[[group]]
+name = "quarantine"
+[[thing]]
+name = "a"
+[[thing]]
+name = "b"
+"#;
+
+fn site() -> (tempfile::TempDir, PathBuf, Journal) {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry.toml");
+    fs::write(&registry, REGISTRY).unwrap();
+    let journal = Journal::open(&dir.path().join("data/registry.journal"));
+    (dir, registry, journal)
+}
+
+fn thing(name: &str) -> ThingName {
+    ThingName::parse(name).unwrap()
+}
+
+fn of_journal(n: u8, things: &[&str]) -> StateCertificate {
+    let id = CertificateId::of_der(&[n]);
+    let mut certificate = StateCertificate::new(id, Status::Active, Timestamp::default(), "JITP");
+    certificate.things = things.iter().map(|name| thing(name)).collect();
+    certificate
+}
+
+#[test]
+fn a_thing_is_in_quarantine_until_it_is_released() {
+    let (_dir, registry, journal) = site();
+    let now = Timestamp::from_millis(1);
+    let groups = || {
+        let registry = in_force(&registry, &journal).unwrap();
+        let registered = registry.thing("a").unwrap();
+        registry
+            .provenance(registered)
+            .iter()
+            .map(|(group, from)| format!("{group}: {from}"))
+            .collect::<Vec<_>>()
+    };
+    assert!(groups().is_empty());
+    quarantine(&registry, &journal, &thing("a"), "stolen", now).unwrap();
+    assert_eq!(groups(), ["quarantine: run time: stolen"]);
+    release(&journal, &thing("a"), now).unwrap();
+    assert!(groups().is_empty());
+    for refused in [
+        release(&journal, &thing("a"), now),
+        quarantine(&registry, &journal, &thing("nobody"), "", now),
+    ] {
+        assert!(matches!(refused, Err(EditError::Absent(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_removed_thing_leaves_revoked_certificates_that_nothing_revives() {
+    let (_dir, registry, journal) = site();
+    let now = Timestamp::from_millis(1);
+    let in_file = CertificateId::of_der(b"file");
+    edit::add_certificate(&registry, in_file, &thing("a")).unwrap();
+    let shared = "[[certificate]]\nid = \"%\"\nthings = [\"a\", \"b\"]\n";
+    let shared_id = CertificateId::of_der(b"shared");
+    let text = fs::read_to_string(&registry).unwrap();
+    fs::write(
+        &registry,
+        text + &shared.replace('%', &shared_id.to_string()),
+    )
+    .unwrap();
+    let (own, both) = (of_journal(1, &["a"]), of_journal(2, &["a", "b"]));
+    let changes = [own.clone(), both.clone()].map(Change::Certificate);
+    journal.append(&changes).unwrap();
+    quarantine(&registry, &journal, &thing("a"), "stolen", now).unwrap();
+
+    let revoked = remove(&registry, &journal, &thing("a"), now).unwrap();
+    assert_eq!(revoked, [own.id, in_file]);
+    let new = edit::NewThing {
+        name: thing("a"),
+        thing_type: None,
+        attributes: [].into(),
+        groups: vec![],
+    };
+    edit::add_thing(&registry, &new).unwrap();
+    let again = in_force(&registry, &journal).unwrap();
+    for id in [own.id, in_file] {
+        let certificate = again.certificate(&id).unwrap();
+        assert_eq!(certificate.status, Status::Revoked);
+        assert_eq!(certificate.attached().count(), 0);
+    }
+    for id in [shared_id, both.id] {
+        let certificate = again.certificate(&id).unwrap();
+        assert_eq!(certificate.status, Status::Active);
+        assert!(!certificate.is_attached_to("a") && certificate.is_attached_to("b"));
+    }
+    assert!(again.thing("a").unwrap().memberships.is_empty());
+}
+
+#[test]
+fn a_thing_that_was_provisioned_can_be_removed() {
+    let (_dir, registry, journal) = site();
+    let provisioned = portcullis_core::registry::StateThing {
+        name: thing("c"),
+        thing_type: None,
+        attributes: [].into(),
+        groups: vec![],
+        at: Timestamp::default(),
+        why: "JITP".to_owned(),
+    };
+    journal.append(&[Change::Thing(provisioned)]).unwrap();
+    assert!(in_force(&registry, &journal).unwrap().thing("c").is_some());
+    let before = fs::read_to_string(&registry).unwrap();
+    remove(&registry, &journal, &thing("c"), Timestamp::default()).unwrap();
+    assert!(in_force(&registry, &journal).unwrap().thing("c").is_none());
+    assert_eq!(fs::read_to_string(&registry).unwrap(), before);
+    let again = remove(&registry, &journal, &thing("c"), Timestamp::default());
+    assert!(matches!(again, Err(EditError::Absent(_))));
+}
