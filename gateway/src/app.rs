@@ -148,15 +148,7 @@ impl App {
         });
         drop(buffer_ready);
 
-        let source = Source(buffer.reader());
-        let dead_letters = config.data_dir.join("dead-letter");
-        let uplink = Uplink::new(
-            config.uplink.clone(),
-            dead_letters,
-            source,
-            uplink::Metrics::register(&registry),
-        );
-        supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+        ship(&config, buffer.reader(), &registry, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
@@ -171,9 +163,7 @@ impl App {
             append_violations(drafts, buffer.clone())
         });
 
-        let traffic_dir = config.data_dir.join("traffic");
-        let (traffic, recorder) = Traffic::new(traffic_dir, traffic::Metrics::register(&registry));
-        supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
+        let recorder = record_traffic(&config, &registry, &mut supervisor);
 
         let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
         drop(plugins_ready);
@@ -258,6 +248,26 @@ async fn open_buffer(
         .await
         .map_err(BuildError::Thread)?
         .map_err(BuildError::Buffer)
+}
+
+/// Ships what the buffer has.
+fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
+    let dead_letters = config.data_dir.join("dead-letter");
+    let metrics = uplink::Metrics::register(registry);
+    let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
+    supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+}
+
+/// Keeps what is allowed, so that policies can be learned from it.
+fn record_traffic(
+    config: &Config,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> traffic::Recorder {
+    let dir = config.data_dir.join("traffic");
+    let (traffic, recorder) = Traffic::new(dir, traffic::Metrics::register(registry));
+    supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
+    recorder
 }
 
 /// Compiles the plugins that chains use and starts each step once.

@@ -130,7 +130,7 @@ fn devices_go_on_under_what_was_learned_from_them_and_may_do_nothing_else() {
         ("dt/sensor-2/t", "publish"),
     ] {
         let test = [
-            "policy", "test", "--thing", "sensor-1", "--action", sid, "--topic", topic,
+            "policy", "test", "--thing", "sensor-1", "--action", action, "--topic", topic,
         ];
         assert_eq!(served.site.run(&test).code, 3, "{topic}");
     }
