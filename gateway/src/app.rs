@@ -165,25 +165,21 @@ impl App {
 
         let recorder = record_traffic(&config, &registry, &mut supervisor);
 
-        let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
+        let handle = process(&config, buffer, &registry, &mut supervisor).await?;
         drop(plugins_ready);
-        let (pipeline, handle) = Pipeline::new(
-            chains,
-            limits::SHARDS_PER_CHAIN,
-            buffer,
-            pipeline::Metrics::register(&registry),
-        );
-        supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
 
         let log = denials.clone();
         supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
         let listeners = broker::bind(
             config.broker,
-            identity,
-            handle,
-            observer,
-            recorder,
-            denials,
+            broker::Neighbours {
+                identity,
+                fleet,
+                pipeline: handle,
+                observer,
+                recorder,
+                denials,
+            },
             broker_metrics,
         )
         .await
@@ -256,6 +252,20 @@ fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor
     let metrics = uplink::Metrics::register(registry);
     let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
     supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+}
+
+/// Runs every event through the chain of its device's groups.
+async fn process(
+    config: &Config,
+    buffer: Buffer,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> Result<pipeline::Handle, BuildError> {
+    let chains = build_chains(config, plugin::Metrics::register(registry)).await?;
+    let metrics = pipeline::Metrics::register(registry);
+    let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
+    supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
+    Ok(handle)
 }
 
 /// Keeps what is allowed, so that policies can be learned from it.

@@ -15,6 +15,7 @@ pub mod learn;
 pub mod limits;
 pub mod policy;
 pub mod problem;
+pub mod provisioning;
 pub mod record;
 pub mod registry;
 pub mod timestamp;

@@ -48,11 +48,11 @@ pub(super) struct Who<'a> {
 }
 
 impl<'a> Who<'a> {
-    pub(super) fn of(principal: &'a Principal) -> Self {
+    pub(super) fn of(shared: &Shared, principal: &'a Principal) -> Self {
         Self {
             client_id: &principal.client_id,
             thing: principal.thing.as_ref().map(|thing| &thing.name),
-            groups: principal.groups(),
+            groups: shared.groups(principal),
             certificate: principal.certificate_id(),
         }
     }
@@ -233,7 +233,7 @@ impl Shared {
             user_properties: Vec::new(),
         };
         // On the heap: this stands in many places of a session, and most of the time in none.
-        let submit = Box::pin(self.pipeline.submit(event, None));
+        let submit = Box::pin(self.neighbours.pipeline.submit(event, None));
         match timeout(LIFECYCLE_TIMEOUT, submit).await {
             Ok(Ok(())) => count("told"),
             Ok(Err(_)) | Err(_) => count("dropped"),

@@ -64,7 +64,7 @@ impl BoundListener {
 
     /// Serves until `stop`, then lets every connection end in order.
     pub async fn run(self, stop: CancellationToken) -> TaskResult {
-        let mut identity = self.shared.identity.clone();
+        let mut identity = self.shared.neighbours.identity.clone();
         let sni = if self.shared.config.check_sni {
             Sni::Checked
         } else {
@@ -240,7 +240,7 @@ async fn handshake(
                 debug!(%peer, reason = refusal.reason, error = %refusal.error, "Handshake failed.");
                 return None;
             }
-            shared.denials.note(Denial {
+            shared.neighbours.denials.note(Denial {
                 detail: Some(refusal.error.to_string()),
                 certificate: refusal.shown.as_ref().map(|shown| shown.id.to_string()),
                 names: refusal.shown.map(|shown| (shown.subject, shown.issuer)),

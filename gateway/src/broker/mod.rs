@@ -27,7 +27,12 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::Semaphore;
 
 use self::{bus::Bus, lifecycle::Versions, retained::Retained, shared::Shared};
-use crate::{defend::Observer, identity::SnapshotWatch, pipeline, traffic::Recorder};
+use crate::{
+    defend::Observer,
+    identity::{Fleet, SnapshotWatch},
+    pipeline,
+    traffic::Recorder,
+};
 
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
@@ -51,17 +56,30 @@ pub enum StartError {
     Bus(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What the broker works with.
+#[derive(Debug)]
+pub struct Neighbours {
+    /// Who may connect as what.
+    pub identity: SnapshotWatch,
+    /// Which dynamic groups things are in.
+    pub fleet: Fleet,
+    /// Takes events.
+    pub pipeline: pipeline::Handle,
+    /// Takes what devices do.
+    pub observer: Observer,
+    /// Takes what is allowed.
+    pub recorder: Recorder,
+    /// Takes what is refused.
+    pub denials: Denials,
+}
+
 /// Binds every configured listener, so that an address in use is found before anything runs.
 ///
 /// # Errors
 /// The first listener that cannot be bound, or a bus that does not start.
 pub async fn bind(
     config: Config,
-    identity: SnapshotWatch,
-    pipeline: pipeline::Handle,
-    observer: Observer,
-    recorder: Recorder,
-    denials: Denials,
+    neighbours: Neighbours,
     metrics: Metrics,
 ) -> Result<Vec<BoundListener>, StartError> {
     let bus =
@@ -75,11 +93,7 @@ pub async fn bind(
         retained: Retained::default(),
         config,
         metrics,
-        denials,
-        identity,
-        observer,
-        recorder,
-        pipeline,
+        neighbours,
     });
     let mut bound = Vec::new();
     for listener in &shared.config.listeners {

@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use portcullis_core::{identity::Principal, policy::Action};
+use portcullis_core::{
+    identity::{GroupName, Principal},
+    policy::Action,
+};
 use tokio::sync::Semaphore;
 
 use super::{
-    Config, Metrics,
+    Config, Metrics, Neighbours,
     admission::{Denied, action_name},
     bus::Bus,
     clients::Clients,
-    denials::{Denial, Denials},
+    denials::Denial,
     lifecycle::Versions,
     retained::Retained,
 };
 use crate::{
     clock::now,
-    defend::{Activity, ActivityKind, Observer},
-    identity::SnapshotWatch,
-    pipeline,
-    traffic::Recorder,
+    defend::{Activity, ActivityKind},
 };
 
 /// See the module.
@@ -27,11 +27,7 @@ use crate::{
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) metrics: Metrics,
-    pub(super) denials: Denials,
-    pub(super) identity: SnapshotWatch,
-    pub(super) observer: Observer,
-    pub(super) recorder: Recorder,
-    pub(super) pipeline: pipeline::Handle,
+    pub(super) neighbours: Neighbours,
     pub(super) bus: Arc<Bus>,
     pub(super) clients: Arc<Clients>,
     pub(super) versions: Versions,
@@ -43,7 +39,19 @@ pub(super) struct Shared {
 impl Shared {
     /// Tells detection what the principal did.
     pub(super) fn observe(&self, principal: &Principal, kind: ActivityKind) {
-        self.observer.observe(Activity::of(principal, now(), kind));
+        let activity = Activity {
+            groups: self.groups(principal),
+            ..Activity::of(principal, now(), kind)
+        };
+        self.neighbours.observer.observe(activity);
+    }
+
+    /// The groups of the thing at this moment, dynamic ones included.
+    pub(super) fn groups(&self, principal: &Principal) -> Arc<[GroupName]> {
+        match &principal.thing {
+            Some(thing) => self.neighbours.fleet.groups(thing),
+            None => principal.groups(),
+        }
     }
 
     /// Counts what was not allowed, and tells detection.
@@ -60,7 +68,7 @@ impl Shared {
     /// The same, and logs it.
     pub(super) fn note_denied(&self, principal: &Principal, denied: &Denied) {
         self.count_denied(principal, denied);
-        self.denials.note(denial(principal, denied));
+        self.neighbours.denials.note(denial(principal, denied));
     }
 }
 

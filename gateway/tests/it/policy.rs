@@ -122,6 +122,8 @@ fn a_certificate_is_given_by_id_or_as_a_file() {
             "Resource": "arn:aws:iot:*:*:topic/${iot:Certificate.Subject.CommonName}" }]),
     );
     let topic = ["--topic", "sensor-1"];
+    // What the thing's own certificate says is known, because it was issued here.
+    assert_eq!(test(&site, "publish", &topic).code, 0);
     let file = site.path("issued-sensor-1/cert.pem");
     let (code, answer) = test_json(
         &site,

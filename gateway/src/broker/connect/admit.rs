@@ -66,7 +66,7 @@ pub(super) fn admit(
     version: Version,
 ) -> Result<(Admission, Option<Will>), Box<Refusal>> {
     let source = peer.address.ip().to_canonical();
-    let snapshot = shared.identity.borrow().clone();
+    let snapshot = shared.neighbours.identity.borrow().clone();
     let principal = snapshot
         .authenticate(&peer.credential, client_id, source)
         .map_err(|refusal| Refusal::nobody(&refusal))?;
@@ -76,7 +76,7 @@ pub(super) fn admit(
         persistent: wants_to_persist(connect, version),
         will_topic: will.as_ref().map(|will| will.topic.clone()),
     };
-    let mut admission = Admission::new(principal, asked, shared.recorder.clone());
+    let mut admission = Admission::new(principal, asked, shared.neighbours.recorder.clone());
     let permitted = match (admission.connect(), &will) {
         (Ok(_), Some(will)) => admission.publish(&will.topic, will.retain),
         (decided, _) => decided,

@@ -135,12 +135,15 @@ async fn greet(
         client = principal.client_id.as_str(), device = principal.device(), peer = %peer.address, version,
         takeover, "Client connected."
     );
+    if let Some(thing) = &principal.thing {
+        shared.neighbours.fleet.connected(&thing.name);
+    }
     shared.observe(principal, ActivityKind::Connected);
     let connected = Happened::Connected {
         connection,
         source: principal.source,
     };
-    shared.tell(&Who::of(principal), &connected).await;
+    shared.tell(&Who::of(shared, principal), &connected).await;
 }
 
 pub(super) fn qos(qos: QoS) -> Qos {

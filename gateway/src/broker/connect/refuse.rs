@@ -122,7 +122,7 @@ pub(super) async fn refuse<S>(
             ..shown("connect", refusal.reason, peer)
         },
     };
-    let turn = shared.denials.note(Denial {
+    let turn = shared.neighbours.denials.note(Denial {
         detail: Some(refusal.detail),
         ..denial
     });
@@ -143,7 +143,7 @@ pub(super) async fn refuse<S>(
                 groups: [].into(),
                 certificate: certificate_id(peer),
             },
-            Cause::Policy(denied) => Who::of(&denied.principal),
+            Cause::Policy(denied) => Who::of(shared, &denied.principal),
         };
         shared.tell(&who, &Happened::ConnectFailed).await;
     }
@@ -209,7 +209,7 @@ pub(super) async fn refuse_early<S>(
         debug!(peer = %peer.address, reason = early.reason, detail = early.detail, "Connection ended before a CONNECT.");
         return;
     }
-    shared.denials.note(Denial {
+    shared.neighbours.denials.note(Denial {
         detail: Some(early.detail.clone()),
         ..shown("connect", early.reason, peer)
     });

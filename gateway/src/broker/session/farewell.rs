@@ -46,6 +46,9 @@ where
         );
         self.shared
             .observe(self.principal(), ActivityKind::Disconnected);
+        if let Some(thing) = &self.principal().thing {
+            self.shared.neighbours.fleet.disconnected(&thing.name);
+        }
         if !end.suppresses_will() {
             self.publish_will().await;
         }
@@ -53,7 +56,9 @@ where
             connection: self.connection,
             reason: end.disconnect_reason(),
         };
-        self.shared.tell(&Who::of(self.principal()), &gone).await;
+        self.shared
+            .tell(&Who::of(&self.shared, self.principal()), &gone)
+            .await;
         if matches!(end, End::NotWritable) {
             return;
         }

@@ -13,6 +13,7 @@ use rumqttc::v5::mqttbytes::v5::{
     PublishProperties, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
     Unsubscribe,
 };
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Decided, End, Pending, Session, in_time};
@@ -105,12 +106,12 @@ where
         }
         self.shared.bus.publish(permit, message).map_err(End::Bus)?;
 
-        let groups = self.principal().groups();
-        if groups != self.groups {
+        let groups = self.shared.groups(self.principal());
+        if !Arc::ptr_eq(&groups, &self.groups) && groups != self.groups {
             // Other groups, other chains: what was sent before goes before.
             self.await_commits().await;
-            self.groups = groups;
         }
+        self.groups = groups;
         let event = self.event(topic, level, &publish);
         let (ack, pending) = match level {
             Qos::AtMostOnce => (None, None),
@@ -141,7 +142,7 @@ where
         // waits for it. What is not taken is not acknowledged.
         tokio::select! {
             biased;
-            submitted = self.shared.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
+            submitted = self.shared.neighbours.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
             () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
             () = self.stop.cancelled() => Err(End::Stopping),
         }
@@ -280,7 +281,7 @@ where
         let flushed = in_time(self.framed.flush(), &self.stop, &self.ticket.taken_over).await?;
         flushed.map_err(|_| End::ConnectionLost)?;
         let happened = happened(self.connection, filters);
-        let who = Who::of(self.principal());
+        let who = Who::of(&self.shared, self.principal());
         self.shared.tell(&who, &happened).await;
         Ok(())
     }

@@ -158,8 +158,8 @@ where
         let principal = parts.admission.principal();
         Self {
             outbound: Outbound::new(parts.limits.receive_maximum),
-            identity: parts.shared.identity.clone(),
-            groups: principal.groups(),
+            identity: parts.shared.neighbours.identity.clone(),
+            groups: parts.shared.groups(principal),
             validity_check: standing::next_check(principal.valid_until),
             shared: parts.shared,
             framed: parts.framed,

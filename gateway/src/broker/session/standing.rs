@@ -46,6 +46,13 @@ where
             return Ok("unchanged");
         }
         self.validity_check = next_check(principal.valid_until);
+        let fleet = &self.shared.neighbours.fleet;
+        if let Some(thing) = &principal.thing {
+            fleet.connected(&thing.name);
+        }
+        if let Some(thing) = &former.thing {
+            fleet.disconnected(&thing.name);
+        }
         self.admission.renew(principal);
         if let Err(denied) = self.admission.connect() {
             self.shared.note_denied(self.principal(), &denied);
@@ -60,7 +67,7 @@ where
 
     fn shut_out(&self, refusal: &Refusal) -> End {
         let former = self.principal();
-        self.shared.denials.note(Denial {
+        self.shared.neighbours.denials.note(Denial {
             client: Some(former.client_id.to_string()),
             thing: former.thing.as_ref().map(|thing| thing.name.to_string()),
             certificate: former.certificate_id().map(|id| id.to_string()),

@@ -11,13 +11,12 @@ use portcullis_core::{
     identity::{CertificateId, ClientId, Principal, Thing, ThingName},
     problem::nearest,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::super::{Failure, thing::named};
 use crate::{
     config::{self, PolicySettings},
     identity::{
-        self, Credential, Snapshot,
+        self, Credential, Snapshot, issued,
         registry::{RegisteredCertificate, Status},
     },
 };
@@ -139,16 +138,16 @@ impl Connection {
         if let Some(text) = &self.certificate {
             let shown = match CertificateId::parse(text) {
                 Some(id) => of_id(settings, id),
-                None => in_file(Path::new(text))?,
+                None => in_file(text)?,
             };
-            return Ok(Shown::Certificate(Arc::new(shown)));
+            return Ok(Shown::Certificate(shown));
         }
         let certificates = snapshot.registry().certificates.iter();
         let is_its = |c: &&RegisteredCertificate| c.is_attached_to(thing.name.as_str());
         let mut its = certificates.filter(is_its).peekable();
         let has_any = its.peek().is_some();
         Ok(match its.find(|c| c.status == Status::Active) {
-            Some(active) => Shown::Certificate(Arc::new(of_id(settings, active.id))),
+            Some(active) => Shown::Certificate(of_id(settings, active.id)),
             None if has_any => Shown::NoneActive,
             None => Shown::Nothing,
         })
@@ -164,24 +163,17 @@ enum Shown {
     Nothing,
 }
 
-/// The certificate with this id; what it says is known if it was issued here.
-fn of_id(settings: &PolicySettings, id: CertificateId) -> Certificate {
-    let pki = settings.identity.registry.with_file_name("pki");
-    let issued = CertificateDer::from_pem_file(pki.join(format!("issued/{id}.pem"))).ok();
-    let issued = issued.and_then(|der| Certificate::parse(&der).ok());
-    issued
-        .filter(|certificate| certificate.id == id)
-        .unwrap_or_else(|| Certificate::unseen(id))
+/// The certificate with this id; what it says is known if it was issued or registered here.
+fn of_id(settings: &PolicySettings, id: CertificateId) -> Arc<Certificate> {
+    let kept = issued::certificate(&settings.identity, id);
+    Arc::new(kept.unwrap_or_else(|| Certificate::unseen(id)))
 }
 
-fn in_file(file: &Path) -> Result<Certificate, Failure> {
-    let name = file.display();
-    let bytes = std::fs::read(file).map_err(|error| {
-        Failure::BadInput(format!(
-            "`{name}` is neither a certificate id nor a file: {error}"
-        ))
-    })?;
-    let der = CertificateDer::from_pem_slice(&bytes).unwrap_or_else(|_| bytes.into());
-    Certificate::parse(&der)
-        .map_err(|_| Failure::BadInput(format!("`{name}` is no certificate in PEM or DER")))
+fn in_file(text: &str) -> Result<Arc<Certificate>, Failure> {
+    issued::certificate_in(Path::new(text)).ok_or_else(|| {
+        let text = format!(
+            "`{text}` is neither a certificate id nor a file with a certificate in PEM or DER"
+        );
+        Failure::BadInput(text)
+    })
 }
