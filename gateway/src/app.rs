@@ -29,6 +29,7 @@ use crate::{
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
     telemetry::{self, Readiness},
+    traffic::{self, Traffic},
     uplink::{self, Uplink},
 };
 
@@ -147,8 +148,7 @@ impl App {
         });
         drop(buffer_ready);
 
-        let uplink = uplink(&config, &buffer, &registry);
-        supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+        ship(&config, buffer.reader(), &registry, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
@@ -158,15 +158,10 @@ impl App {
             append_violations(drafts, buffer.clone())
         });
 
-        let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
+        let recorder = record_traffic(&config, &registry, &mut supervisor);
+
+        let handle = process(&config, buffer, &registry, &mut supervisor).await?;
         drop(plugins_ready);
-        let (pipeline, handle) = Pipeline::new(
-            chains,
-            limits::SHARDS_PER_CHAIN,
-            buffer,
-            pipeline::Metrics::register(&registry),
-        );
-        supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
 
         let log = denials.clone();
         supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
@@ -178,6 +173,7 @@ impl App {
                 provisioner,
                 pipeline: handle,
                 observer,
+                recorder,
                 denials,
             },
             broker_metrics,
@@ -293,14 +289,38 @@ async fn open_buffer(
         .map_err(BuildError::Buffer)
 }
 
-/// What ships the buffer's records.
-fn uplink(config: &Config, buffer: &Buffer, registry: &Registry) -> Uplink<Source> {
-    Uplink::new(
-        config.uplink.clone(),
-        config.data_dir.join("dead-letter"),
-        Source(buffer.reader()),
-        uplink::Metrics::register(registry),
-    )
+/// Ships what the buffer has.
+fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
+    let dead_letters = config.data_dir.join("dead-letter");
+    let metrics = uplink::Metrics::register(registry);
+    let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
+    supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+}
+
+/// Runs every event through the chain of its device's groups.
+async fn process(
+    config: &Config,
+    buffer: Buffer,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> Result<pipeline::Handle, BuildError> {
+    let chains = build_chains(config, plugin::Metrics::register(registry)).await?;
+    let metrics = pipeline::Metrics::register(registry);
+    let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
+    supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
+    Ok(handle)
+}
+
+/// Keeps what is allowed, so that policies can be learned from it.
+fn record_traffic(
+    config: &Config,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> traffic::Recorder {
+    let dir = config.data_dir.join("traffic");
+    let (traffic, recorder) = Traffic::new(dir, traffic::Metrics::register(registry));
+    supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
+    recorder
 }
 
 /// Compiles the plugins that chains use and starts each step once.

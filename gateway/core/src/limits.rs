@@ -323,6 +323,25 @@ pub const DEAD_LETTER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What the last attempt at stop may take of [`SHUTDOWN_GRACE`].
 pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
 
+// Traffic, from which policies are learned.
+
+/// Different things done in the two seconds between two looks, of all things.
+pub const TRAFFIC_RECENT_MAX: usize = 32 * 1024;
+/// Combinations of groups whose facts are kept.
+pub const TRAFFIC_TABLES_MAX: usize = 64;
+/// Facts of one combination of groups in one hour. Two policies take some fifty.
+pub const TRAFFIC_FACTS_MAX: usize = 256;
+/// Things of one combination of groups that are remembered to have done something.
+pub const TRAFFIC_ACTIVE_MAX: usize = 10_000;
+/// Things that are remembered by name to have done one fact.
+pub const TRAFFIC_DOERS_MAX: usize = 64;
+/// Resources that are remembered as they were, for a fact with an unbounded level.
+pub const TRAFFIC_EXAMPLES_MAX: usize = 16;
+/// How long the files of hours are kept.
+pub const TRAFFIC_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// All files of hours together; then the oldest is removed.
+pub const TRAFFIC_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
 // Process.
 
 /// After the ordered shutdown, for threads that still run.

@@ -9,7 +9,7 @@ use portcullis_core::{
 };
 
 use super::reserved::is_reserved;
-use crate::clock::now;
+use crate::{clock::now, traffic::Recorder};
 
 /// A principal with the policies that are in force for it now.
 #[derive(Debug)]
@@ -19,6 +19,10 @@ pub(super) struct Admission {
     decided: DecisionCache,
     /// Grows with every principal: what was decided for the former one is forgotten.
     generation: u64,
+    /// Policies are learned from what was allowed.
+    recorder: Recorder,
+    /// The hour since the epoch in which it was last noted what stands.
+    noted_hour: u64,
 }
 
 /// What the CONNECT asked for besides the connection.
@@ -73,12 +77,14 @@ impl Denied {
 }
 
 impl Admission {
-    pub(super) fn new(principal: Principal, asked: Asked) -> Self {
+    pub(super) fn new(principal: Principal, asked: Asked, recorder: Recorder) -> Self {
         Self {
             principal,
             asked,
             decided: DecisionCache::new(DECISIONS_PER_SESSION_MAX),
             generation: 0,
+            recorder,
+            noted_hour: hour(),
         }
     }
 
@@ -106,23 +112,59 @@ impl Admission {
         decided.map_err(|denial| denied(Action::Connect, client_id, Why::Policy(denial)))
     }
 
+    /// The connection was allowed, and so was its will.
+    pub(super) fn connected(&self) {
+        let client_id = self.principal.client_id.as_str();
+        let recorder = &self.recorder;
+        recorder.allowed(&self.principal, Action::Connect, client_id);
+    }
+
+    /// Once an hour: notes what was allowed before and still holds.
+    pub(super) fn note_what_stands<'f>(&mut self, filters: impl Iterator<Item = &'f TopicFilter>) {
+        let hour = hour();
+        if hour == self.noted_hour {
+            return;
+        }
+        self.noted_hour = hour;
+        let stands = |action, resource| self.recorder.stands(&self.principal, action, resource);
+        stands(Action::Connect, self.principal.client_id.as_str());
+        if let Some(topic) = &self.asked.will_topic {
+            stands(Action::Publish, topic.as_str());
+        }
+        for filter in filters {
+            stands(Action::Subscribe, filter.as_str());
+        }
+    }
+
     /// A retained publish needs `iot:RetainPublish` as well.
     pub(super) fn publish(&mut self, topic: &TopicName, retain: bool) -> Result<Permit, Denied> {
         if is_reserved(topic) {
             return Err(denied(Action::Publish, topic.as_str(), Why::Reserved));
         }
-        if retain {
-            self.decide(Action::RetainPublish, topic.as_str())?;
+        if !retain {
+            return self.allow(Action::Publish, topic.as_str());
         }
-        self.decide(Action::Publish, topic.as_str())
+        // Both or neither: what is noted was done.
+        self.decide(Action::RetainPublish, topic.as_str())?;
+        let permit = self.allow(Action::Publish, topic.as_str())?;
+        let recorder = &self.recorder;
+        recorder.allowed(&self.principal, Action::RetainPublish, topic.as_str());
+        Ok(permit)
     }
 
     pub(super) fn subscribe(&mut self, filter: &TopicFilter) -> Result<Permit, Denied> {
-        self.decide(Action::Subscribe, filter.as_str())
+        self.allow(Action::Subscribe, filter.as_str())
     }
 
     pub(super) fn receive(&mut self, topic: &TopicName) -> Result<Permit, Denied> {
-        self.decide(Action::Receive, topic.as_str())
+        self.allow(Action::Receive, topic.as_str())
+    }
+
+    /// Decides, and notes what is allowed.
+    fn allow(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
+        let permit = self.decide(action, resource)?;
+        self.recorder.allowed(&self.principal, action, resource);
+        Ok(permit)
     }
 
     fn decide(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
@@ -132,6 +174,10 @@ impl Admission {
             .decide(policies, self.generation, &context, action, resource)
             .map_err(|denial| denied(action, resource, Why::Policy(denial)))
     }
+}
+
+fn hour() -> u64 {
+    now().as_secs() / 3600
 }
 
 fn denied(action: Action, resource: &str, why: Why) -> Denied {

@@ -31,6 +31,7 @@ use crate::{
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
+    traffic::Recorder,
 };
 
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
@@ -68,6 +69,8 @@ pub struct Neighbours {
     pub pipeline: pipeline::Handle,
     /// Takes what devices do.
     pub observer: Observer,
+    /// Takes what is allowed.
+    pub recorder: Recorder,
     /// Takes what is refused.
     pub denials: Denials,
 }

@@ -76,13 +76,16 @@ pub(super) fn admit(
         persistent: wants_to_persist(connect, version),
         will_topic: will.as_ref().map(|will| will.topic.clone()),
     };
-    let mut admission = Admission::new(principal, asked);
+    let mut admission = Admission::new(principal, asked, shared.neighbours.recorder.clone());
     let permitted = match (admission.connect(), &will) {
         (Ok(_), Some(will)) => admission.publish(&will.topic, will.retain),
         (decided, _) => decided,
     };
     match permitted {
-        Ok(_) => Ok((admission, will)),
+        Ok(_) => {
+            admission.connected();
+            Ok((admission, will))
+        }
         Err(denied) => {
             let principal = admission.principal();
             shared.count_denied(principal, &denied);

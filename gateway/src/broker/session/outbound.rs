@@ -168,6 +168,11 @@ impl Outbound {
         Ok(denied)
     }
 
+    /// What is subscribed to.
+    pub(super) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
+        self.subscriptions.values().map(|s| &s.filter)
+    }
+
     fn number_of(&self, filter: &TopicFilter) -> Option<usize> {
         self.subscriptions
             .iter()

@@ -77,13 +77,14 @@ where
         End::ShutOut(refusal.reason())
     }
 
-    /// Its time may be up.
+    /// Its time may be up; what it still has is noted.
     pub(super) fn check_validity(&mut self) -> Result<(), End> {
         let valid_until = self.principal().valid_until;
         if valid_until.is_some_and(|end| end <= now()) {
             return Err(End::Expired);
         }
         self.validity_check = next_check(valid_until);
+        self.admission.note_what_stands(self.outbound.filters());
         Ok(())
     }
 }
