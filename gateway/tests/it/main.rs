@@ -9,6 +9,7 @@
 
 mod attacks;
 mod buffer;
+mod certs;
 mod check;
 mod demo;
 mod denials;

@@ -246,7 +246,8 @@ impl<'c> Values<'c> {
 }
 
 fn may_be_substituted(value: &str) -> bool {
-    !value.contains(['*', '$', '+', '?', '#'])
+    let is_special = |byte: u8| matches!(byte, b'*' | b'$' | b'+' | b'?' | b'#');
+    !value.bytes().any(is_special)
         && (value.len() <= VARIABLE_CHARACTERS_MAX
             || value.chars().count() <= VARIABLE_CHARACTERS_MAX)
 }
