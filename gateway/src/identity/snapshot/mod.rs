@@ -324,3 +324,6 @@ fn named<'a>(
     }
     found
 }
+
+#[cfg(test)]
+mod tests;
