@@ -23,6 +23,7 @@ mod mosquitto;
 mod outage;
 mod outbox;
 mod plugins;
+mod provisioning;
 mod reserved;
 mod runaway;
 mod served;
