@@ -88,14 +88,13 @@ pub const GROUP_DEPTH_MAX: usize = 7;
 pub const POLICIES_PER_CERTIFICATE_MAX: usize = 10;
 /// Policies attached to one group.
 pub const POLICIES_PER_GROUP_MAX: usize = 2;
-/// Attributes of a thing that has a type.
+/// Attributes of a thing that has a type. With the longest names and values they stay below the 47 KB
+/// that AWS takes in all.
 pub const ATTRIBUTES_PER_THING_MAX: usize = 50;
 /// Attributes of a thing that has none.
 pub const ATTRIBUTES_WITHOUT_TYPE_MAX: usize = 3;
 /// Attributes of a group.
 pub const ATTRIBUTES_PER_GROUP_MAX: usize = 50;
-/// Names and values of all attributes of a thing.
-pub const ATTRIBUTES_BYTES_MAX: usize = 47 * 1024;
 /// Groups directly below one group.
 pub const CHILDREN_PER_GROUP_MAX: usize = 100;
 /// Dynamic groups in all.

@@ -5,6 +5,9 @@ use std::{fs, path::Path};
 use portcullis_core::{
     identity::{GroupName, NameError, ThingName, ThingTypeName},
     problem::Problem,
+    registry::{
+        Origin, Provenance, QUARANTINE, RegisteredCertificate, RegisteredThing, query::Subject,
+    },
 };
 use serde_json::{Value, json};
 
@@ -13,23 +16,24 @@ use super::{
     outcome::{say, say_error, say_json},
 };
 use crate::{
+    clock::now,
     config,
     document::read_text,
     identity::{
         Registry,
         edit::{self, NewThing, ROOT_GROUP},
-        registry::RegisteredThing,
+        runtime,
     },
 };
 
 /// What to do with things.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ThingCommand {
-    /// Add a thing; groups that do not exist are made.
+    /// Add a thing; groups that do not exist are made, and it is in `devices`, too.
     Add {
         /// Its name.
         name: String,
-        /// A group that it is in.
+        /// A group that it is in; one of each hierarchy.
         #[arg(long = "group", value_name = "GROUP", required = true)]
         groups: Vec<String>,
         /// Its type.
@@ -41,15 +45,26 @@ pub(super) enum ThingCommand {
     },
     /// List all things.
     List,
-    /// Show a thing, its groups and its certificates.
+    /// Show a thing, its certificates, its groups and where each of them comes from.
     Show {
         /// Its name.
         name: String,
     },
-    /// Remove a thing and its certificates.
+    /// Remove a thing; its certificates stay as revoked ones.
     Remove {
         /// Its name.
         name: String,
+    },
+    /// Put a thing into quarantine, where it can connect and do nothing else.
+    Quarantine {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[arg(long, default_value = "quarantined by an operator")]
+        reason: String,
+        /// Take it out again.
+        #[arg(long, conflicts_with = "reason")]
+        release: bool,
     },
 }
 
@@ -90,19 +105,25 @@ pub(super) fn thing(
             say_what_is_in_the_way(config);
         }
         ThingCommand::List => {
-            let registry = read(&file)?;
+            let registry = merged(config)?;
             if as_json {
                 let things = registry.things.iter();
                 say_json(&things.map(|thing| to_json(&registry, thing)).collect());
             } else {
                 for registered in &registry.things {
-                    let groups = names(&registered.direct_groups).join(", ");
-                    say(&format!("{}  {groups}", registered.thing.name));
+                    let added = registered.memberships.iter().map(|added| &added.group);
+                    let groups: Vec<&str> = registered
+                        .direct_groups
+                        .iter()
+                        .chain(added)
+                        .map(GroupName::as_str)
+                        .collect();
+                    say(&format!("{}  {}", registered.thing.name, groups.join(", ")));
                 }
             }
         }
         ThingCommand::Show { name } => {
-            let registry = read(&file)?;
+            let registry = merged(config)?;
             let Some(registered) = registry.thing(name) else {
                 let text = format!("the registry has no thing `{name}`");
                 return Err(Failure::BadInput(text));
@@ -111,19 +132,26 @@ pub(super) fn thing(
         }
         ThingCommand::Remove { name } => {
             let name = named(name, ThingName::parse)?;
-            let certificates = edit::remove_thing(&file, &name)?;
+            let journal = config::journal(config);
+            let certificates = runtime::remove(&file, &journal, &name, now())?;
             if as_json {
                 let ids: Vec<_> = certificates.iter().map(ToString::to_string).collect();
                 say_json(&json!({ "removed": name.as_str(), "certificates": ids }));
             } else {
                 say(&format!("Removed the thing `{name}`."));
                 for id in certificates {
-                    say(&format!(
-                        "Removed its certificate {id}, which is refused now."
-                    ));
+                    say(&format!("Its certificate {id} is revoked."));
                 }
             }
             say_what_is_in_the_way(config);
+        }
+        ThingCommand::Quarantine {
+            name,
+            reason,
+            release,
+        } => {
+            let name = named(name, ThingName::parse)?;
+            quarantine(config, &file, &name, (!release).then_some(reason), as_json)?;
         }
     }
     Ok(Outcome::Done)
@@ -154,19 +182,105 @@ fn added(file: &Path, new: &NewThing, made: &[GroupName], as_json: bool) -> Resu
     }
     say(&format!("Added the thing `{}`.", new.name));
     for group in made {
-        let parent = registry
-            .group(group.as_str())
-            .and_then(|g| g.parent.as_ref());
-        match parent {
-            Some(parent) => say(&format!(
-                "Made the group `{group}` under `{parent}`, whose policies it inherits."
-            )),
-            None => say(&format!(
-                "Made the group `{group}`. It has no policy yet (there is no group `{ROOT_GROUP}` to inherit from)."
-            )),
-        }
+        say(&format!(
+            "Made the group `{group}`. It has no policy of its own yet."
+        ));
+    }
+    let is_device = registry.thing(new.name.as_str()).is_some_and(|registered| {
+        let mut groups = registered.thing.groups.iter();
+        groups.any(|group| group.as_str() == ROOT_GROUP)
+    });
+    if is_device {
+        say(&format!(
+            "It is in `{ROOT_GROUP}`, whose policy says what it may do."
+        ));
+    } else if !made.is_empty() {
+        say(&format!(
+            "There is no group `{ROOT_GROUP}`: attach a policy to one of its groups."
+        ));
     }
     Ok(())
+}
+
+/// Puts the thing into quarantine for a reason, or takes it out.
+fn quarantine(
+    config: &Path,
+    file: &Path,
+    name: &ThingName,
+    reason: Option<&String>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let journal = config::journal(config);
+    match reason {
+        Some(reason) => runtime::quarantine(file, &journal, name, reason, now())?,
+        None => runtime::release(&journal, name, now())?,
+    }
+    let registry = merged(config)?;
+    let in_file = registry.thing(name.as_str()).is_some_and(|registered| {
+        let mut groups = registered.direct_groups.iter();
+        groups.any(|group| group.as_str() == QUARANTINE)
+    });
+    if as_json {
+        let is_in = reason.is_some() || in_file;
+        say_json(&json!({ "thingName": name.as_str(), "quarantined": is_in }));
+        return Ok(());
+    }
+    if reason.is_none() {
+        say(&format!("Released the thing `{name}`."));
+        if in_file {
+            say("registry.toml has it in quarantine still; take it out of its groups there.");
+        }
+        return Ok(());
+    }
+    say(&format!("Put the thing `{name}` into quarantine."));
+    if registry.group(QUARANTINE).is_none() {
+        say(&format!(
+            "There is no group `{QUARANTINE}` that says what it may still do, so it may not even connect."
+        ));
+    }
+    Ok(())
+}
+
+/// A group that a query finds the thing in; whether it does may hang on what only the gateway sees.
+struct Found<'r> {
+    group: &'r GroupName,
+    query: &'r str,
+    is_live: bool,
+}
+
+fn dynamic<'r>(registry: &'r Registry, registered: &RegisteredThing) -> Vec<Found<'r>> {
+    let subject = Subject {
+        thing: &registered.thing,
+        is_connected: false,
+        alarms: &std::collections::BTreeSet::new(),
+    };
+    let groups = registry.dynamic_groups.iter();
+    groups
+        .map(|group| Found {
+            group: &group.name,
+            query: group.query.text(),
+            is_live: group.query.is_live(),
+        })
+        .zip(&registry.dynamic_groups)
+        .filter(|(found, group)| found.is_live || group.query.finds(&subject))
+        .map(|(found, _)| found)
+        .collect()
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::File => Provenance::File.to_string(),
+        Origin::RunTime { why, .. } => Provenance::RunTime(why).to_string(),
+    }
+}
+
+fn certificates<'r>(
+    registry: &'r Registry,
+    registered: &'r RegisteredThing,
+) -> impl Iterator<Item = &'r RegisteredCertificate> {
+    let name = registered.thing.name.as_str();
+    let certificates = registry.certificates.iter();
+    certificates.filter(move |certificate| certificate.is_attached_to(name))
 }
 
 fn show(registry: &Registry, registered: &RegisteredThing, as_json: bool) {
@@ -175,33 +289,65 @@ fn show(registry: &Registry, registered: &RegisteredThing, as_json: bool) {
     }
     let thing = &registered.thing;
     say(&format!("thing         {}", thing.name));
+    if registered.origin != Origin::File {
+        say(&format!("from          {}", origin(&registered.origin)));
+    }
     if let Some(thing_type) = &thing.thing_type {
         say(&format!("type          {thing_type}"));
     }
-    say(&format!(
-        "groups        {}",
-        names(&thing.groups).join(", ")
-    ));
     for (name, value) in &thing.attributes {
         say(&format!("attribute     {name} = {value}"));
     }
-    let certificates = registry.certificates.iter();
-    for certificate in certificates.filter(|c| c.thing.as_ref() == Some(&thing.name)) {
+    for (group, from) in registry.provenance(registered) {
+        say(&format!("group         {group}  ({from})"));
+    }
+    for found in dynamic(registry, registered) {
+        let from = Provenance::Dynamic(found.query);
+        let live = match found.is_live {
+            true => "; the running gateway decides",
+            false => "",
+        };
+        say(&format!("group         {}  ({from}{live})", found.group));
+    }
+    for certificate in certificates(registry, registered) {
         let status = certificate.status.as_str();
-        say(&format!("certificate   {} {status}", certificate.id));
+        let mut line = format!("certificate   {} {status}", certificate.id);
+        if let Some(until) = certificate.until {
+            line += &format!(" until {until}");
+        }
+        if let Some(reason) = &certificate.reason {
+            line += &format!(": {reason}");
+        }
+        say(&format!("{line}  ({})", origin(&certificate.status_origin)));
     }
 }
 
 fn to_json(registry: &Registry, registered: &RegisteredThing) -> Value {
     let thing = &registered.thing;
-    let certificates: Vec<Value> = registry
-        .certificates
-        .iter()
-        .filter(|certificate| certificate.thing.as_ref() == Some(&thing.name))
+    let certificates: Vec<Value> = certificates(registry, registered)
         .map(|certificate| {
             json!({
                 "certificateId": certificate.id.to_string(),
                 "status": certificate.status.as_str(),
+                "reason": certificate.reason,
+                "until": certificate.until.map(|until| until.to_string()),
+                "from": origin(&certificate.origin),
+                "statusFrom": origin(&certificate.status_origin),
+            })
+        })
+        .collect();
+    let provenance = registry.provenance(registered);
+    let memberships: Vec<Value> = provenance
+        .iter()
+        .map(|(group, from)| json!({ "group": group.as_str(), "from": from.to_string() }))
+        .collect();
+    let dynamic: Vec<Value> = dynamic(registry, registered)
+        .iter()
+        .map(|found| {
+            json!({
+                "group": found.group.as_str(),
+                "from": Provenance::Dynamic(found.query).to_string(),
+                "decidedByGateway": found.is_live,
             })
         })
         .collect();
@@ -209,8 +355,11 @@ fn to_json(registry: &Registry, registered: &RegisteredThing) -> Value {
         "thingName": thing.name.as_str(),
         "thingTypeName": thing.thing_type.as_ref().map(ThingTypeName::as_str),
         "attributes": thing.attributes,
+        "from": origin(&registered.origin),
         "thingGroups": names(&registered.direct_groups),
         "thingGroupsWithAncestors": names(&thing.groups),
+        "memberships": memberships,
+        "dynamicGroups": dynamic,
         "certificates": certificates,
     })
 }
@@ -233,6 +382,12 @@ pub(super) fn registry_file(config: &Path) -> Result<std::path::PathBuf, Failure
                 .to_owned(),
         }])),
     }
+}
+
+/// `registry.toml` with what changed at run time.
+pub(super) fn merged(config: &Path) -> Result<Registry, Failure> {
+    let file = registry_file(config)?;
+    Ok(runtime::in_force(&file, &config::journal(config))?)
 }
 
 pub(super) fn read(file: &Path) -> Result<Registry, Failure> {

@@ -38,7 +38,9 @@ pub struct Defend {
 /// Whoever wants to know which alarms are open: called with device, profile, behaviour and whether
 /// the alarm is open now. It must not block.
 #[derive(Clone)]
-pub struct Listener(Arc<dyn Fn(&str, &str, &str, bool) + Send + Sync>);
+pub struct Listener(Arc<Tell>);
+
+type Tell = dyn Fn(&str, &str, &str, bool) + Send + Sync;
 
 impl Listener {
     /// Calls `tell` for every alarm that opens or ends.

@@ -46,7 +46,7 @@ fn enrolled() -> Site {
         "thing", "add", "sensor-1", "--group", "cold", "--attr", "zone=b",
     ]);
     assert!(
-        said.contains("Made the group `cold` under `devices`"),
+        said.contains("Made the group `cold`.") && said.contains("It is in `devices`"),
         "{said}"
     );
     let out = site.path("device");
@@ -248,10 +248,12 @@ fn the_policy_of_init_lets_a_device_do_its_own_and_nothing_else() {
 #[test]
 fn things_are_listed_shown_and_removed() {
     let site = enrolled();
-    assert_eq!(site.done(&["thing", "list"]), "sensor-1  cold\n");
+    assert_eq!(site.done(&["thing", "list"]), "sensor-1  devices, cold\n");
     let shown = site.done(&["thing", "show", "sensor-1"]);
     assert!(
-        shown.contains("devices, cold") && shown.contains("zone = b"),
+        shown.contains("zone = b")
+            && shown.contains("devices  (registry.toml)")
+            && shown.contains("cold  (registry.toml)"),
         "{shown}"
     );
     assert_eq!(site.run(&["thing", "show", "nobody"]).code, 2);

@@ -25,6 +25,7 @@ use crate::identity::{
 const SAMPLE: &str = include_str!("../../../../deploy/gateway.toml");
 const REGISTRY: &str = include_str!("../template/registry.toml");
 const POLICY: &str = include_str!("../template/policy.json");
+const QUARANTINE: &str = include_str!("../template/quarantine.json");
 const PROFILE: &str = include_str!("../template/profile.json");
 /// Where the sample starts to speak of plugins.
 const PLUGINS: &str = "# Plugins: ";
@@ -147,6 +148,7 @@ pub fn create(options: &InitOptions<'_>) -> Result<PathBuf, InitError> {
     let names: Vec<&str> = options.plugins.iter().map(|(name, _)| *name).collect();
     let text = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes());
     text("policies/device.json", POLICY)?;
+    text("policies/quarantine.json", QUARANTINE)?;
     text("profiles/device.json", PROFILE)?;
     text("registry.toml", &registry(!names.is_empty()))?;
     text("gateway.toml", &settings_text(options, &names))?;
@@ -169,7 +171,7 @@ fn registry(has_chain: bool) -> String {
     if !has_chain {
         return REGISTRY.to_owned();
     }
-    let commented = "# [[group]]\n# name = \"cold-chain\"\n# parent = \"devices\"\n";
+    let commented = "# [[group]]\n# name = \"cold-chain\"\n";
     REGISTRY.replace(commented, &commented.replace("# ", ""))
 }
 
@@ -306,7 +308,7 @@ pub(super) fn init(args: &InitArgs, as_json: bool) -> Result<Outcome, Failure> {
 
   gateway.toml           settings, each explained
   registry.toml          things, groups and certificates
-  policies/device.json   what a device may do: its own topics only
+  policies/              what a device may do (its own topics only), and one in quarantine
   profiles/device.json   what is normal for a device
   pki/                   the local CA and a server certificate for {}
   data/                  everything that changes while the gateway runs

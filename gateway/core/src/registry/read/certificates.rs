@@ -1,10 +1,13 @@
 //! `[[certificate]]`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
-use super::{Reader, check_policies, is_file_name};
+use super::{Reader, Table, cache::Tables, check_policies, is_file_name};
 use crate::{
     document::Section,
     identity::{CertificateId, ThingName},
@@ -14,9 +17,9 @@ use crate::{
     timestamp::Timestamp,
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct CertificateToml {
+pub(super) struct CertificateToml {
     id: String,
     thing: Option<String>,
     #[serde(default)]
@@ -32,6 +35,14 @@ struct CertificateToml {
 
 type Names<'n> = HashMap<&'n str, &'n ThingName>;
 
+impl Table for CertificateToml {
+    const NAME: &str = "certificate";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.certificates
+    }
+}
+
 impl Reader<'_, '_> {
     pub(super) fn certificates(
         &mut self,
@@ -42,15 +53,15 @@ impl Reader<'_, '_> {
             .map(|registered| &registered.thing.name)
             .map(|name| (name.as_str(), name))
             .collect();
+        let policies = self.policies;
         let mut certificates = Vec::new();
         let mut ids = HashSet::new();
-        for index in 0..self.document.section_count("certificate") {
-            let mut section = self.document.section_at("certificate", index);
-            let Some(toml) = section.read::<CertificateToml>() else {
+        for index in 0..self.count::<CertificateToml>() {
+            let (mut section, Some(toml)) = self.table::<CertificateToml>(index) else {
                 continue;
             };
             let max = POLICIES_PER_CERTIFICATE_MAX;
-            check_policies(&mut section, self.policies, &toml.policies, max);
+            check_policies(&mut section, policies, &toml.policies, max);
             check_attachment(&mut section, &toml);
             let thing = toml.thing.as_ref().and_then(|name| {
                 let thing = names.get(name.as_str()).copied().cloned();
@@ -80,6 +91,7 @@ impl Reader<'_, '_> {
                 );
                 continue;
             }
+            let toml = Arc::unwrap_or_clone(toml);
             certificates.push(RegisteredCertificate {
                 id,
                 thing,

@@ -7,27 +7,34 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{NAME_REMEDY, Reader, check_attributes, groups::group_remedy, second_time};
+use super::{
+    NAME_REMEDY, Reader, Table, cache::Tables, check_attributes, groups::group_remedy, second_time,
+};
 use crate::{
     document::Section,
     identity::{GroupName, Thing, ThingName, ThingTypeName},
-    limits::{
-        ATTRIBUTES_BYTES_MAX, ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX,
-        GROUPS_PER_THING_MAX,
-    },
+    limits::{ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUPS_PER_THING_MAX},
     problem::nearest,
     registry::{Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ThingToml {
+pub(super) struct ThingToml {
     name: String,
     r#type: Option<String>,
     #[serde(default)]
     groups: Vec<String>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+}
+
+impl Table for ThingToml {
+    const NAME: &str = "thing";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.things
+    }
 }
 
 impl Reader<'_, '_> {
@@ -41,9 +48,8 @@ impl Reader<'_, '_> {
         // Most things are in the same groups as many others, and of the same type.
         let mut with_ancestors: HashMap<Vec<GroupName>, Arc<[GroupName]>> = HashMap::new();
         let mut known_types: HashMap<String, ThingTypeName> = HashMap::new();
-        for index in 0..self.document.section_count("thing") {
-            let mut section = self.document.section_at("thing", index);
-            let Some(toml) = section.read::<ThingToml>() else {
+        for index in 0..self.count::<ThingToml>() {
+            let (mut section, Some(toml)) = self.table::<ThingToml>(index) else {
                 continue;
             };
             check_count(&mut section, &toml);
@@ -77,7 +83,7 @@ impl Reader<'_, '_> {
                 thing: Arc::new(Thing {
                     name,
                     thing_type,
-                    attributes: toml.attributes,
+                    attributes: Arc::unwrap_or_clone(toml).attributes,
                     groups,
                 }),
                 direct_groups,
@@ -162,16 +168,6 @@ fn check_count(section: &mut Section<'_, '_>, toml: &ThingToml) {
     let count = toml.attributes.len();
     if count > max {
         let message = format!("the thing has {count} attributes, over {max}");
-        section.problem("attributes", message, remedy);
-    }
-    let bytes: usize = toml
-        .attributes
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
-    if bytes > ATTRIBUTES_BYTES_MAX {
-        let message = format!("the attributes take {bytes} bytes");
-        let remedy = format!("keep at most {ATTRIBUTES_BYTES_MAX}, names included");
         section.problem("attributes", message, remedy);
     }
 }
