@@ -44,4 +44,6 @@ pub use trust::{CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -73,8 +73,7 @@ impl TrustedCa {
 
     /// Whether unknown certificates of it are registered when they connect.
     pub fn registers(&self) -> bool {
-        self.status == CaStatus::Active
-            && (self.auto_registration == AutoRegistration::Enable || self.template.is_some())
+        self.status == CaStatus::Active && self.auto_registration == AutoRegistration::Enable
     }
 
     /// Its name in DER.

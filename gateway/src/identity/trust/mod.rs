@@ -6,6 +6,8 @@
 
 mod ca;
 mod crl;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs,

@@ -297,3 +297,6 @@ impl From<EditError> for ImportError {
         Self::Lifecycle(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests;
