@@ -58,7 +58,7 @@ pub const DENIAL_LINES_PER_CLIENT: Rate = Rate {
     burst: 20,
     per_second: 0.2,
 };
-/// The same of all clients together: a log that keeps up with an attack is a second attack.
+/// The same of all things together, and of all strangers together: a log that keeps up with an attack is a second attack.
 pub const DENIAL_LINES: Rate = Rate {
     burst: 200,
     per_second: 20.0,

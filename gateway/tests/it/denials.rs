@@ -1,10 +1,15 @@
 //! Every refusal is named in the log, counted, and shown by `status`.
 
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
 use rumqttc::Packet;
 
 use crate::{
     device::Device,
-    served::{Served, eventually},
+    served::{PATIENCE, Served, eventually},
 };
 
 /// Statements of the policy that forbids `dt/THING/secret/*`, whatever else allows it.
@@ -135,4 +140,51 @@ fn a_flood_of_denials_is_counted_and_not_all_logged() {
     eventually("what is not logged is summed up", || {
         line(&served, &["More was refused", "unlogged="]).is_some()
     });
+}
+
+/// What the gateway answers to `bytes` on the plain listener, until it closes.
+fn answer(served: &Served, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(served.plain).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // The gateway may have closed before it has all.
+    stream.write_all(bytes).ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    answer
+}
+
+/// A MQTT 3.1.1 CONNECT.
+fn connect(client_id: &str) -> Vec<u8> {
+    let length = u8::try_from(client_id.len()).unwrap();
+    let mut packet = vec![0x10, 12 + length];
+    packet.extend_from_slice(b"\x00\x04MQTT\x04\x02\x00\x1e\x00");
+    packet.push(length);
+    packet.extend_from_slice(client_id.as_bytes());
+    packet
+}
+
+#[test]
+fn a_connect_that_cannot_be_is_refused_counted_and_named() {
+    let mut served = Served::new();
+    served.start();
+    // 2 MB by its header; nothing is read of it beyond the limit.
+    let mut huge = vec![0x10, 0x80, 0x80, 0x80, 0x01];
+    huge.resize(100_000, b'x');
+    assert!(answer(&served, &huge).is_empty());
+    let ids = ["+", "#", "*", "?", "${iot:ClientId}", "a/b", "a\u{7}b"];
+    for id in ids {
+        assert_eq!(answer(&served, &connect(id)), b"\x20\x02\x00\x02", "{id:?}");
+    }
+    let refused = |reason: &str| served.metric("portcullis_broker_refused_total", &[reason]);
+    assert_eq!(refused("\"packet-too-large\""), 1.0);
+    assert_eq!(refused("\"client-id\""), 7.0);
+    let too_large = ["WARN", "packet-too-large", "127.0.0.1", "packet of 2097"];
+    assert!(line(&served, &too_large).is_some());
+    for id in ids {
+        let shown = format!("client={id:?}");
+        assert!(
+            line(&served, &["WARN", "client-id", &shown]).is_some(),
+            "{id:?}"
+        );
+    }
 }

@@ -106,11 +106,23 @@ impl Device {
     ) -> bool {
         let mut options = tls_options(address, client_id, credentials);
         options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
-        let (_client, mut connection) = Client::new(options, 100);
-        let answer = connection
-            .recv_timeout(PATIENCE)
-            .expect("an answer in time");
-        !matches!(answer, Ok(Event::Incoming(Packet::ConnAck(_))))
+        is_refused(options)
+    }
+
+    /// Whether a CONNECT is refused.
+    pub(crate) fn is_refused_at_connect(
+        address: SocketAddr,
+        client_id: &str,
+        credentials: &Credentials,
+    ) -> bool {
+        is_refused(tls_options(address, client_id, credentials))
+    }
+
+    /// Publishes with QoS 0; the answer, if any, is to be received.
+    pub(crate) fn send(&mut self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::AtMostOnce, false, payload)
+            .unwrap();
     }
 
     /// The next message; acknowledgements and the like are passed over.
@@ -212,6 +224,14 @@ impl Device {
             }
         }
     }
+}
+
+fn is_refused(options: MqttOptions) -> bool {
+    let (_client, mut connection) = Client::new(options, 100);
+    let answer = connection
+        .recv_timeout(PATIENCE)
+        .expect("an answer in time");
+    !matches!(answer, Ok(Event::Incoming(Packet::ConnAck(_))))
 }
 
 fn tls_options(address: SocketAddr, client_id: &str, credentials: &Credentials) -> MqttOptions {

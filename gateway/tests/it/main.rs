@@ -27,6 +27,7 @@ mod outage;
 mod outbox;
 mod plugins;
 mod policy;
+mod provisioning;
 mod reserved;
 mod runaway;
 mod served;

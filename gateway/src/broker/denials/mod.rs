@@ -21,8 +21,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::pace::Pace;
 pub(super) use self::pace::Turn;
+use self::pace::{Pace, Standing};
 use super::{Metrics, cut};
 use crate::{clock::now, supervisor::TaskResult};
 
@@ -94,14 +94,17 @@ impl Denial {
         }
     }
 
-    /// Whom the pace is kept for: who cannot be told apart by choosing another client id.
-    fn whose(&self) -> String {
+    /// Whom the pace is kept for: whoever cannot become another one by choosing a client id, or by
+    /// making a certificate that no CA signed.
+    fn whose(&self) -> (Standing, String) {
         // Deliveries that are held back are not the client's doing; they take no line from what is.
         let class = if self.action == "receive" { "r" } else { "" };
         match (&self.thing, &self.certificate) {
-            (Some(thing), _) => format!("{class}t/{thing}"),
-            (None, Some(certificate)) => format!("{class}c/{certificate}"),
-            (None, None) => format!("{class}a/{}", self.peer),
+            (Some(thing), _) => (Standing::Thing, format!("{class}t/{thing}")),
+            (None, Some(certificate)) if self.action != "handshake" => {
+                (Standing::Stranger, format!("{class}c/{certificate}"))
+            }
+            (None, _) => (Standing::Stranger, format!("{class}a/{}", self.peer)),
         }
     }
 
@@ -193,7 +196,8 @@ impl Denials {
     pub(super) fn note(&self, denial: Denial) -> Turn {
         let denial = denial.cut();
         let turn = self.with(|log| {
-            let turn = log.pace.turn(&denial.whose(), Instant::now());
+            let (standing, client) = denial.whose();
+            let turn = log.pace.turn(standing, &client, Instant::now());
             log.keep(&denial, turn);
             turn
         });

@@ -1,4 +1,5 @@
-//! How many lines the log gets: a token bucket a client, and one for all of them together.
+//! How many lines the log gets: a token bucket a client, one for all things of the registry together,
+//! and one for all strangers, so that strangers cannot silence what is told of things.
 //!
 //! Who floods the log hides in it, so what is over the rate is counted and summed up in a later
 //! line. The table of clients is bounded: while it is full, newcomers share one bucket.
@@ -30,12 +31,22 @@ pub(super) struct Unlogged {
     pub(super) clients: usize,
 }
 
+/// Whether somebody has proved to be somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A thing of the registry.
+    Thing,
+    /// Anybody else.
+    Stranger,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pace {
     clients: HashMap<Box<str>, Client>,
     newcomers: Client,
-    all: Bucket,
+    things: Bucket,
+    strangers: Bucket,
     swept: Instant,
 }
 
@@ -57,13 +68,14 @@ impl Pace {
         Self {
             clients: HashMap::new(),
             newcomers: Client::new(now),
-            all: Bucket::new(DENIAL_LINES, now),
+            things: Bucket::new(DENIAL_LINES, now),
+            strangers: Bucket::new(DENIAL_LINES, now),
             swept: now,
         }
     }
 
     /// Asks for a line about `client`.
-    pub(super) fn turn(&mut self, client: &str, now: Instant) -> Turn {
+    pub(super) fn turn(&mut self, standing: Standing, client: &str, now: Instant) -> Turn {
         if !self.clients.contains_key(client) {
             self.make_room(now);
             if self.clients.len() < DENIAL_CLIENTS_MAX {
@@ -71,9 +83,13 @@ impl Pace {
             }
         }
         let entry = self.clients.get_mut(client).unwrap_or(&mut self.newcomers);
-        if entry.bucket.has_one(now) && self.all.has_one(now) {
+        let all = match standing {
+            Standing::Thing => &mut self.things,
+            Standing::Stranger => &mut self.strangers,
+        };
+        if entry.bucket.has_one(now) && all.has_one(now) {
             entry.bucket.tokens -= 1.0;
-            self.all.tokens -= 1.0;
+            all.tokens -= 1.0;
             Turn::Log {
                 unlogged: std::mem::take(&mut entry.unlogged),
             }
@@ -150,7 +166,7 @@ mod tests {
     use super::*;
 
     fn logged(pace: &mut Pace, client: &str, times: u32, now: Instant) -> u32 {
-        let turns = (0..times).filter(|_| pace.turn(client, now) != Turn::Skip);
+        let turns = (0..times).filter(|_| pace.turn(Standing::Stranger, client, now) != Turn::Skip);
         u32::try_from(turns.count()).unwrap()
     }
 
@@ -162,7 +178,10 @@ mod tests {
         assert_eq!(logged(&mut pace, "loud", burst + 500, now), burst);
         assert_eq!(logged(&mut pace, "quiet", 1, now), 1);
         let later = now + Duration::from_secs(60);
-        assert_eq!(pace.turn("loud", later), Turn::Log { unlogged: 500 });
+        assert_eq!(
+            pace.turn(Standing::Stranger, "loud", later),
+            Turn::Log { unlogged: 500 }
+        );
         assert_eq!(pace.take_unlogged(), None);
     }
 
@@ -178,6 +197,9 @@ mod tests {
         let unlogged = pace.take_unlogged().unwrap();
         assert_eq!(unlogged.lines, u64::from(all));
         assert_eq!(unlogged.clients, usize::try_from(all).unwrap());
+        // A thing is heard all the same.
+        let turn = pace.turn(Standing::Thing, "thing", now);
+        assert_eq!(turn, Turn::Log { unlogged: 0 });
         assert_eq!(pace.take_unlogged(), None);
     }
 
@@ -186,12 +208,15 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         for n in 0..DENIAL_CLIENTS_MAX + 100 {
-            pace.turn(&n.to_string(), now);
+            pace.turn(Standing::Stranger, &n.to_string(), now);
         }
         assert_eq!(pace.clients.len(), DENIAL_CLIENTS_MAX);
         pace.take_unlogged();
         let later = now + Duration::from_secs(3600);
-        assert_eq!(pace.turn("new", later), Turn::Log { unlogged: 0 });
+        assert_eq!(
+            pace.turn(Standing::Stranger, "new", later),
+            Turn::Log { unlogged: 0 }
+        );
         assert_eq!(pace.clients.len(), 1);
     }
 }
