@@ -14,6 +14,7 @@ pub mod json;
 pub mod limits;
 pub mod policy;
 pub mod problem;
+pub mod provisioning;
 pub mod record;
 pub mod registry;
 pub mod timestamp;

@@ -85,6 +85,40 @@ pub const JOURNAL_IDLE_LINES_MAX: usize = 1000;
 pub const JOURNAL_LINE_BYTES_MAX: usize = 128 * 1024;
 /// Values of one kind that are kept of a distinguished name (specification A.3).
 pub const NAME_VALUES_MAX: usize = 5;
+/// The modulus of an RSA key that may be registered (specification A.11).
+pub const RSA_BITS_MIN: usize = 2048;
+/// A provisioning template, in characters.
+pub const TEMPLATE_BYTES_MAX: usize = 10 * 1024;
+/// Provisioning templates in all.
+pub const TEMPLATES_MAX: usize = 256;
+/// Policies that one template attaches, as many as a certificate may have.
+pub const TEMPLATE_POLICIES_MAX: usize = POLICIES_PER_CERTIFICATE_MAX;
+/// Nesting of `Fn::Join` in a template.
+pub const TEMPLATE_JOIN_DEPTH_MAX: usize = 8;
+/// What a value may grow to when a template is filled in; the largest that anything takes is a
+/// thing's attribute with 800.
+pub const TEMPLATE_VALUE_BYTES_MAX: usize = 4 * 1024;
+/// Parameters that a device may give with one provisioning call.
+pub const PROVISION_PARAMETERS_MAX: usize = 64;
+/// CA certificates with the same subject, as at AWS (specification A.11).
+pub const CAS_PER_SUBJECT_MAX: usize = 10;
+/// A certificate, signing request or ownership token in a provisioning call.
+pub const PROVISION_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// How long a device has from the certificate that it was given to the provisioning call.
+pub const OWNERSHIP_TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// Certificates that were given out and not provisioned yet; then no more are made until some are
+/// used or forgotten.
+pub const OWNERSHIP_TOKENS_MAX: usize = 1024;
+/// The same of one claim certificate, so that a stolen claim cannot stop the others.
+pub const OWNERSHIP_TOKENS_PER_CLAIM_MAX: usize = 256;
+/// Certificates made or registered by devices in one minute; further ones are refused.
+pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 60;
+/// Certificates that wait for `cert approve`; further unknown ones are refused.
+pub const PENDING_CERTIFICATES_MAX: usize = 10_000;
+/// How often at most one pending certificate is announced again when it connects.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Files with revocation lists.
+pub const REVOCATION_LISTS_MAX: usize = 256;
 /// How often the files of registry, policies and certificates are looked at.
 pub const RELOAD_POLL: Duration = Duration::from_millis(250);
 /// How long they must be unchanged before they are read: an editor may be half way through.

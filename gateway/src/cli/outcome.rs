@@ -10,18 +10,45 @@ use portcullis_core::problem::Problem;
 
 use crate::identity::{
     authority::AuthorityError, edit::EditError, enrol::EnrolError, files::WriteError,
+    import::ImportError, lifecycle::LifecycleError,
 };
 
 impl From<EnrolError> for Failure {
     fn from(error: EnrolError) -> Self {
         match error {
             EnrolError::Authority(error) => error.into(),
-            EnrolError::Edit(error) => error.into(),
+            EnrolError::Lifecycle(error) => error.into(),
             EnrolError::Write(error) => error.into(),
             EnrolError::Exists(_) => Self::BadInput(error.to_string()),
             EnrolError::Directory { dir, source } => {
                 Self::other(format!("failed to make `{}`", dir.display()), source)
             }
+        }
+    }
+}
+
+impl From<LifecycleError> for Failure {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::Edit(error) => error.into(),
+            LifecycleError::Journal(error) => Self::other("the journal was not changed", error),
+            LifecycleError::Absent(_)
+            | LifecycleError::NotPending { .. }
+            | LifecycleError::Revoked(_)
+            | LifecycleError::NoThing(_) => Self::BadInput(error.to_string()),
+        }
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        match error {
+            ImportError::Lifecycle(error) => error.into(),
+            ImportError::Write(error) => error.into(),
+            ImportError::Read { path, source } => {
+                Self::other(format!("failed to read `{}`", path.display()), source)
+            }
+            _ => Self::BadInput(error.to_string()),
         }
     }
 }
@@ -103,7 +130,8 @@ impl Failure {
             Self::BadInput(_)
             | Self::Edit(
                 EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
-            ) => {
+            )
+            | Self::Authority(AuthorityError::Request(_) | AuthorityError::NoKey(_)) => {
                 say_error(&format!("portcullis: {self}"));
                 Outcome::BadInput
             }

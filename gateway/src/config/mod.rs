@@ -113,6 +113,16 @@ pub fn inspect(file: &Path) -> Inspection {
     examine(file, Depth::Engine)
 }
 
+/// The settings of the identity module in `file`, whatever is wrong with them or elsewhere: for
+/// commands that must work nevertheless.
+pub fn identity(file: &Path) -> identity::Config {
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    let dir = directory(file);
+    let (_, data_dir) = gateway(&mut document.section("gateway"), dir);
+    identity::Config::read(&mut document.section("identity"), dir, &data_dir)
+}
+
 /// The mistakes for which a gateway that runs with the settings in `file` would refuse a change of
 /// registry, policies or certificates.
 pub fn inspect_change(file: &Path) -> Vec<Problem> {
@@ -129,12 +139,7 @@ pub fn inspect_change(file: &Path) -> Vec<Problem> {
 /// The journal of the run-time state that belongs to the settings in `file`, whatever mistakes they
 /// have.
 pub fn journal(file: &Path) -> identity::Journal {
-    let text = read_text(file).unwrap_or_default();
-    let mut document = Document::parse(file, &text);
-    let dir = directory(file);
-    let (_, data_dir) = gateway(&mut document.section("gateway"), dir);
-    let config = identity::Config::read(&mut document.section("identity"), dir, &data_dir);
-    identity::Journal::open(&config.journal)
+    identity::Journal::open(&identity(file).journal)
 }
 
 fn directory(file: &Path) -> &Path {

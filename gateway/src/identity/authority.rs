@@ -1,7 +1,11 @@
-//! The local certificate authority: ECDSA P-256, keys in files of mode 0600.
+//! The local certificate authority: makes certificates for the gateway and for devices.
 //!
-//! Absent on purpose: revocation lists (the registry says which certificates may connect) and keys
-//! in hardware.
+//! `init` makes one with an ECDSA P-256 key; any CA or intermediate whose key lies beside its
+//! certificate will do (`x.pem`, `x.key`: ECDSA, Ed25519 or RSA of 2048 bits and more, PKCS #8). The
+//! file of an intermediate holds the chain above it, too.
+//!
+//! Absent on purpose: making revocation lists (the registry says which certificates may connect;
+//! those of other CAs are imported) and keys in hardware.
 
 use std::{
     fmt, fs, io,
@@ -9,13 +13,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use portcullis_core::identity::{CertificateId, ThingName};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use portcullis_core::{
+    certificate::{KeyError, check_key},
+    identity::CertificateId,
+};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
     DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
 };
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
+use x509_parser::{
+    certification_request::X509CertificationRequest,
+    prelude::{FromDer, X509Certificate},
+};
 
 use super::files::{self, WriteError};
 
@@ -31,8 +44,24 @@ const BACKDATED: Duration = Duration::DAY;
 /// Signs certificates.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
+    id: CertificateId,
+    /// Of the CA alone.
     certificate_pem: String,
+    /// What a device must show beside its own certificate: the CA unless it is a root, and what is
+    /// above it.
+    intermediates_pem: String,
     not_after: OffsetDateTime,
+}
+
+/// Whom a certificate names. Nothing of it comes from a signing request: policies may rely on it.
+#[derive(Clone, Debug, Default)]
+pub struct Subject<'a> {
+    /// Common name, cut to the 64 characters of RFC 5280.
+    pub name: &'a str,
+    /// Organization.
+    pub organization: Option<&'a str>,
+    /// Organizational unit.
+    pub unit: Option<&'a str>,
 }
 
 /// A new certificate.
@@ -69,6 +98,27 @@ pub enum AuthorityError {
         #[source]
         source: rcgen::Error,
     },
+    /// None of the authorities has its key beside it.
+    #[error(
+        "no CA here can sign: none of {} has its key beside it; put the key of one there \
+         (`x.pem`, `x.key`), or sign elsewhere and use `portcullis cert import`",
+        list(.0)
+    )]
+    NoKey(Vec<PathBuf>),
+    /// A key is too weak.
+    #[error("`{path}` cannot be used: {source}")]
+    Key {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// A signing request is none, or its signature is not that of its key.
+    #[error("the signing request cannot be used: {0}")]
+    Request(String),
+    /// The authority has ended.
+    #[error("the CA `{0}` has expired, so it cannot sign; renew it first")]
+    Expired(PathBuf),
     /// The key of the authority is that of another.
     #[error(
         "`{key}` is not the key of `{certificate}`; put the key that was made with it there, \
@@ -101,13 +151,14 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Makes an authority called `name` and writes `certificate` and the key beside it.
-    pub fn create(certificate: &Path, name: &str) -> Result<Self, AuthorityError> {
+    /// Makes an authority called `name` and writes `certificate_file` and the key beside it.
+    pub fn create(certificate_file: &Path, name: &str) -> Result<Self, AuthorityError> {
         let make = |source| AuthorityError::Make {
             name: name.to_owned(),
             source,
         };
-        let mut params = params(&format!("{name} device CA"), CA_DAYS, None);
+        let name = format!("{name} device CA");
+        let mut params = params(&Subject::named(&name), CA_DAYS, None);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -115,45 +166,93 @@ impl Authority {
             KeyUsagePurpose::DigitalSignature,
         ];
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(make)?;
-        let pem = params.self_signed(&key).map_err(make)?.pem();
-        files::write_private(&key_of(certificate), key.serialize_pem().as_bytes())?;
-        files::write(certificate, pem.as_bytes())?;
+        let certificate = params.self_signed(&key).map_err(make)?;
+        let pem = certificate.pem();
+        files::write_private(&key_of(certificate_file), key.serialize_pem().as_bytes())?;
+        files::write(certificate_file, pem.as_bytes())?;
         Ok(Self {
+            id: CertificateId::of_der(certificate.der()),
             not_after: params.not_after,
             certificate_pem: pem,
+            intermediates_pem: String::new(),
             issuer: Issuer::new(params, key),
         })
     }
 
-    /// Opens the authority whose certificate is in `certificate`, with its key beside it
-    /// (`ca.pem`, `ca.key`).
+    /// Opens the authority whose certificate is the first in the file `certificate`, with its key
+    /// beside it (`ca.pem`, `ca.key`).
     pub fn open(certificate: &Path) -> Result<Self, AuthorityError> {
         let key_file = key_of(certificate);
         let content = |path: &Path| {
             let path = path.to_owned();
             move |source| AuthorityError::Content { path, source }
         };
-        let pem = read(certificate)?;
+        let text = read(certificate)?;
         let key = KeyPair::from_pem(&read(&key_file)?).map_err(content(&key_file))?;
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(content(certificate))?;
         let unusable = || AuthorityError::Content {
             path: certificate.to_owned(),
             source: rcgen::Error::CouldNotParseCertificate,
         };
-        let (_, block) =
-            x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| unusable())?;
-        let parsed = block.parse_x509().map_err(|_| unusable())?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(text.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|_| unusable())?;
+        let [first, above @ ..] = chain.as_slice() else {
+            return Err(unusable());
+        };
+        let (_, parsed) = X509Certificate::from_der(first).map_err(|_| unusable())?;
+        check_key(parsed.public_key()).map_err(|source| AuthorityError::Key {
+            path: certificate.to_owned(),
+            source,
+        })?;
+        let issuer = Issuer::from_ca_cert_der(first, key).map_err(content(certificate))?;
         if *parsed.public_key().subject_public_key.data != *issuer.key().der_bytes() {
             return Err(AuthorityError::OtherKey {
                 certificate: certificate.to_owned(),
                 key: key_file,
             });
         }
+        let not_after = parsed.validity().not_after.to_datetime();
+        if not_after < OffsetDateTime::now_utc() {
+            return Err(AuthorityError::Expired(certificate.to_owned()));
+        }
+        let is_root = |der: &CertificateDer<'_>| {
+            X509Certificate::from_der(der).is_ok_and(|(_, c)| c.subject() == c.issuer())
+        };
+        let intermediates = [first].into_iter().chain(above);
         Ok(Self {
-            not_after: parsed.validity().not_after.to_datetime(),
-            certificate_pem: pem,
+            id: CertificateId::of_der(first),
+            not_after,
+            certificate_pem: pem_of(first),
+            intermediates_pem: intermediates
+                .filter(|der| !is_root(der))
+                .map(pem_of)
+                .collect(),
             issuer,
         })
+    }
+
+    /// Opens the first of `certificates` that has its key beside it.
+    pub fn open_first<'p>(
+        certificates: impl IntoIterator<Item = &'p PathBuf>,
+    ) -> Result<Self, AuthorityError> {
+        let mut without = Vec::new();
+        for certificate in certificates {
+            if key_of(certificate).exists() {
+                return Self::open(certificate);
+            }
+            without.push(certificate.clone());
+        }
+        Err(AuthorityError::NoKey(without))
+    }
+
+    /// The id of the authority's certificate.
+    pub fn id(&self) -> CertificateId {
+        self.id
+    }
+
+    /// What belongs behind a certificate that it signed.
+    pub fn intermediates_pem(&self) -> &str {
+        &self.intermediates_pem
     }
 
     /// The authority's certificate.
@@ -164,7 +263,7 @@ impl Authority {
     /// A certificate for the gateway; each of `sans` is a host name or an address.
     pub fn issue_server(&self, sans: &[String]) -> Result<Issued, AuthorityError> {
         let name = sans.first().map_or("gateway", String::as_str);
-        let mut params = params(name, SERVER_DAYS, Some(self.not_after));
+        let mut params = params(&Subject::named(name), SERVER_DAYS, Some(self.not_after));
         let alternatives = CertificateParams::new(sans).map_err(|source| AuthorityError::Make {
             name: name.to_owned(),
             source,
@@ -175,31 +274,49 @@ impl Authority {
     }
 
     /// A certificate for a device, with a new key.
-    pub fn issue_device(&self, thing: &ThingName, days: u32) -> Result<Issued, AuthorityError> {
-        self.issue(thing.as_str(), &self.device_params(thing, days))
+    pub fn issue_device(&self, subject: &Subject<'_>, days: u32) -> Result<Issued, AuthorityError> {
+        self.issue(subject.name, &self.device_params(subject, days))
     }
 
-    /// A certificate for a device that keeps its key: `request` is a PKCS #10 request in PEM. Only
-    /// the public key is taken from it; who the device is, says the registry.
+    /// A certificate for a device that keeps its key: `request` is a file with a PKCS #10 request in
+    /// PEM. Only the public key is taken from it; who the device is, says the registry.
     pub fn sign_request(
         &self,
         request: &Path,
-        thing: &ThingName,
+        subject: &Subject<'_>,
         days: u32,
     ) -> Result<Issued, AuthorityError> {
-        let content = |source| AuthorityError::Content {
-            path: request.to_owned(),
-            source,
-        };
-        let mut csr =
-            CertificateSigningRequestParams::from_pem(&read(request)?).map_err(content)?;
-        csr.params = self.device_params(thing, days);
-        let certificate = csr.signed_by(&self.issuer).map_err(content)?;
+        self.sign_request_text(&read(request)?, subject, days)
+            .map_err(|error| match error {
+                AuthorityError::Request(why) => {
+                    AuthorityError::Request(format!("`{}`: {why}", request.display()))
+                }
+                other => other,
+            })
+    }
+
+    /// Like [`Self::sign_request`], with the request itself.
+    pub fn sign_request_text(
+        &self,
+        request: &str,
+        subject: &Subject<'_>,
+        days: u32,
+    ) -> Result<Issued, AuthorityError> {
+        let refused = |why: &dyn fmt::Display| AuthorityError::Request(why.to_string());
+        let der = CertificateSigningRequestDer::from_pem_slice(request.as_bytes())
+            .map_err(|_| refused(&"it is no PKCS #10 request in PEM"))?;
+        let (_, parsed) = X509CertificationRequest::from_der(&der)
+            .map_err(|_| refused(&"it is no PKCS #10 request"))?;
+        check_key(&parsed.certification_request_info.subject_pki).map_err(|e| refused(&e))?;
+        // Verifies the signature: who asks has the key.
+        let mut csr = CertificateSigningRequestParams::from_der(&der).map_err(|e| refused(&e))?;
+        csr.params = self.device_params(subject, days);
+        let certificate = csr.signed_by(&self.issuer).map_err(|e| refused(&e))?;
         Ok(issued(&certificate, None, csr.params.not_after))
     }
 
-    fn device_params(&self, thing: &ThingName, days: u32) -> CertificateParams {
-        let mut params = params(thing.as_str(), days, Some(self.not_after));
+    fn device_params(&self, subject: &Subject<'_>, days: u32) -> CertificateParams {
+        let mut params = params(subject, days, Some(self.not_after));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params
     }
@@ -228,15 +345,54 @@ fn issued(certificate: &Certificate, key_pem: Option<String>, not_after: OffsetD
     }
 }
 
+impl<'a> Subject<'a> {
+    /// With a common name alone.
+    pub fn named(name: &'a str) -> Self {
+        Self {
+            name,
+            ..Self::default()
+        }
+    }
+}
+
+/// A certificate in PEM.
+pub(super) fn pem_of(der: &CertificateDer<'_>) -> String {
+    let body = BASE64_STANDARD.encode(der);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in body.as_bytes().chunks(64) {
+        text.extend(line.iter().copied().map(char::from));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths
+        .iter()
+        .map(|path| format!("`{}`", path.display()))
+        .collect();
+    names.join(", ")
+}
+
 /// What all certificates have in common. Nobody outlives `not_after_max`, the end of the issuer.
-fn params(name: &str, days: u32, not_after_max: Option<OffsetDateTime>) -> CertificateParams {
+fn params(
+    named: &Subject<'_>,
+    days: u32,
+    not_after_max: Option<OffsetDateTime>,
+) -> CertificateParams {
     let now = OffsetDateTime::now_utc();
     let mut subject = DistinguishedName::new();
+    if let Some(organization) = named.organization {
+        subject.push(DnType::OrganizationName, organization);
+    }
+    if let Some(unit) = named.unit {
+        subject.push(DnType::OrganizationalUnitName, unit);
+    }
     // RFC 5280 allows 64 characters; a thing's name may have 128, and its certificate is found by
     // its id, not by this text.
     subject.push(
         DnType::CommonName,
-        name.chars().take(64).collect::<String>(),
+        named.name.chars().take(64).collect::<String>(),
     );
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;
@@ -258,7 +414,7 @@ fn random_serial() -> SerialNumber {
 }
 
 /// `ca.pem` → `ca.key`.
-fn key_of(certificate: &Path) -> PathBuf {
+pub(super) fn key_of(certificate: &Path) -> PathBuf {
     certificate.with_extension("key")
 }
 

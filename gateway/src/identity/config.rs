@@ -8,6 +8,7 @@ use std::{
 use portcullis_core::policy::{ArnIdentity, Rules};
 use serde::Deserialize;
 
+use super::trust::crl_files;
 use crate::document::{Section, json_files};
 
 /// Validated settings.
@@ -19,6 +20,12 @@ pub struct Config {
     pub journal: PathBuf,
     /// `policies/`.
     pub policies: PathBuf,
+    /// `templates/`: provisioning templates.
+    pub templates: PathBuf,
+    /// `pki/`: certificates that were issued or imported.
+    pub pki: PathBuf,
+    /// Revocation lists: files, or directories of files; PEM or DER.
+    pub crls: Vec<PathBuf>,
     /// Certificates that may sign device certificates; PEM.
     pub ca_certificates: Vec<PathBuf>,
     /// What the TLS listener shows to devices; PEM chain.
@@ -31,6 +38,9 @@ pub struct Config {
     pub rules: Arc<Rules>,
 }
 
+/// Where `cert import` puts revocation lists; it need not be there.
+const CRL_DIR: &str = "pki/crl";
+
 /// `[identity]` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -38,6 +48,7 @@ struct IdentityToml {
     ca_certificates: Vec<PathBuf>,
     server_certificate: PathBuf,
     server_key: PathBuf,
+    crls: Vec<PathBuf>,
     require_thing: bool,
     arn_identity: ArnIdentityToml,
     strict_arn_identity: bool,
@@ -74,6 +85,7 @@ impl Default for IdentityToml {
             ca_certificates: vec!["pki/ca.pem".into()],
             server_certificate: "pki/server.pem".into(),
             server_key: "pki/server.key".into(),
+            crls: vec![CRL_DIR.into()],
             require_thing: true,
             arn_identity: ArnIdentityToml::default(),
             strict_arn_identity: false,
@@ -112,6 +124,13 @@ impl Config {
                 );
             }
         }
+        for (index, path) in toml.crls.iter().enumerate() {
+            if path != Path::new(CRL_DIR) && !dir.join(path).exists() {
+                let message = format!("`{}` does not exist", path.display());
+                let remedy = "correct the path, or create it";
+                section.problem_at("crls", index, message, remedy);
+            }
+        }
         let rules = Rules {
             arn: arn_identity(section, toml.arn_identity),
             strict_arn: toml.strict_arn_identity,
@@ -119,6 +138,9 @@ impl Config {
         };
         Self {
             rules: Arc::new(rules),
+            templates: dir.join("templates"),
+            pki: dir.join("pki"),
+            crls: toml.crls.iter().map(|path| dir.join(path)).collect(),
             registry: dir.join("registry.toml"),
             journal: data_dir.join("registry.journal"),
             policies: dir.join("policies"),
@@ -140,7 +162,17 @@ impl Config {
         ];
         files.extend(self.ca_certificates.iter().cloned());
         files.extend(json_files(&self.policies).unwrap_or_default());
+        files.push(self.templates.clone());
+        files.extend(json_files(&self.templates).unwrap_or_default());
+        files.extend(self.crls.iter().cloned());
+        files.extend(crl_files(&self.crls));
         files
+    }
+
+    /// A path as the registry writes it: relative to the registry's directory.
+    pub fn of_registry(&self, path: &Path) -> PathBuf {
+        let dir = self.registry.parent().unwrap_or(Path::new(""));
+        dir.join(path)
     }
 }
 

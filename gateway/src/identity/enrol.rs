@@ -1,4 +1,4 @@
-//! A certificate for a thing: made by the local authority, written to files, listed in the registry.
+//! A certificate for a thing: made by the local authority, written to files, listed beside the thing.
 //!
 //! In this order: a certificate that is listed exists, and a key that a device may be using is never
 //! overwritten.
@@ -8,15 +8,27 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use portcullis_core::identity::ThingName;
+use portcullis_core::{
+    identity::{CertificateId, ThingName},
+    registry::CaStatus,
+    timestamp::Timestamp,
+};
+use rustls::{
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     Config, Registry,
-    authority::{Authority, AuthorityError, Issued},
-    edit::{self, EditError},
+    authority::{Authority, AuthorityError, Issued, Subject, pem_of},
+    edit::EditError,
     files::{self, WriteError},
+    issued,
+    lifecycle::{self, LifecycleError},
+    trust,
 };
-use crate::document::read_text;
 
 /// A certificate that may connect.
 #[derive(Debug)]
@@ -31,9 +43,9 @@ pub enum EnrolError {
     /// The authority refused.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The registry refused.
+    /// Registry or journal refused.
     #[error(transparent)]
-    Edit(#[from] EditError),
+    Lifecycle(#[from] LifecycleError),
     /// A certificate or key is there already.
     #[error("`{0}` exists already; name another directory, or move the file away")]
     Exists(PathBuf),
@@ -51,26 +63,40 @@ pub enum EnrolError {
     Write(#[from] WriteError),
 }
 
-/// Makes a certificate for `thing`, which must be registered, with the first of the configured
-/// authorities, and writes `cert.pem`, `key.pem` (0600) and `ca.pem` to `dir`; `request` is a
-/// PKCS #10 file of a device that keeps its key.
-pub fn enrol(
-    config: &Config,
-    thing: &ThingName,
-    days: u32,
-    request: Option<&Path>,
-    dir: &Path,
-) -> Result<Enrolment, EnrolError> {
-    let authority = config
-        .ca_certificates
-        .first()
-        .expect("a validated configuration names a CA certificate");
-    let authority = Authority::open(authority)?;
-    let issued = match request {
-        Some(request) => authority.sign_request(request, thing, days)?,
-        None => authority.issue_device(thing, days)?,
+/// What a certificate is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// For whom; it must be registered.
+    pub thing: &'a ThingName,
+    /// How long it is valid.
+    pub days: u32,
+    /// A PKCS #10 file of a device that keeps its key.
+    pub request: Option<&'a Path>,
+    /// Organization in its subject.
+    pub organization: Option<&'a str>,
+    /// Organizational unit in its subject.
+    pub unit: Option<&'a str>,
+}
+
+/// Makes a certificate with the first of the authorities that has its key here, and writes
+/// `cert.pem`, `key.pem` (0600) and `ca.pem` to `dir`.
+pub fn enrol(config: &Config, wanted: &Wanted<'_>, dir: &Path) -> Result<Enrolment, EnrolError> {
+    let known = lifecycle::read(config)?;
+    let authority = authority(config, &known.file)?;
+    let subject = Subject {
+        name: wanted.thing.as_str(),
+        organization: wanted.organization,
+        unit: wanted.unit,
     };
-    must_be_registered(config, thing)?;
+    let issued = match wanted.request {
+        Some(request) => authority.sign_request(request, &subject, wanted.days)?,
+        None => authority.issue_device(&subject, wanted.days)?,
+    };
+    // Before anything is written; the registry has the last word.
+    if known.merged.thing(wanted.thing.as_str()).is_none() {
+        let absent = EditError::Absent(format!("thing `{}`", wanted.thing));
+        return Err(LifecycleError::from(absent).into());
+    }
     fs::create_dir_all(dir).map_err(|source| EnrolError::Directory {
         dir: dir.to_owned(),
         source,
@@ -88,26 +114,116 @@ pub fn enrol(
         if let Some(pem) = &issued.key_pem {
             files::write_private(&key, pem.as_bytes())?;
         }
-        files::write(&dir.join("ca.pem"), authority.certificate_pem().as_bytes())?;
-        files::write(&certificate, issued.certificate_pem.as_bytes())?;
-        Ok(edit::add_certificate(&config.registry, issued.id, thing)?)
+        let roots = gateway_roots(config, &known.file);
+        files::write(&dir.join("ca.pem"), roots.as_bytes())?;
+        let chain = format!(
+            "{}{}",
+            issued.certificate_pem,
+            authority.intermediates_pem()
+        );
+        files::write(&certificate, chain.as_bytes())?;
+        if let Ok(der) = CertificateDer::from_pem_slice(issued.certificate_pem.as_bytes()) {
+            issued::keep(config, &der)?;
+        }
+        let why = "issued by command";
+        let ca = Some(authority.id());
+        Ok(lifecycle::attach(config, issued.id, wanted.thing, ca, why)?)
     };
     if let Err(error) = listed() {
         // Of no use to anybody, and in the way of the next attempt.
         for file in written {
             drop(fs::remove_file(file));
         }
+        drop(fs::remove_file(issued::file(config, issued.id)));
         return Err(error);
     }
     Ok(Enrolment { issued })
 }
 
-/// Before anything is written; [`edit::add_certificate`] has the last word.
-fn must_be_registered(config: &Config, thing: &ThingName) -> Result<(), EditError> {
-    let text = read_text(&config.registry).map_err(|problem| EditError::Mistakes(vec![problem]))?;
-    let (registry, _) = Registry::parse(&config.registry, &text, None);
-    match registry.thing(thing.as_str()) {
-        Some(_) => Ok(()),
-        None => Err(EditError::Absent(format!("thing `{thing}`"))),
+/// Like [`enrol`]; the thing's other active certificates end at `until`, so that the device can
+/// change over meanwhile. Returns them too.
+pub fn renew(
+    config: &Config,
+    wanted: &Wanted<'_>,
+    dir: &Path,
+    until: Timestamp,
+) -> Result<(Enrolment, Vec<CertificateId>), EnrolError> {
+    let enrolment = enrol(config, wanted, dir)?;
+    let retired = lifecycle::retire(config, wanted.thing, enrolment.issued.id, until)?;
+    Ok((enrolment, retired))
+}
+
+/// The first authority with its key: those of the settings, then those of the registry.
+fn authority(config: &Config, registry: &Registry) -> Result<Authority, AuthorityError> {
+    let cas = registry.cas.iter();
+    let of_registry: Vec<_> = cas
+        .map(|ca| (config.of_registry(&ca.certificate), ca.status))
+        .collect();
+    let is_inactive = |file: &PathBuf| {
+        let mut cas = of_registry.iter();
+        cas.any(|(ca, status)| *status == CaStatus::Inactive && lifecycle::is_same(ca, file))
+    };
+    let more = of_registry.iter().map(|(file, _)| file);
+    let all = config.ca_certificates.iter().chain(more);
+    Authority::open_first(all.filter(|file| !is_inactive(file)))
+}
+
+/// What a device needs to trust the gateway: the roots above the server's certificate, or else the
+/// CAs that verify it directly, or else all that there is.
+fn gateway_roots(config: &Config, registry: &Registry) -> String {
+    let certificates = |file: &PathBuf| -> Vec<CertificateDer<'static>> {
+        let parsed = CertificateDer::pem_file_iter(file).ok();
+        parsed.into_iter().flatten().flatten().collect()
+    };
+    let server = certificates(&config.server_certificate);
+    let authorities = trust::authorities(config, &registry.cas);
+    let mut all: Vec<CertificateDer<'static>> = Vec::new();
+    let of_files = authorities.iter().flat_map(|ca| certificates(&ca.file));
+    for der in of_files.chain(server.iter().skip(1).cloned()) {
+        if !all.contains(&der) {
+            all.push(der);
+        }
     }
+    let is_root = |der: &&CertificateDer<'static>| {
+        X509Certificate::from_der(der).is_ok_and(|(_, c)| c.subject() == c.issuer())
+    };
+    let verifies = |root: &&CertificateDer<'static>| {
+        server
+            .first()
+            .is_some_and(|leaf| is_above(root, leaf, &all))
+    };
+    let roots: Vec<_> = all.iter().filter(is_root).filter(verifies).collect();
+    let found = match roots.is_empty() {
+        true => all.iter().filter(verifies).collect(),
+        false => roots,
+    };
+    match found.is_empty() {
+        true => all.iter().map(pem_of).collect(),
+        false => found.into_iter().map(pem_of).collect(),
+    }
+}
+
+fn is_above(
+    root: &CertificateDer<'_>,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> bool {
+    let (Ok(anchor), Ok(server)) = (
+        anchor_from_trusted_cert(root),
+        EndEntityCert::try_from(leaf),
+    ) else {
+        return false;
+    };
+    let anchors = [anchor];
+    let provider = default_provider();
+    let path = server.verify_for_usage(
+        provider.signature_verification_algorithms.all,
+        &anchors,
+        intermediates,
+        UnixTime::now(),
+        KeyUsage::server_auth(),
+        None,
+        None,
+    );
+    path.is_ok()
 }

@@ -4,7 +4,8 @@
 //! published together through a `watch` channel; the broker asks the newest snapshot. A change with
 //! any mistake is refused whole and the last good snapshot stays in force (invariant 8), less what
 //! the registry, if the mistake is elsewhere, takes away: a revocation never waits.
-//! Certificates that the local CA signed but the registry does not list are refused.
+//! Certificates that a CA signed but the registry does not list are refused; [`provision`] is how
+//! they list themselves.
 //!
 //! Also here: the local CA and the edits of the registry that the command line makes. They write
 //! files; a running gateway finds the change by itself.
@@ -15,11 +16,16 @@ pub mod edit;
 pub mod enrol;
 pub mod files;
 pub mod fleet;
+pub mod import;
+pub mod issued;
 pub mod journal;
+pub mod lifecycle;
 mod metrics;
 mod policies;
+pub mod provision;
 pub mod runtime;
 mod snapshot;
+mod templates;
 mod trust;
 mod watcher;
 
@@ -28,12 +34,16 @@ pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
+pub use provision::{Announcement, Introduction, Provisioner};
 pub use registry::Registry;
 pub use snapshot::{
     AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
 };
-pub use trust::Trust;
+pub use templates::Templates;
+pub use trust::{CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -141,6 +141,7 @@ impl Watcher {
             problems,
             file,
             journal,
+            trust,
         } = refused;
         for problem in &problems {
             tracing::error!(%problem, "The change has a mistake.");
@@ -153,7 +154,8 @@ impl Watcher {
         self.metrics.stale.set(1);
         self.readiness.note(NOTE, Some(note(&problems)));
         let former = Arc::clone(&self.sender.borrow());
-        if let Some(narrowed) = former.narrowed(file.as_deref(), journal.as_ref()) {
+        if let Some(narrowed) = former.narrowed(file.as_deref(), journal.as_ref(), trust.as_deref())
+        {
             tracing::warn!(
                 generation = narrowed.generation,
                 "Things and certificates that the registry takes away are refused from now on."

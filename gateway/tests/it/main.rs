@@ -8,6 +8,7 @@
 )]
 
 mod buffer;
+mod certs;
 mod check;
 mod demo;
 mod device;

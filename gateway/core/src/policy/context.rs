@@ -8,7 +8,10 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use super::variable::{Key, NAME_PARTS, NamePart, SERIAL_NUMBER, Variable, Whose};
+use super::{
+    Action,
+    variable::{Key, NAME_PARTS, NamePart, SERIAL_NUMBER, Variable, Whose},
+};
 use crate::{
     certificate::Certificate,
     identity::{ClientId, Thing},
@@ -65,6 +68,8 @@ pub struct ConnectRequest<'a> {
 #[derive(Debug)]
 pub(super) struct Values<'c> {
     context: &'c Context<'c>,
+    /// What is asked for, if anything is.
+    action: Option<Action>,
     certificate_id: OnceCell<Short>,
     source: OnceCell<Short>,
     current_time: OnceCell<Short>,
@@ -76,9 +81,10 @@ pub(super) struct Values<'c> {
 }
 
 impl<'c> Values<'c> {
-    pub(super) fn of(context: &'c Context<'c>) -> Self {
+    pub(super) fn of(context: &'c Context<'c>, action: Option<Action>) -> Self {
         Self {
             context,
+            action,
             certificate_id: OnceCell::new(),
             source: OnceCell::new(),
             current_time: OnceCell::new(),
@@ -89,10 +95,10 @@ impl<'c> Values<'c> {
     }
 
     /// Keeps the names of what had no value.
-    pub(super) fn recording(context: &'c Context<'c>) -> Self {
+    pub(super) fn recording(context: &'c Context<'c>, action: Action) -> Self {
         Self {
             missing: Some(RefCell::default()),
-            ..Self::of(context)
+            ..Self::of(context, Some(action))
         }
     }
 
@@ -110,7 +116,7 @@ impl<'c> Values<'c> {
         self.volatile.get()
     }
 
-    pub(super) fn note_volatile(&self) {
+    fn note_volatile(&self) {
         self.volatile.set(true);
     }
 
@@ -190,7 +196,11 @@ impl<'c> Values<'c> {
         Timestamp::from_millis(self.context.now.as_secs() * 1000)
     }
 
+    /// Other actions do not see it: their conditions on it have no value.
     fn connect(&self) -> Option<ConnectRequest<'c>> {
+        if self.action != Some(Action::Connect) {
+            return None;
+        }
         self.note_volatile();
         self.context.connect
     }
@@ -236,7 +246,8 @@ impl<'c> Values<'c> {
 }
 
 fn may_be_substituted(value: &str) -> bool {
-    !value.contains(['*', '$', '+', '?', '#'])
+    let is_special = |byte: u8| matches!(byte, b'*' | b'$' | b'+' | b'?' | b'#');
+    !value.bytes().any(is_special)
         && (value.len() <= VARIABLE_CHARACTERS_MAX
             || value.chars().count() <= VARIABLE_CHARACTERS_MAX)
 }

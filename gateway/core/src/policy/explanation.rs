@@ -76,7 +76,7 @@ impl PolicySet {
             silent: Vec::new(),
             missing: Vec::new(),
         };
-        let values = Values::recording(context);
+        let values = Values::recording(context, action);
         let request = Request::new(&values, action, resource, self.rules());
         for policy in self.policies() {
             if !explanation.look_at(policy, &request, &values) {
@@ -117,5 +117,80 @@ impl Explanation {
             }
         }
         applies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::ClientId;
+
+    fn set(policies: &[(&str, &str)]) -> PolicySet {
+        let parse = |(name, statements): &(&str, &str)| {
+            let json = format!(r#"{{"Version":"2012-10-17","Statement":[{statements}]}}"#);
+            Arc::new(Policy::parse(name, &json).unwrap())
+        };
+        PolicySet::new(policies.iter().map(parse).collect())
+    }
+
+    fn names(matching: &[Matching]) -> Vec<(&str, usize)> {
+        let statements = matching.iter().map(|matching| &matching.statement);
+        statements
+            .map(|source| (&*source.policy, source.index))
+            .collect()
+    }
+
+    /// Specification A.5, the shape of `TestAuthorization`.
+    #[test]
+    fn every_statement_that_applies_is_told_and_what_is_missing() {
+        let set = set(&[
+            (
+                "base",
+                r#"{"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:*:*:topic/a/*"},
+                {"Effect":"Allow","Action":"iot:Connect","Resource":"*"},
+                {"Effect":"Allow","Action":"*","Resource":"*",
+                 "Condition":{"StringLike":{"iot:Connection.Thing.Attributes[zone]":"*"}}}"#,
+            ),
+            (
+                "deny",
+                r#"{"Sid":"Own","Effect":"Deny","Action":"iot:Publish",
+                  "Resource":"arn:aws:iot:*:*:topic/a/${iot:Connection.Thing.ThingName}"}"#,
+            ),
+            (
+                "other",
+                r#"{"Effect":"Deny","Action":"iot:Publish","Resource":"arn:aws:iot:*:*:topic/b"}"#,
+            ),
+        ]);
+        let client_id = ClientId::parse("c1").unwrap();
+        let told = set.explain(&Context::of(&client_id), Action::Publish, "a/x");
+        assert_eq!(
+            told.resource_arn,
+            "arn:aws:iot:local:000000000000:topic/a/x"
+        );
+        assert_eq!(told.decision, Decision::ExplicitDeny);
+        assert_eq!(told.decision.name(), "EXPLICIT_DENY");
+        assert_eq!(names(&told.allows), [("base", 0)]);
+        assert_eq!(names(&told.denies), [("deny", 0)]);
+        assert_eq!(told.denies[0].statement.sid.as_deref(), Some("Own"));
+        assert_eq!(told.denies[0].missing, ["iot:Connection.Thing.ThingName"]);
+        let silent: Vec<_> = told.silent.iter().map(|name| &**name).collect();
+        assert_eq!(silent, ["other"]);
+        assert_eq!(
+            told.missing,
+            [
+                "iot:Connection.Thing.Attributes[zone]",
+                "iot:Connection.Thing.ThingName"
+            ]
+        );
+        let told = set.explain(&Context::of(&client_id), Action::Connect, "c1");
+        assert_eq!(
+            (told.decision, names(&told.allows)),
+            (Decision::Allowed, vec![("base", 1)])
+        );
+        let told = set.explain(&Context::of(&client_id), Action::Subscribe, "a/#");
+        assert_eq!(
+            (told.decision, told.silent.len()),
+            (Decision::ImplicitDeny, 3)
+        );
     }
 }

@@ -4,6 +4,10 @@
 //! comments and order stay. Two commands at once wait for each other at a lock file. The result is
 //! checked before it replaces the file, so that an edit never breaks a running gateway.
 
+mod certificates;
+
+pub use certificates::{add_ca, set_status, set_until};
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,

@@ -159,6 +159,9 @@ impl Snapshot {
         shown: &Certificate,
         now: Timestamp,
     ) -> Result<Principal, Refusal> {
+        if self.trust.revokes(shown) {
+            return Err(Refusal::CertificateRevoked);
+        }
         let entry = self.certificates.get(&shown.id);
         let listed = entry.and_then(|entry| self.registry.certificates.get(entry.at));
         let (Some(entry), Some(listed)) = (entry, listed) else {

@@ -9,8 +9,9 @@ use crate::{
     chain::chain,
     document::read_text,
     identity::{
-        Config, Journal, Registry,
+        Config, Journal, Registry, Trust,
         policies::{self, Policies},
+        templates,
         trust::{self, Expiry},
         watcher::Fingerprint,
     },
@@ -27,6 +28,8 @@ pub struct Inspection {
     file: Option<Arc<Registry>>,
     /// The journal, if it can be read.
     journal: Option<Arc<Reading>>,
+    /// Certificates and revocation lists, as far as they can be read.
+    trust: Option<Arc<Trust>>,
     /// The names of all policies that are there.
     pub policies: BTreeSet<String>,
     /// Mistakes.
@@ -44,6 +47,8 @@ pub(in crate::identity) struct Refused {
     pub(in crate::identity) file: Option<Arc<Registry>>,
     /// See [`Snapshot::narrowed`].
     pub(in crate::identity) journal: Option<Arc<Reading>>,
+    /// See [`Snapshot::narrowed`].
+    pub(in crate::identity) trust: Option<Arc<Trust>>,
 }
 
 /// Loads the files that `config` names. `plain_policies` are the policies of plain listeners, which
@@ -105,6 +110,7 @@ impl Loader {
                 problems: inspection.problems,
                 file: inspection.file,
                 journal: inspection.journal,
+                trust: inspection.trust,
             })
         })
     }
@@ -140,10 +146,12 @@ impl Loader {
             }
             None => Arc::clone(&found),
         };
-        let (trust, mut of_trust, mut worth_a_look) = trust::read(config, expiry);
+        let (trust, mut of_trust, mut worth_a_look) = trust::read(config, &found.cas, expiry);
         problems.append(&mut of_trust);
         warnings.append(&mut worth_a_look);
-        let snapshot = match (trust, &journal) {
+        let trust = trust.map(Arc::new);
+        let templates = templates::read(config, &registry, &names, &mut problems, &mut warnings);
+        let snapshot = match (&trust, &journal) {
             (Some(trust), Some(journal)) if problems.is_empty() && !trust.ca.is_empty() => {
                 let rules = config.rules.clone();
                 let sources = Sources {
@@ -154,7 +162,8 @@ impl Loader {
                     fingerprint,
                     plain_policies: plain_policies.to_vec(),
                     require_thing: config.require_thing,
-                    ..Snapshot::new(registry.clone(), parsed, rules, sources, Arc::new(trust))
+                    templates,
+                    ..Snapshot::new(registry.clone(), parsed, rules, sources, trust.clone())
                 })
             }
             _ => None,
@@ -164,6 +173,7 @@ impl Loader {
             registry,
             file,
             journal,
+            trust,
             policies: names,
             problems,
             warnings,

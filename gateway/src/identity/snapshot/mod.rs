@@ -21,7 +21,7 @@ use portcullis_core::{
     },
 };
 
-use super::{Registry, Trust, watcher::Fingerprint};
+use super::{Registry, Templates, Trust, watcher::Fingerprint};
 
 /// Registry, policies and certificates of one successful load. Immutable; shared as `Arc`.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub struct Snapshot {
     things: BTreeMap<ThingName, Entry>,
     certificates: HashMap<CertificateId, CertificateEntry>,
     policies: BTreeMap<String, Arc<Policy>>,
+    templates: Templates,
     trust: Arc<Trust>,
 }
 
@@ -111,6 +112,7 @@ impl Snapshot {
             sources,
             registry,
             policies,
+            templates: Templates::new(),
             trust,
         }
     }
@@ -163,6 +165,11 @@ impl Snapshot {
     /// The dynamic groups, the older ones first.
     pub fn dynamic_groups(&self) -> &[DynamicGroup] {
         &self.registry.dynamic_groups
+    }
+
+    /// The provisioning templates, by name.
+    pub fn templates(&self) -> &Templates {
+        &self.templates
     }
 
     /// How policies are read.

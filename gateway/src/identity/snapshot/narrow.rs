@@ -11,16 +11,18 @@ use portcullis_core::{
 };
 
 use super::{Snapshot, Sources};
+use crate::identity::Trust;
 
 impl Snapshot {
     /// The same without what a newer registry takes away: things that are gone or in quarantine,
     /// certificates that are gone, less active, with less time, or of a thing that is gone. What is new
     /// is left out. `file` is the newer `registry.toml` and `journal` the newer journal, each if it has
-    /// no mistake. `None` if they take nothing away.
+    /// no mistake; of `trust` revocation lists are taken. `None` if they take nothing away.
     pub(in crate::identity) fn narrowed(
         &self,
         file: Option<&Registry>,
         journal: Option<&Arc<Reading>>,
+        trust: Option<&Trust>,
     ) -> Option<Self> {
         let file = file.unwrap_or(&self.sources.file);
         let journal = journal.unwrap_or(&self.sources.journal);
@@ -30,19 +32,22 @@ impl Snapshot {
         narrow_certificates(&mut narrowed, &newer);
         let is_same = narrowed.things == self.registry.things
             && narrowed.certificates == self.registry.certificates;
-        if is_same {
+        let narrower = trust.and_then(|newer| self.trust.with_lists_of(newer));
+        if is_same && narrower.is_none() {
             return None;
         }
         let sources = Sources {
             file: self.sources.file.clone(),
             journal: journal.clone(),
         };
-        let (rules, trust) = (self.rules.clone(), self.trust.clone());
+        let rules = self.rules.clone();
+        let trust = narrower.map_or_else(|| self.trust.clone(), Arc::new);
         Some(Self {
             generation: self.generation + 1,
             fingerprint: self.fingerprint.clone(),
             plain_policies: self.plain_policies.clone(),
             require_thing: self.require_thing,
+            templates: self.templates.clone(),
             ..Self::new(
                 Arc::new(narrowed),
                 self.policies.clone(),

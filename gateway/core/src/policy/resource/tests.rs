@@ -23,7 +23,7 @@ fn takes_with(rules: &Rules, pattern: &str, resource_type: &str, name: &str) -> 
     Resource::parse(pattern).unwrap().matches(
         type_named(resource_type),
         name,
-        &Values::of(&context),
+        &Values::of(&context, None),
         Unresolved::Never,
         rules,
     )
@@ -186,7 +186,9 @@ fn a_resource_reads_with_the_values_that_there_are() {
     let client_id = ClientId::parse("c1").unwrap();
     let context = Context::of(&client_id);
     let text = "arn:aws:iot:*:*:topic/${iot:ClientId}/${*}/${iot:Connection.Thing.ThingName}/*";
-    let reading = Resource::parse(text).unwrap().read(&Values::of(&context));
+    let reading = Resource::parse(text)
+        .unwrap()
+        .read(&Values::of(&context, None));
     assert_eq!(
         reading.text,
         "arn:aws:iot:*:*:topic/c1/${*}/${iot:Connection.Thing.ThingName}/*"

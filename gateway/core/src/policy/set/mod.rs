@@ -123,7 +123,7 @@ impl PolicySet {
         action: Action,
         resource: &str,
     ) -> (Result<Permit, Denial>, Lasting) {
-        let values = Values::of(context);
+        let values = Values::of(context, Some(action));
         let decision = self.decide_for(&values, action, resource);
         let lasting = if values.were_volatile() {
             Lasting::No

@@ -5,6 +5,7 @@ use crate::{
     certificate::Certificate,
     identity::{CertificateId, ClientId, Thing, ThingName, ThingTypeName},
     problem::Place,
+    timestamp::Timestamp,
 };
 
 fn statement(effect: &str, action: &str, resource: &str) -> String {
@@ -40,6 +41,9 @@ fn decide(set: &PolicySet, with: Option<&Thing>, action: Action, resource: &str)
         client_id: &client_id,
         thing: with,
         certificate: Some(&certificate),
+        source: "::ffff:10.1.2.3".parse().ok(),
+        domain: Some("gateway.site"),
+        now: Timestamp::parse_rfc3339("2026-11-22T10:00:00.999Z").unwrap(),
         ..Context::of(&client_id)
     };
     match set.decide(&context, action, resource) {
@@ -52,6 +56,7 @@ fn decide(set: &PolicySet, with: Option<&Thing>, action: Action, resource: &str)
     }
 }
 
+/// Specification A.5.
 #[test]
 fn nothing_is_allowed_without_an_allow_and_a_deny_anywhere_wins() {
     let allow = statement("Allow", "*", "*");
@@ -78,6 +83,7 @@ fn nothing_is_allowed_without_an_allow_and_a_deny_anywhere_wins() {
     );
 }
 
+/// Specification A.2 and G.1, the trap of `a/#`.
 #[test]
 fn a_wildcard_subscription_passes_a_denied_filter_but_receive_stops_the_messages() {
     let set = policies(&[
@@ -98,6 +104,7 @@ fn a_wildcard_subscription_passes_a_denied_filter_but_receive_stops_the_messages
     assert_eq!(decide(&set, None, Action::Receive, "a/open"), "allowed");
 }
 
+/// Specification A.3, the variables of connection and thing.
 #[test]
 fn variables_take_the_value_of_the_connection() {
     let thing = thing();
@@ -107,6 +114,12 @@ fn variables_take_the_value_of_the_connection() {
         ("topic/${iot:Connection.Thing.ThingTypeName}/*", "sensor/x"),
         ("topic/${iot:Connection.Thing.Attributes[zone]}", "b"),
         ("topic/${iot:Connection.Thing.IsAttached}", "true"),
+        (
+            "topic/${iot:DomainName}/${aws:SourceIp}",
+            "gateway.site/10.1.2.3",
+        ),
+        ("topic/${aws:EpochTime}", "1795341600"),
+        ("topic/${aws:CurrentTime}", "2026-11-22T10:00:00Z"),
         (
             "topic/${iot:CertificateId}",
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
@@ -126,6 +139,7 @@ fn variables_take_the_value_of_the_connection() {
     assert_eq!(decide(&set, None, Action::Publish, "false"), "allowed");
 }
 
+/// Specification A.3, "Unresolvable variable".
 #[test]
 fn a_variable_without_a_value_makes_allow_narrower_and_deny_wider() {
     let variable = "topic/${iot:Connection.Thing.ThingName}/x";
@@ -168,6 +182,7 @@ fn a_variable_without_a_value_makes_allow_narrower_and_deny_wider() {
     assert_eq!(decide(&deny, None, Action::Publish, "a/x"), "explicit deny");
 }
 
+/// Specification A.3, the injection rule.
 #[test]
 fn values_with_filter_wildcards_and_empty_values_count_as_no_value() {
     let thing = thing();
@@ -187,6 +202,7 @@ fn values_with_filter_wildcards_and_empty_values_count_as_no_value() {
     }
 }
 
+/// Specification A.2, "Shared subscriptions".
 #[test]
 fn a_shared_subscription_needs_one_allow_and_no_deny_of_either_form() {
     let shared = "$share/g/a/b";
@@ -220,6 +236,7 @@ fn a_shared_subscription_needs_one_allow_and_no_deny_of_either_form() {
     );
 }
 
+/// Specification A.2, "Shared subscriptions".
 #[test]
 fn what_an_allow_leaves_out_is_left_out_of_shared_subscriptions_too() {
     let set = policies(&[r#"{"Effect":"Allow","Action":"iot:Subscribe",
@@ -237,6 +254,7 @@ fn what_an_allow_leaves_out_is_left_out_of_shared_subscriptions_too() {
     }
 }
 
+/// Specification A.1: one for a list, `NotAction`, actions in any case.
 #[test]
 fn not_action_and_single_values_are_understood() {
     let json = r#"{"Version":"2012-10-17","Id":"x","Statement":
@@ -267,6 +285,7 @@ fn mistakes(json: &str) -> Vec<String> {
         .collect()
 }
 
+/// Specification A.1: what is not understood is refused.
 #[test]
 fn all_mistakes_of_a_document_are_told_with_their_places() {
     let json = r#"{
@@ -334,6 +353,7 @@ fn what_is_no_policy_at_all_is_refused() {
     assert!(Policy::parse("a/b", json).is_err(), "the name");
 }
 
+/// Specification A.1 and G.2: 2048 characters, not counting white space.
 #[test]
 fn size_counts_all_characters_but_white_space() {
     let json = |padding: usize, spaces: usize| {
@@ -347,4 +367,150 @@ fn size_counts_all_characters_but_white_space() {
     assert!(Policy::parse("p", &json(room, 5000)).is_ok());
     let error = Policy::parse("p", &json(room + 1, 0)).unwrap_err();
     assert!(error[0].message.contains("2049"), "{error:?}");
+}
+
+/// Specification A.2, the table of actions and resource types.
+#[test]
+fn every_action_acts_on_its_type_of_resource() {
+    for (action, resource_type) in [
+        (Action::Connect, "client"),
+        (Action::Publish, "topic"),
+        (Action::RetainPublish, "topic"),
+        (Action::Receive, "topic"),
+        (Action::Subscribe, "topicfilter"),
+    ] {
+        for tried in ["client", "topic", "topicfilter", "thing", "rolealias"] {
+            let set = policies(&[statement("Allow", "*", &format!("{tried}/x"))]);
+            let allowed = decide(&set, None, action, "x") == "allowed";
+            assert_eq!(allowed, tried == resource_type, "{action} {tried}");
+        }
+    }
+}
+
+/// Specification A.3, "Limits": `*`, `$`, `+`, `?`, `#` and more than 1024 characters, in topics as well
+/// as in filters.
+#[test]
+fn values_that_might_be_patterns_and_long_ones_are_not_substituted() {
+    let mut thing = thing();
+    let (fits, too_long) = ("é".repeat(1024), "é".repeat(1025));
+    let pattern = "topic/a/${iot:Connection.Thing.Attributes[x]}";
+    let allow = policies(&[statement("Allow", "Publish", pattern)]);
+    let deny = policies(&[
+        statement("Allow", "*", "*"),
+        statement("Deny", "Publish", pattern),
+    ]);
+    for value in [
+        "*",
+        "a*",
+        "$",
+        "${iot:ClientId}",
+        "+",
+        "a+b",
+        "?",
+        "#",
+        "",
+        &too_long,
+    ] {
+        thing.attributes.insert("x".to_owned(), value.to_owned());
+        for topic in [
+            &format!("a/{value}"),
+            "a/c1",
+            "a/${iot:Connection.Thing.Attributes[x]}",
+        ] {
+            let got = decide(&allow, Some(&thing), Action::Publish, topic);
+            assert_eq!(got, "implicit deny", "{value} {topic}");
+            let got = decide(&deny, Some(&thing), Action::Publish, topic);
+            assert_eq!(got, "explicit deny", "{value} {topic}");
+        }
+    }
+    for value in ["a/b", "a:b", "{x}", "ä b", &fits] {
+        thing.attributes.insert("x".to_owned(), value.to_owned());
+        let topic = format!("a/{value}");
+        assert_eq!(
+            decide(&allow, Some(&thing), Action::Publish, &topic),
+            "allowed"
+        );
+        assert_eq!(
+            decide(&deny, Some(&thing), Action::Publish, "a/x"),
+            "allowed"
+        );
+    }
+}
+
+/// Specification A.3: `deny_on_unresolved` is a switch; an Allow does not apply either way.
+#[test]
+fn a_deny_without_its_value_can_be_switched_to_what_aws_does() {
+    let variable = "topic/${iot:Connection.Thing.ThingName}/x";
+    let set = policies(&[
+        statement("Allow", "*", "*"),
+        statement("Deny", "Publish", variable),
+    ]);
+    let rules = Rules {
+        deny_on_unresolved: false,
+        ..Rules::default()
+    };
+    let lenient = PolicySet::with_rules(set.policies().to_vec(), Arc::new(rules.clone()));
+    assert_eq!(decide(&set, None, Action::Publish, "a/x"), "explicit deny");
+    assert_eq!(decide(&lenient, None, Action::Publish, "a/x"), "allowed");
+    let got = decide(&lenient, Some(&thing()), Action::Publish, "sensor-7/x");
+    assert_eq!(got, "explicit deny");
+    let allow = policies(&[statement("Allow", "*", variable)]);
+    let lenient = PolicySet::with_rules(allow.policies().to_vec(), Arc::new(rules));
+    assert_eq!(
+        decide(&lenient, None, Action::Publish, "a/x"),
+        "implicit deny"
+    );
+}
+
+/// Specification A.1: versions other than 2012-10-17 do not have variables, so they are refused.
+#[test]
+fn element_names_effects_and_versions_are_taken_as_they_are_written() {
+    let statement = r#""Statement":{"Effect":"Allow","Action":"*","Resource":"*"}"#;
+    for version in [r#""Version":"2008-10-17","#, r#""Version":20121017,"#, ""] {
+        let found = mistakes(&format!("{{{version}{statement}}}"));
+        assert!(
+            found[0].contains("write `\"Version\": \"2012-10-17\"`"),
+            "{found:?}"
+        );
+    }
+    for (statement, remedy) in [
+        (
+            r#"{"effect":"Allow","Effect":"Allow","Action":"*","Resource":"*"}"#,
+            "write `Effect`",
+        ),
+        (
+            r#"{"Effect":"ALLOW","Action":"*","Resource":"*"}"#,
+            "write `\"Effect\": \"Allow\"`",
+        ),
+        (
+            r#"{"Effect":"Allow","Action":"*","Resource":"*","Principal":"*"}"#,
+            "remove it",
+        ),
+        (r#"{"Effect":"Allow","Action":"*"}"#, "add `Resource`"),
+        (r#"{"Effect":"Allow","Resource":"*"}"#, "add `Action`"),
+        (
+            r#"{"Effect":"Allow","Action":"*","Resource":"*","NotResource":"*"}"#,
+            "keep one",
+        ),
+    ] {
+        let found = mistakes(&format!(
+            r#"{{"Version":"2012-10-17","Statement":{statement}}}"#
+        ));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(remedy), "{found:?}");
+    }
+}
+
+/// Specification A.1: the guide's own example of `NotResource`.
+#[test]
+fn not_resource_is_everything_else() {
+    let set = policies(&[r#"{"Effect":"Allow","Action":"iot:Receive",
+        "NotResource":["arn:aws:iot:*:*:topic/restricted/*"]}"#
+        .to_owned()]);
+    assert_eq!(decide(&set, None, Action::Receive, "open"), "allowed");
+    assert_eq!(
+        decide(&set, None, Action::Receive, "restricted/x"),
+        "implicit deny"
+    );
+    assert_eq!(decide(&set, None, Action::Publish, "open"), "implicit deny");
 }

@@ -116,3 +116,6 @@ impl DecisionCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

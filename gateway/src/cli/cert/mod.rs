@@ -1,0 +1,262 @@
+//! `portcullis cert`: device certificates, CAs and revocation lists. Works with the gateway stopped,
+//! and takes effect at once on a running one.
+
+mod issue;
+mod show;
+
+use std::path::{Path, PathBuf};
+
+use portcullis_core::{
+    identity::{CertificateId, ThingName},
+    registry::Status,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Failure, Outcome,
+    outcome::{say, say_json},
+    thing::{named, registry_file, say_what_is_in_the_way},
+};
+use crate::{
+    clock::now,
+    config,
+    identity::{
+        authority::DEVICE_DAYS,
+        enrol::{self, Wanted},
+        import::{self, Imported},
+        lifecycle,
+    },
+};
+
+/// What to do with certificates.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum CertCommand {
+    /// Make a certificate for a thing and register it.
+    Issue {
+        /// The thing.
+        thing: String,
+        #[command(flatten)]
+        how: HowArgs,
+    },
+    /// Make another certificate for a thing; its present ones end after an overlap.
+    Renew {
+        /// The thing.
+        thing: String,
+        #[command(flatten)]
+        how: HowArgs,
+        /// How long the present ones still may connect.
+        #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=365))]
+        overlap: u32,
+    },
+    /// Take over a device's certificate, a CA or a revocation list.
+    Import {
+        /// PEM or DER.
+        file: PathBuf,
+        /// Whose certificate it is; unless said, the thing named like its common name.
+        #[arg(long)]
+        thing: Option<String>,
+    },
+    /// Let a certificate that registered itself connect.
+    Approve {
+        /// Its id.
+        id: String,
+        /// Whose it is; unless said, the thing named like its common name.
+        #[arg(long)]
+        thing: Option<String>,
+    },
+    /// Let a certificate connect again that was deactivated.
+    Activate {
+        /// Its id.
+        id: String,
+    },
+    /// Keep a certificate from connecting for now.
+    Deactivate {
+        /// Its id.
+        id: String,
+        /// Why; kept with it.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Revoke a certificate, or all of a thing, for good.
+    Revoke {
+        /// A certificate id, or the name of a thing.
+        #[arg(value_name = "ID_OR_THING")]
+        which: String,
+        /// Why; kept with it.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// List all certificates.
+    List,
+    /// Show all that is known of a certificate.
+    Show {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// How a certificate is made.
+#[derive(Debug, clap::Args)]
+pub(super) struct HowArgs {
+    /// Where `cert.pem`, `key.pem` and `ca.pem` go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How long it is valid.
+    #[arg(long, default_value_t = DEVICE_DAYS, value_parser = clap::value_parser!(u32).range(1..=7300))]
+    days: u32,
+    /// A PKCS #10 request in PEM: the device keeps its key.
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// Organization in its subject, for policies that ask for it.
+    #[arg(long, value_name = "NAME")]
+    org: Option<String>,
+    /// Organizational unit in its subject.
+    #[arg(long, value_name = "NAME")]
+    unit: Option<String>,
+}
+
+impl HowArgs {
+    fn wanted<'a>(&'a self, thing: &'a ThingName) -> Wanted<'a> {
+        Wanted {
+            thing,
+            days: self.days,
+            request: self.csr.as_deref(),
+            organization: self.org.as_deref(),
+            unit: self.unit.as_deref(),
+        }
+    }
+}
+
+pub(super) fn cert(
+    command: &CertCommand,
+    config: &Path,
+    as_json: bool,
+) -> Result<Outcome, Failure> {
+    // Mistakes elsewhere in the settings must not keep anybody from revoking.
+    registry_file(config)?;
+    let identity = config::identity(config);
+    match command {
+        CertCommand::Issue { thing, how } => {
+            let settings = config::load(config).map_err(Failure::Mistakes)?.config;
+            let thing = named(thing, ThingName::parse)?;
+            let enrolment = enrol::enrol(&settings.identity, &how.wanted(&thing), &how.out)?;
+            issue::issued(&settings, &thing, &enrolment, &how.out, &[], as_json);
+        }
+        CertCommand::Renew {
+            thing,
+            how,
+            overlap,
+        } => {
+            let settings = config::load(config).map_err(Failure::Mistakes)?.config;
+            let thing = named(thing, ThingName::parse)?;
+            let until = now().plus_millis(u64::from(*overlap) * 24 * 3600 * 1000);
+            let wanted = how.wanted(&thing);
+            let (enrolment, retired) = enrol::renew(&settings.identity, &wanted, &how.out, until)?;
+            let ending: Vec<_> = retired.into_iter().map(|id| (id, until)).collect();
+            issue::issued(&settings, &thing, &enrolment, &how.out, &ending, as_json);
+        }
+        CertCommand::Import { file, thing } => {
+            let thing = match thing {
+                Some(name) => Some(named(name, ThingName::parse)?),
+                None => None,
+            };
+            imported(&import::import(&identity, file, thing.as_ref())?, as_json);
+        }
+        CertCommand::Approve { id, thing } => {
+            let thing = match thing {
+                Some(name) => Some(named(name, ThingName::parse)?),
+                None => None,
+            };
+            let id = self::id(id)?;
+            let thing = lifecycle::approve(&identity, id, thing.as_ref())?;
+            answer(
+                &format!("Approved {id} as `{thing}`."),
+                &json!({ "certificateId": id.to_string(), "thingName": thing.as_str(), "status": "ACTIVE" }),
+                as_json,
+            );
+        }
+        CertCommand::Activate { id } => {
+            set_active(&identity, id, Status::Active, None, as_json)?;
+        }
+        CertCommand::Deactivate { id, reason } => {
+            set_active(&identity, id, Status::Inactive, reason.as_deref(), as_json)?;
+        }
+        CertCommand::Revoke { which, reason } => {
+            let ids = lifecycle::revoke(&identity, which, reason.as_deref())?;
+            let text: Vec<_> = ids.iter().map(|id| format!("Revoked {id}.")).collect();
+            let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            answer(&text.join("\n"), &json!({ "revoked": ids }), as_json);
+        }
+        CertCommand::List => return show::list(&identity, as_json),
+        CertCommand::Show { id } => return show::show(&identity, self::id(id)?, as_json),
+    }
+    say_what_is_in_the_way(config);
+    Ok(Outcome::Done)
+}
+
+fn id(text: &str) -> Result<CertificateId, Failure> {
+    CertificateId::parse(text).ok_or_else(|| {
+        Failure::BadInput(format!(
+            "`{text}` is no certificate id; write its 64 hex digits, as `portcullis cert list` does"
+        ))
+    })
+}
+
+fn answer(text: &str, value: &Value, as_json: bool) {
+    if as_json {
+        say_json(value);
+    } else {
+        say(text);
+    }
+}
+
+fn set_active(
+    identity: &crate::identity::Config,
+    id: &str,
+    status: Status,
+    reason: Option<&str>,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let id = self::id(id)?;
+    lifecycle::set_active(identity, id, status, reason)?;
+    let status = status.as_str();
+    let value = json!({ "certificateId": id.to_string(), "status": status });
+    answer(&format!("{id} is {status}."), &value, as_json);
+    Ok(())
+}
+
+fn imported(imported: &Imported, as_json: bool) {
+    let (text, value) = match imported {
+        Imported::Certificate { id, thing, ca } => (
+            format!("Registered {id} of the CA `{ca}` for `{thing}`."),
+            json!({ "kind": "certificate", "certificateId": id.to_string(), "thingName": thing.as_str(), "ca": ca }),
+        ),
+        Imported::Ca { id, subject, file } => (
+            format!(
+                "Took over the CA `{subject}` ({id}) as {}.\nIts certificates connect once they are \
+                 registered: `portcullis cert import`, or `auto-registration` or `template` in its \
+                 `[[ca]]` in registry.toml.",
+                file.display()
+            ),
+            json!({ "kind": "ca", "caCertificateId": id.to_string(), "subject": subject, "file": file.to_string_lossy() }),
+        ),
+        Imported::Crl {
+            issuer,
+            entries,
+            next_update,
+            file,
+        } => (
+            format!(
+                "Took over the revocation list of `{issuer}` with {entries} certificates as {}{}.",
+                file.display(),
+                next_update
+                    .as_ref()
+                    .map_or_else(String::new, |next| format!(
+                        "; the next one is due at {next}"
+                    )),
+            ),
+            json!({ "kind": "crl", "issuer": issuer, "entries": entries, "nextUpdate": next_update, "file": file.to_string_lossy() }),
+        ),
+    };
+    answer(&text, &value, as_json);
+}

@@ -1,0 +1,58 @@
+//! Edits of `[[certificate]]` and `[[ca]]`.
+
+use std::path::Path;
+
+use portcullis_core::{identity::CertificateId, registry::Status, timestamp::Timestamp};
+
+use super::{EditError, append, edit, quoted, set};
+
+/// Sets the status of a certificate that stands in the registry, and why.
+pub fn set_status(
+    registry: &Path,
+    id: CertificateId,
+    status: Status,
+    reason: Option<&str>,
+) -> Result<(), EditError> {
+    edit(registry, |current, text| {
+        if current.certificate(&id).is_none() {
+            return Err(EditError::Absent(format!("certificate `{id}`")));
+        }
+        set(text, &id.to_string(), "status", &quoted(status.as_str()));
+        if let Some(reason) = reason {
+            set(text, &id.to_string(), "reason", &quoted(reason));
+        }
+        Ok(())
+    })
+}
+
+/// Lets certificates end at `until`, unless they end before.
+pub fn set_until(
+    registry: &Path,
+    ids: &[CertificateId],
+    until: Timestamp,
+) -> Result<(), EditError> {
+    edit(registry, |current, text| {
+        for id in ids {
+            let Some(known) = current.certificate(id) else {
+                continue;
+            };
+            if known.until.is_none_or(|earlier| earlier > until) {
+                set(text, &id.to_string(), "until", &quoted(&until.to_string()));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Adds a CA; `certificate` is relative to the registry. Whether it stands there already is for the
+/// caller to say.
+pub fn add_ca(registry: &Path, certificate: &str) -> Result<(), EditError> {
+    edit(registry, |_, text| {
+        let block = format!(
+            "[[ca]]\ncertificate = {}\nstatus = \"ACTIVE\"\nauto-registration = \"DISABLE\"\n",
+            quoted(certificate)
+        );
+        append(text, &block);
+        Ok(())
+    })
+}

@@ -1,0 +1,278 @@
+use portcullis_core::{
+    registry::{StateCertificate, StateThing, Status},
+    timestamp::Timestamp,
+};
+
+use super::*;
+use crate::{
+    clock::now,
+    identity::{
+        Journal,
+        enrol::{self, Wanted},
+        load,
+        registry::Change,
+        testing::{Bench, TestCa},
+    },
+};
+
+fn text(result: Result<Imported, ImportError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+fn thing(name: &str) -> ThingName {
+    ThingName::parse(name).unwrap()
+}
+
+#[test]
+fn certificate_ca_and_list_are_taken_over_after_their_checks() {
+    let bench = Bench::new();
+    let ca = TestCa::root("theirs");
+    let take = |text: &str, of: Option<&str>| {
+        bench.write("import", text);
+        let of = of.map(thing);
+        import(&bench.config, &bench.path("import"), of.as_ref())
+    };
+    let (leaf, nobody) = (ca.leaf("t1"), ca.leaf("nobody"));
+    assert!(text(take(&leaf.pem, None)).contains("no CA here signed it"));
+    assert!(text(take(&ca.crl(1, 30, &[]), None)).contains("which is no CA here"));
+    assert!(text(take("nothing", None)).contains("neither a certificate nor"));
+
+    let Imported::Ca { id, file, .. } = take(&ca.pem, None).unwrap() else {
+        panic!("no CA");
+    };
+    assert_eq!(id, ca.id());
+    assert_eq!(
+        fs::read_to_string(file).unwrap().trim(),
+        ca.pem.replace("\r\n", "\n").trim()
+    );
+    assert!(text(take(&ca.pem, None)).contains("is registered already"));
+    let snapshot = load(&bench.config, &[]).unwrap();
+    assert!(
+        snapshot
+            .trust()
+            .authorities
+            .iter()
+            .all(|ca| !ca.registers()),
+        "closed by default"
+    );
+
+    let Imported::Certificate { thing: of, .. } = take(&leaf.pem, None).unwrap() else {
+        panic!("no certificate");
+    };
+    assert_eq!(of.as_str(), "t1");
+    assert!(text(take(&leaf.pem, None)).contains("is registered already"));
+    assert!(text(take(&nobody.pem, None)).contains("no such thing"));
+    // DER, of another thing than it says.
+    bench.write("import", "");
+    fs::write(bench.path("import"), &*nobody.der).unwrap();
+    assert!(import(&bench.config, &bench.path("import"), Some(&thing("t1"))).is_ok());
+    let kept = issued::certificate(&bench.config, nobody.certificate.id).unwrap();
+    assert_eq!(kept, *nobody.certificate);
+
+    let Imported::Crl { entries, file, .. } = take(&ca.crl(2, 30, &[&leaf]), None).unwrap() else {
+        panic!("no list");
+    };
+    assert_eq!(entries, 1);
+    assert!(
+        load(&bench.config, &[])
+            .unwrap()
+            .trust()
+            .revokes(&leaf.certificate)
+    );
+    assert!(text(take(&ca.crl(1, 30, &[]), None)).contains("older than"));
+    let Imported::Crl { file: same, .. } = take(&ca.crl(3, 30, &[]), None).unwrap() else {
+        panic!("no list");
+    };
+    assert_eq!(same, file, "a newer list replaces the older one");
+    assert!(
+        !load(&bench.config, &[])
+            .unwrap()
+            .trust()
+            .revokes(&leaf.certificate)
+    );
+    let forged = TestCa::root("theirs").crl(4, 30, &[]);
+    assert!(text(take(&forged, None)).contains("whose signature it does not have"));
+}
+
+#[test]
+fn what_is_weak_or_over_is_refused() {
+    let bench = Bench::new();
+    let ca = TestCa::root("theirs");
+    bench.register("theirs", &ca, "");
+    let take = |text: &str| {
+        bench.write("import", text);
+        import(&bench.config, &bench.path("import"), None)
+    };
+    let weak = include_str!("../../../core/src/certificate/fixtures/rsa-1024.pem");
+    assert!(text(take(weak)).contains("1024 bits"));
+    let expired = ca.leaf_with("t1", |params| {
+        params.not_after = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+    });
+    assert!(text(take(&expired.pem)).contains("not valid now"));
+    let server = ca.leaf_with("t1", |params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    assert!(text(take(&server.pem)).contains("no CA here signed it for a client"));
+    bench.register("closed", &TestCa::root("unused"), "status = \"INACTIVE\"");
+    let closed = TestCa::root("closed");
+    bench.write("pki/closed.pem", &closed.pem);
+    assert!(text(take(&closed.leaf("t1").pem)).contains("is inactive"));
+}
+
+/// Makes `name` (a CA file of the settings) the only one that can sign.
+fn only(bench: &mut Bench, name: &str, pem: &str, key_pem: &str) {
+    fs::remove_file(bench.path("pki/ca.key")).unwrap();
+    bench.write(&format!("pki/{name}.pem"), pem);
+    bench.write(&format!("pki/{name}.key"), key_pem);
+    bench
+        .config
+        .ca_certificates
+        .push(bench.path(&format!("pki/{name}.pem")));
+}
+
+fn issue(bench: &Bench, name: &str, to: &str) -> enrol::Enrolment {
+    let wanted = Wanted {
+        thing: &thing(name),
+        days: 30,
+        request: None,
+        organization: Some("Acme"),
+        unit: Some("cold"),
+    };
+    enrol::enrol(&bench.config, &wanted, &bench.path(to)).unwrap()
+}
+
+#[test]
+fn an_intermediate_signs_and_its_chain_goes_along() {
+    let mut bench = Bench::new();
+    let root = TestCa::root("root");
+    let below = root.intermediate("below");
+    only(
+        &mut bench,
+        "below",
+        &format!("{}{}", below.pem, root.pem),
+        &below.key_pem,
+    );
+    let made = issue(&bench, "t1", "out");
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(bench.path("out/cert.pem"))
+            .unwrap()
+            .flatten()
+            .collect();
+    let ids: Vec<_> = chain.iter().map(|der| CertificateId::of_der(der)).collect();
+    assert_eq!(
+        ids,
+        [made.issued.id, below.id()],
+        "leaf and intermediate, not the root"
+    );
+    // What verifies the gateway is the CA that signed the server's certificate.
+    let roots: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_file_iter(bench.path("out/ca.pem"))
+            .unwrap()
+            .flatten()
+            .collect();
+    let first = CertificateDer::from_pem_file(bench.path("pki/ca.pem")).unwrap();
+    assert_eq!(roots, [first]);
+    let snapshot = load(&bench.config, &[]).unwrap();
+    assert_eq!(
+        snapshot.trust().ca_of(&chain[0], &chain[1..]).unwrap().id,
+        below.id()
+    );
+    let kept = issued::certificate(&bench.config, made.issued.id).unwrap();
+    assert_eq!(kept.subject.get(NameAttribute::Organization), ["Acme"]);
+    assert_eq!(
+        kept.subject.get(NameAttribute::OrganizationalUnit),
+        ["cold"]
+    );
+}
+
+#[test]
+fn a_ca_with_an_rsa_key_signs_certificates_and_lists_of_it_are_verified() {
+    let mut bench = Bench::new();
+    let [pem, key] = [
+        include_str!("../fixtures/rsa-ca.pem"),
+        include_str!("../fixtures/rsa-ca.key"),
+    ];
+    only(&mut bench, "rsa", pem, key);
+    let made = issue(&bench, "t1", "out");
+    let der = CertificateDer::from_pem_slice(made.issued.certificate_pem.as_bytes()).unwrap();
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let ca = snapshot.trust().ca_of(&der, &[]).unwrap();
+    assert!(ca.subject.contains("RSA device CA"));
+    fs::remove_file(bench.path("pki/rsa.key")).unwrap();
+    let wanted = Wanted {
+        thing: &thing("t1"),
+        days: 1,
+        request: None,
+        organization: None,
+        unit: None,
+    };
+    let none = enrol::enrol(&bench.config, &wanted, &bench.path("other")).unwrap_err();
+    assert!(none.to_string().contains("none of"), "{none}");
+    assert!(!bench.path("other").exists());
+}
+
+#[test]
+fn a_renewal_lets_the_others_end_wherever_they_stand() {
+    let bench = Bench::new();
+    let first = issue(&bench, "t1", "first").issued.id;
+    let at_run_time = CertificateId::of_der(b"run time");
+    let mut state = StateCertificate::new(at_run_time, Status::Active, now(), "test");
+    state.things = vec![thing("t1")];
+    Journal::open(&bench.config.journal)
+        .append(&[Change::Certificate(state)])
+        .unwrap();
+    let until = Timestamp::from_millis(now().as_millis() / 1000 * 1000 + 7 * 24 * 3600 * 1000);
+    let wanted = |name| Wanted {
+        thing: name,
+        days: 30,
+        request: None,
+        organization: None,
+        unit: None,
+    };
+    let t1 = thing("t1");
+    let (second, retired) =
+        enrol::renew(&bench.config, &wanted(&t1), &bench.path("second"), until).unwrap();
+    assert_eq!(retired, [first, at_run_time]);
+    let ends = |id: CertificateId| {
+        let known = lifecycle::read(&bench.config).unwrap();
+        known.merged.certificate(&id).unwrap().until
+    };
+    assert_eq!(ends(first), Some(until));
+    assert_eq!(ends(at_run_time), Some(until));
+    assert_eq!(ends(second.issued.id), None);
+    // A later end never prolongs an earlier one.
+    let later = until.plus_millis(1000);
+    let (_, retired) =
+        enrol::renew(&bench.config, &wanted(&t1), &bench.path("third"), later).unwrap();
+    assert_eq!(retired, [second.issued.id]);
+    assert_eq!(ends(first), Some(until));
+
+    // A thing that exists at run time alone.
+    let at = now();
+    Journal::open(&bench.config.journal)
+        .append(&[Change::Thing(StateThing {
+            name: thing("p1"),
+            thing_type: None,
+            attributes: Default::default(),
+            groups: Vec::new(),
+            at,
+            why: "test".to_owned(),
+        })])
+        .unwrap();
+    let p1 = thing("p1");
+    let made = enrol::enrol(&bench.config, &wanted(&p1), &bench.path("p1")).unwrap();
+    let known = lifecycle::read(&bench.config).unwrap();
+    assert!(known.file.certificate(&made.issued.id).is_none());
+    assert!(
+        known
+            .merged
+            .certificate(&made.issued.id)
+            .unwrap()
+            .is_attached_to("p1")
+    );
+    assert_eq!(
+        lifecycle::revoke(&bench.config, "p1", None).unwrap(),
+        [made.issued.id]
+    );
+    assert!(lifecycle::revoke(&bench.config, "p1", None).is_err());
+}

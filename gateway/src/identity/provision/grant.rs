@@ -1,0 +1,254 @@
+//! What a filled-in template changes in the registry, and whether it may.
+
+use std::collections::BTreeMap;
+
+use portcullis_core::{
+    identity::{CertificateId, GroupName, ThingName},
+    limits::GROUPS_PER_THING_MAX,
+    provisioning::{Existing, FillError, InitialStatus, Outcome, Plan, PlannedThing, Way},
+    registry::{Change, Origin, Registry, State, StateCertificate, StateThing, Status},
+    timestamp::Timestamp,
+};
+
+use crate::identity::{JournalError, Snapshot};
+
+/// Why a device does not get what it asks for: for it, for the log, and as a metric label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Denied {
+    pub(super) status: u16,
+    /// AWS's `errorCode`.
+    pub(super) code: &'static str,
+    pub(super) message: String,
+    pub(super) label: &'static str,
+}
+
+impl Denied {
+    pub(super) fn new(
+        status: u16,
+        code: &'static str,
+        label: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            label,
+        }
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(500, "InternalError", "internal", message)
+    }
+
+    pub(super) fn pending_full() -> Self {
+        let message = "as many certificates as there may be wait for approval";
+        Self::new(429, "LimitExceeded", "pending-full", message)
+    }
+
+    pub(super) fn no_template(name: &str) -> Self {
+        let message = format!("the template `{name}` does not exist");
+        Self::new(404, "ResourceNotFound", "no-template", message)
+    }
+
+    fn conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "ResourceConflict", "conflict", message)
+    }
+}
+
+impl From<FillError> for Denied {
+    fn from(error: FillError) -> Self {
+        match error {
+            FillError::Conflict { .. } => Self::conflict(error.to_string()),
+            _ => Self::new(400, "InvalidParameters", "parameters", error.to_string()),
+        }
+    }
+}
+
+impl From<JournalError> for Denied {
+    fn from(error: JournalError) -> Self {
+        let text = crate::chain::chain(&error);
+        tracing::error!(error = %text, "A certificate could not be registered.");
+        match error {
+            JournalError::Full { .. } => {
+                Self::new(429, "LimitExceeded", "journal-full", "the registry is full")
+            }
+            _ => Self::internal("the registry could not be written"),
+        }
+    }
+}
+
+pub(super) fn status(status: InitialStatus) -> Status {
+    match status {
+        InitialStatus::Active => Status::Active,
+        InitialStatus::Inactive => Status::Inactive,
+    }
+}
+
+/// A plan for one certificate.
+pub(super) struct Grant<'a> {
+    pub(super) way: Way,
+    pub(super) plan: &'a Plan,
+    pub(super) certificate: CertificateId,
+    pub(super) ca: Option<CertificateId>,
+    pub(super) why: &'a str,
+    pub(super) at: Timestamp,
+}
+
+impl Grant<'_> {
+    /// The changes, thing first; `state` is newer than what `snapshot` knows of it.
+    pub(super) fn changes(
+        &self,
+        snapshot: &Snapshot,
+        state: &State,
+    ) -> Result<Vec<Change>, Denied> {
+        let registry = snapshot.registry();
+        let wanted = &self.plan.thing;
+        self.check_owner(registry, state)?;
+        for policy in &self.plan.policies {
+            if !snapshot.policies().contains_key(policy) {
+                let message = format!("the policy `{policy}` does not exist");
+                return Err(Denied::new(404, "ResourceNotFound", "no-policy", message));
+            }
+        }
+        let of_file = registry
+            .thing(wanted.name.as_str())
+            .filter(|thing| thing.origin == Origin::File);
+        let of_state = state.thing(wanted.name.as_str());
+        let mut changes = Vec::new();
+        match (of_file, of_state) {
+            (Some(known), _) => {
+                let mut groups = known.direct_groups.clone();
+                let memberships = state.memberships(wanted.name.as_str());
+                groups.extend(memberships.iter().map(|known| known.group.clone()));
+                let existing = Existing {
+                    thing_type: known.thing.thing_type.as_ref(),
+                    attributes: &known.thing.attributes,
+                    groups: &groups,
+                };
+                // Its type and attributes are the file's to say; it may be put into more groups.
+                if let Outcome::Becomes(next) = self.plan.over(&existing)? {
+                    check_groups(registry, &next.groups)?;
+                    let new = next.groups.into_iter().filter(|g| !groups.contains(g));
+                    changes.extend(new.map(|group| Change::Member {
+                        thing: wanted.name.clone(),
+                        group,
+                        why: self.why.to_owned(),
+                        at: self.at,
+                    }));
+                }
+            }
+            (None, Some(known)) => {
+                let existing = Existing {
+                    thing_type: known.thing_type.as_ref(),
+                    attributes: &known.attributes,
+                    groups: &known.groups,
+                };
+                if let Outcome::Becomes(next) = self.plan.over(&existing)? {
+                    changes.push(self.thing(registry, &next)?);
+                }
+            }
+            (None, None) => changes.push(self.thing(registry, wanted)?),
+        }
+        let mut certificate = StateCertificate::new(
+            self.certificate,
+            status(self.plan.status),
+            self.at,
+            self.why,
+        );
+        certificate.things = vec![wanted.name.clone()];
+        certificate.policies.clone_from(&self.plan.policies);
+        certificate.ca = self.ca;
+        changes.push(Change::Certificate(certificate));
+        Ok(changes)
+    }
+
+    fn thing(&self, registry: &Registry, next: &PlannedThing) -> Result<Change, Denied> {
+        check_groups(registry, &next.groups)?;
+        if let Some(wanted) = &next.thing_type
+            && !registry.types.is_empty()
+            && !registry.types.iter().any(|known| known.name == *wanted)
+        {
+            let message = format!("the thing type `{wanted}` does not exist");
+            return Err(Denied::new(404, "ResourceNotFound", "no-type", message));
+        }
+        Ok(Change::Thing(StateThing {
+            name: next.name.clone(),
+            thing_type: next.thing_type.clone(),
+            attributes: next.attributes.clone(),
+            groups: next.groups.clone(),
+            at: self.at,
+            why: self.why.to_owned(),
+        }))
+    }
+
+    /// A thing that has an active certificate is somebody's. A CA may give it another one of its
+    /// own: that is how devices of that CA are renewed.
+    fn check_owner(&self, registry: &Registry, state: &State) -> Result<(), Denied> {
+        let thing = &self.plan.thing.name;
+        let mut active: BTreeMap<CertificateId, Option<CertificateId>> = registry
+            .certificates
+            .iter()
+            .filter(|known| {
+                known.status == Status::Active
+                    && known.is_attached_to(thing.as_str())
+                    && known.until.is_none_or(|until| until > self.at)
+            })
+            .map(|known| (known.id, None))
+            .collect();
+        for known in state.certificates() {
+            match known.status {
+                Status::Active if known.things.contains(thing) => {
+                    active.insert(known.id, known.ca);
+                }
+                Status::Active => {
+                    active.entry(known.id).and_modify(|ca| *ca = known.ca);
+                }
+                _ => {
+                    active.remove(&known.id);
+                }
+            }
+        }
+        let is_other = |ca: &Option<CertificateId>| ca.is_none() || *ca != self.ca;
+        let taken = match self.way {
+            Way::Claim => !active.is_empty(),
+            Way::JustInTime => active.values().any(is_other),
+        };
+        if taken {
+            return Err(Denied::conflict(taken_text(thing)));
+        }
+        Ok(())
+    }
+}
+
+fn taken_text(thing: &ThingName) -> String {
+    format!("the thing `{thing}` has an active certificate; it must be revoked first")
+}
+
+/// As the registry takes them (specification A.10): they exist, there are not too many, and no two
+/// are of one hierarchy.
+fn check_groups(registry: &Registry, groups: &[GroupName]) -> Result<(), Denied> {
+    if groups.len() > GROUPS_PER_THING_MAX {
+        let message = format!("the thing would be in more than {GROUPS_PER_THING_MAX} groups");
+        return Err(Denied::new(400, "InvalidParameters", "groups", message));
+    }
+    let mut roots: BTreeMap<GroupName, &GroupName> = BTreeMap::new();
+    for group in groups {
+        let mut next = registry.group(group.as_str());
+        if next.is_none() {
+            let message = format!("the group `{group}` does not exist");
+            return Err(Denied::new(404, "ResourceNotFound", "no-group", message));
+        }
+        let mut root = group.clone();
+        while let Some(found) = next {
+            root = found.name.clone();
+            let parent = found.parent.as_ref();
+            next = parent.and_then(|parent| registry.group(parent.as_str()));
+        }
+        if let Some(other) = roots.insert(root, group) {
+            let message = format!("the groups `{other}` and `{group}` are of one hierarchy");
+            return Err(Denied::new(400, "InvalidParameters", "groups", message));
+        }
+    }
+    Ok(())
+}

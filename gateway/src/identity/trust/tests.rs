@@ -1,0 +1,233 @@
+use super::*;
+use crate::identity::{
+    Refusal, inspect, load,
+    testing::{Bench, Leaf, TestCa},
+};
+
+fn found(bench: &Bench, leaf: &Leaf, intermediates: &[CertificateDer<'static>]) -> Option<String> {
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let ca = snapshot.trust().ca_of(&leaf.der, intermediates)?;
+    Some(ca.id.to_string())
+}
+
+#[test]
+fn the_ca_of_a_certificate_is_found_among_namesakes_and_through_intermediates() {
+    let bench = Bench::new();
+    // Names are equal, keys are not: only the signature tells.
+    let [one, other] = [(); 2].map(|()| TestCa::root("same name"));
+    let below = one.intermediate("below");
+    bench.register("one", &one, "auto-registration = \"ENABLE\"");
+    bench.register("other", &other, "status = \"INACTIVE\"");
+    let id = |ca: &TestCa| Some(ca.id().to_string());
+    assert_eq!(found(&bench, &one.leaf("d"), &[]), id(&one));
+    assert_eq!(found(&bench, &other.leaf("d"), &[]), id(&other));
+    let deep = below.leaf("d");
+    assert_eq!(found(&bench, &deep, &[]), None, "the chain is not whole");
+    assert_eq!(
+        found(&bench, &deep, std::slice::from_ref(&below.der)),
+        id(&one)
+    );
+    assert_eq!(
+        found(&bench, &TestCa::root("same name").leaf("d"), &[]),
+        None
+    );
+
+    // Once it is registered itself, it is the nearest.
+    bench.register("below", &below, "");
+    assert_eq!(
+        found(&bench, &deep, std::slice::from_ref(&below.der)),
+        id(&below)
+    );
+
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let registers: Vec<_> = snapshot
+        .trust()
+        .authorities
+        .iter()
+        .map(|ca| (ca.file.file_name().unwrap().to_owned(), ca.registers()))
+        .collect();
+    let expected = [
+        ("ca.pem", false),
+        ("one.pem", true),
+        ("other.pem", false),
+        ("below.pem", false),
+    ];
+    assert_eq!(registers, expected.map(|(name, is)| (name.into(), is)));
+    assert_eq!(snapshot.trust().ca.len(), 4);
+}
+
+#[test]
+fn a_file_of_a_registered_ca_trusts_its_first_certificate_alone() {
+    let bench = Bench::new();
+    let root = TestCa::root("root");
+    let below = root.intermediate("below");
+    bench.register("below", &below, "");
+    bench.write("pki/below.pem", &format!("{}{}", below.pem, root.pem));
+    assert!(found(&bench, &below.leaf("d"), &[]).is_some());
+    assert!(found(&bench, &root.leaf("d"), &[]).is_none());
+}
+
+#[test]
+fn what_is_no_ca_or_is_there_twice_or_too_often_is_a_mistake() {
+    let bench = Bench::new();
+    let ca = TestCa::root("ca");
+    bench.register("one", &ca, "");
+    bench.register("two", &ca, "");
+    assert!(
+        bench.problems()[0].contains("stands in the registry twice"),
+        "{:?}",
+        bench.problems()
+    );
+    bench.write("pki/two.pem", &ca.leaf("d").pem);
+    // A leaf without basic constraints, but usable for clients alone: rustls would take it for a CA.
+    let leaf = ca.leaf_with("d", |params| {
+        params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    });
+    bench.write("pki/two.pem", &leaf.pem);
+    assert!(
+        bench.problems()[0].contains("is no CA"),
+        "{:?}",
+        bench.problems()
+    );
+    bench.write(
+        "pki/two.pem",
+        include_str!("../../../core/src/certificate/fixtures/rsa-1024.pem"),
+    );
+    assert!(
+        bench.problems()[0].contains("1024 bits"),
+        "{:?}",
+        bench.problems()
+    );
+    bench.write("pki/two.pem", "nothing");
+    assert!(bench.problems()[0].contains("no certificate in PEM"));
+
+    let bench = Bench::new();
+    for n in 0..=CAS_PER_SUBJECT_MAX {
+        bench.register(&format!("ca{n}"), &TestCa::root("same"), "");
+    }
+    assert_eq!(bench.problems().len(), 1);
+    assert!(bench.problems()[0].contains("more than 10 CAs called"));
+}
+
+fn refusal(bench: &Bench, leaf: &Leaf) -> Option<Refusal> {
+    use crate::identity::Credential;
+    let client_id = portcullis_core::identity::ClientId::parse("t1").unwrap();
+    let source = std::net::Ipv4Addr::LOCALHOST.into();
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let credential = Credential::certificate(&leaf.certificate);
+    snapshot.authenticate(&credential, &client_id, source).err()
+}
+
+/// A site with a CA `x` and two certificates of `t1`.
+fn revoking() -> (Bench, TestCa, Leaf, Leaf) {
+    let bench = Bench::new();
+    let ca = TestCa::root("x");
+    bench.register("x", &ca, "");
+    let (lost, kept) = (ca.leaf("t1"), ca.leaf("t1"));
+    for leaf in [&lost, &kept] {
+        bench.append(&format!(
+            "[[certificate]]\nid = \"{}\"\nthing = \"t1\"",
+            leaf.certificate.id
+        ));
+    }
+    (bench, ca, lost, kept)
+}
+
+#[test]
+fn a_revocation_list_wins_over_the_registry_until_a_newer_one_says_otherwise() {
+    let (bench, ca, lost, kept) = revoking();
+    assert_eq!(refusal(&bench, &lost), None);
+    std::fs::create_dir(bench.path("pki/crl")).unwrap();
+    bench.write("pki/crl/x.pem", &ca.crl(1, 30, &[&lost]));
+    assert_eq!(refusal(&bench, &lost), Some(Refusal::CertificateRevoked));
+    assert_eq!(refusal(&bench, &kept), None);
+    let snapshot = load(&bench.config, &[]).unwrap();
+    assert_eq!(snapshot.trust().crls.len(), 1);
+    assert_eq!(snapshot.trust().revoked_count(), 1);
+
+    // An older one does not bring anybody back, whatever its file is called.
+    bench.write("pki/crl/a.pem", &ca.crl(0, 30, &[]));
+    bench.write("pki/crl/z.pem", &ca.crl(0, 30, &[]));
+    assert_eq!(refusal(&bench, &lost), Some(Refusal::CertificateRevoked));
+    bench.write("pki/crl/a.pem", &ca.crl(2, 30, &[&kept]));
+    assert_eq!(refusal(&bench, &lost), None);
+    assert_eq!(refusal(&bench, &kept), Some(Refusal::CertificateRevoked));
+
+    // DER, expired: used, and warned about.
+    let pem = ca.crl(3, -1, &[&lost]);
+    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+    std::fs::write(bench.path("pki/crl/a.pem"), &*der).unwrap();
+    assert_eq!(refusal(&bench, &lost), Some(Refusal::CertificateRevoked));
+    let warnings = inspect(&bench.config, &[]).warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.message.contains("should have been replaced")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_list_that_is_not_to_be_believed_is_told_and_changes_nothing() {
+    let (bench, _, lost, _) = revoking();
+    std::fs::create_dir(bench.path("pki/crl")).unwrap();
+    bench.write("pki/crl/x.pem", &TestCa::root("x").crl(1, 30, &[&lost]));
+    assert!(bench.problems()[0].contains("whose signature it does not have"));
+    bench.write("pki/crl/x.pem", "nothing");
+    assert!(bench.problems()[0].contains("holds no certificate revocation list"));
+    bench.write(
+        "pki/crl/x.pem",
+        &TestCa::root("stranger").crl(1, 30, &[&lost]),
+    );
+    assert_eq!(refusal(&bench, &lost), None);
+    let warnings = inspect(&bench.config, &[]).warnings;
+    assert!(
+        warnings
+            .iter()
+            .any(|w| w.message.contains("which is no CA here")),
+        "{warnings:?}"
+    );
+    std::fs::remove_file(bench.path("pki/crl/x.pem")).unwrap();
+    for n in 0..=portcullis_core::limits::REVOCATION_LISTS_MAX {
+        std::fs::write(bench.path(&format!("pki/crl/{n}.crl")), "").unwrap();
+    }
+    assert!(
+        bench
+            .problems()
+            .iter()
+            .any(|p| p.contains("keep at most 256"))
+    );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn mutated_lists_and_certificates_never_panic(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 1..5),
+    ) {
+        use std::sync::LazyLock;
+        static REAL: LazyLock<(Vec<TrustedCa>, Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+            let ca = TestCa::root("x");
+            let leaf = ca.leaf("d");
+            let pem = ca.crl(1, 30, &[&leaf]);
+            let list = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap();
+            (vec![TrustedCa::new(Path::new("x"), ca.der)], list.to_vec(), leaf.der.to_vec())
+        });
+        let (cas, list, leaf) = &*REAL;
+        let mutated = |bytes: &[u8]| {
+            let mut bytes = bytes.to_vec();
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes
+        };
+        let changed = mutated(list);
+        let is_same = changed == *list;
+        proptest::prop_assert_eq!(parse_crls(&changed, cas).iter().all(Result::is_ok), is_same);
+        let changed = mutated(leaf);
+        let is_same = changed == *leaf;
+        proptest::prop_assert_eq!(check(cas, &changed.into(), &[]).is_ok(), is_same);
+    }
+}
