@@ -85,6 +85,13 @@ fn main() {
     let one = one_change();
     let one = median(|| one.merge_into(&registry, Some(&policies)));
     show("merging one change of run time", one, plain);
+    let broken = text.replace("thing = \"sensor-", "thing = \"senzor-");
+    let broken = median(|| {
+        let (_, problems) = Registry::parse(file, &broken, Some(&policies));
+        assert_eq!(problems.len(), THINGS);
+    });
+    show("as many mistakes", broken, plain);
+    assert!(broken < LOAD_MAX, "mistakes take too long to tell");
     assert!(load + read + merge < LOAD_MAX, "a load takes too long");
     assert!(change + merge < CHANGE_MAX, "a change takes too long");
 }

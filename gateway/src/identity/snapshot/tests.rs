@@ -103,6 +103,12 @@ fn a_shared_certificate_is_the_thing_named_like_the_client_id_if_it_is_attached(
 fn a_claim_is_no_thing_and_has_the_policies_of_its_certificate_alone() {
     let site = Site::new();
     let id = CertificateId::of_der(b"1");
+    let template = r#"{"Parameters":{"Serial":{"Type":"String"},"AWS::IoT::Certificate::Id":{"Type":"String"}},"Resources":{
+        "thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"Serial"}}},
+        "certificate":{"Type":"AWS::IoT::Certificate",
+            "Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"},"Status":"ACTIVE"}}}}"#;
+    fs::create_dir(&site.config.templates).unwrap();
+    fs::write(site.config.templates.join("fleet.json"), template).unwrap();
     site.append(&format!(
         "[[certificate]]\nid = \"{id}\"\nclaim = \"fleet\"\npolicies = [\"extra\"]\n"
     ));

@@ -12,7 +12,6 @@ use crate::{
     document::Section,
     identity::{CertificateId, ThingName},
     limits::{POLICIES_PER_CERTIFICATE_MAX, THINGS_PER_CERTIFICATE_MAX},
-    problem::nearest,
     registry::{Origin, RegisteredCertificate, RegisteredThing, Status},
     timestamp::Timestamp,
 };
@@ -66,7 +65,8 @@ impl Reader<'_, '_> {
             let thing = toml.thing.as_ref().and_then(|name| {
                 let thing = names.get(name.as_str()).copied().cloned();
                 if thing.is_none() {
-                    section.problem("thing", absent(name), absent_remedy(name, &names));
+                    let remedy = absent_remedy(&section, name, &names);
+                    section.problem("thing", absent(name), remedy);
                 }
                 thing
             });
@@ -113,8 +113,14 @@ fn absent(name: &str) -> String {
     format!("the thing `{name}` does not exist")
 }
 
-fn absent_remedy(name: &str, names: &Names<'_>) -> String {
-    match nearest(name, names.keys().copied()) {
+fn absent_remedy(section: &Section<'_, '_>, name: &str, names: &Names<'_>) -> String {
+    // In order, so that of two that are as near it is always the same one.
+    let sorted = || {
+        let mut sorted: Vec<&str> = names.keys().copied().collect();
+        sorted.sort_unstable();
+        sorted
+    };
+    match section.nearest(name, std::iter::once_with(sorted).flatten()) {
         Some(near) => format!("write `{near}`, or add it with `portcullis thing add`"),
         None => "add it with `portcullis thing add`".to_owned(),
     }
@@ -156,7 +162,10 @@ fn attached(section: &mut Section<'_, '_>, things: &[String], names: &Names<'_>)
     for (at, name) in things.iter().enumerate() {
         match names.get(name.as_str()) {
             Some(thing) => attached.push((*thing).clone()),
-            None => section.problem_at("things", at, absent(name), absent_remedy(name, names)),
+            None => {
+                let remedy = absent_remedy(section, name, names);
+                section.problem_at("things", at, absent(name), remedy);
+            }
         }
     }
     attached

@@ -11,12 +11,12 @@ use super::{
     NAME_REMEDY, Reader, Table, cache::Tables, check_attributes, check_policies, second_time,
 };
 use crate::{
+    document::Section,
     identity::{GroupName, OnPublishDenied},
     limits::{
         ATTRIBUTES_PER_GROUP_MAX, CHILDREN_PER_GROUP_MAX, DYNAMIC_GROUPS_MAX, GROUP_DEPTH_MAX,
         POLICIES_PER_GROUP_MAX,
     },
-    problem::nearest,
     registry::{DynamicGroup, Group, Query},
 };
 
@@ -121,8 +121,8 @@ impl Reader<'_, '_> {
                 if depth == 1 {
                     let message = format!("the parent `{parent}` does not exist");
                     let names = groups.iter().map(|group| group.name.as_str());
-                    let remedy = group_remedy(parent.as_str(), names);
                     let mut section = self.document.section_at("group", section);
+                    let remedy = group_remedy(&section, parent.as_str(), names);
                     section.problem("parent", message, remedy);
                     groups[at].parent = None;
                 }
@@ -191,8 +191,12 @@ impl Reader<'_, '_> {
     }
 }
 
-pub(super) fn group_remedy<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    match nearest(wrong, names) {
+pub(super) fn group_remedy<'a>(
+    section: &Section<'_, '_>,
+    wrong: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> String {
+    match section.nearest(wrong, names) {
         Some(near) => format!("write `{near}`"),
         None => format!("add `[[group]]` with `name = \"{wrong}\"`"),
     }

@@ -22,7 +22,7 @@ use crate::{
     document::{Document, Section},
     identity::ThingTypeName,
     limits::TYPE_DESCRIPTION_MAX,
-    problem::{Problem, nearest},
+    problem::Problem,
 };
 
 const NAME_REMEDY: &str = "use 1 to 128 letters, digits, `:`, `_` and `-`";
@@ -240,7 +240,7 @@ fn check_policies(
     for (index, policy) in attached.iter().enumerate() {
         if !known.contains(policy) {
             let message = format!("the policy `{policy}` does not exist");
-            let remedy = match nearest(policy, known.iter().map(String::as_str)) {
+            let remedy = match section.nearest(policy, known.iter().map(String::as_str)) {
                 Some(near) => format!("write `{near}`"),
                 None => format!("create `policies/{policy}.json`"),
             };

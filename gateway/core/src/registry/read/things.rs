@@ -14,7 +14,6 @@ use crate::{
     document::Section,
     identity::{GroupName, Thing, ThingName, ThingTypeName},
     limits::{ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUPS_PER_THING_MAX},
-    problem::nearest,
     registry::{Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
 };
 
@@ -104,7 +103,7 @@ fn thing_type(
     let mut declared = types.iter().map(|declared| &declared.name);
     if !types.is_empty() && !declared.any(|declared| *declared == parsed) {
         let names = types.iter().map(|declared| declared.name.as_str());
-        let remedy = match nearest(name, names) {
+        let remedy = match section.nearest(name, names) {
             Some(near) => format!("write `{near}`"),
             None => format!("add `[[type]]` with `name = \"{name}\"`"),
         };
@@ -129,7 +128,7 @@ fn direct_groups(
     for (at, group) in groups.iter().enumerate() {
         let Some(known) = hierarchy.get(group) else {
             let message = format!("the group `{group}` does not exist");
-            let remedy = group_remedy(group, hierarchy.names());
+            let remedy = group_remedy(section, group, hierarchy.names());
             section.problem_at("groups", at, message, remedy);
             continue;
         };
