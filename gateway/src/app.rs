@@ -24,11 +24,12 @@ use crate::{
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
     defend::{self, Defend},
-    identity::{self, Fleet, Watcher},
+    identity::{self, Fleet, Journal, Provisioner, Snapshot, SnapshotWatch, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
     telemetry::{self, Readiness},
+    traffic::{self, Traffic},
     uplink::{self, Uplink},
 };
 
@@ -115,25 +116,30 @@ impl App {
             ["broker", "buffer", "plugins"].map(|name| readiness.latch(name));
         let mut supervisor = Supervisor::default();
 
+        let broker_metrics = broker::Metrics::register(&registry);
+        let denials = broker::Denials::new(&broker_metrics);
+        let kept = denials.clone();
+        let last_denials = admin::Source::new(move || kept.last());
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let admin = Admin::bind(&config.admin, registry.clone(), readiness.clone())
+        let shown = (registry.clone(), readiness.clone());
+        let admin = Admin::bind(&config.admin, shown.0, shown.1, last_denials)
             .await
             .map_err(BuildError::Admin)?;
         let http = admin.address();
         supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
-        let (watcher, identity) = Watcher::new(
-            config.identity.clone(),
+        let Known {
+            identity,
+            fleet,
+            provisioner,
+            reload,
+        } = Known::start(
+            &config.identity,
             snapshot,
-            identity::Metrics::register(&registry),
+            readiness,
+            &registry,
+            &mut supervisor,
         );
-        let watcher = watcher.noting(readiness);
-        let fleet = Fleet::new(identity.clone());
-        let reload = Arc::new(Notify::new());
-        let reload_asked = Arc::clone(&reload);
-        supervisor.spawn(Stage::Admin, "registry", |stop| {
-            watcher.run(reload_asked, stop)
-        });
 
         let (buffer, writer) = open_buffer(&config, &registry).await?;
         supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {
@@ -142,45 +148,35 @@ impl App {
         });
         drop(buffer_ready);
 
-        let source = Source(buffer.reader());
-        let dead_letters = config.data_dir.join("dead-letter");
-        let uplink = Uplink::new(
-            config.uplink.clone(),
-            dead_letters,
-            source,
-            uplink::Metrics::register(&registry),
-        );
-        supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+        ship(&config, buffer.reader(), &registry, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
-        let alarms = fleet.clone();
-        let defend = defend.telling(defend::Listener::new(
-            move |device, profile, behavior, active| {
-                alarms.alarm(device, profile, behavior, active)
-            },
-        ));
+        let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone())
         });
 
-        let chains = build_chains(&config, plugin::Metrics::register(&registry)).await?;
-        drop(plugins_ready);
-        let (pipeline, handle) = Pipeline::new(
-            chains,
-            limits::SHARDS_PER_CHAIN,
-            buffer,
-            pipeline::Metrics::register(&registry),
-        );
-        supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
+        let recorder = record_traffic(&config, &registry, &mut supervisor);
 
+        let handle = process(&config, buffer, &registry, &mut supervisor).await?;
+        drop(plugins_ready);
+
+        let log = denials.clone();
+        supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
         let listeners = broker::bind(
             config.broker,
-            identity,
-            handle,
-            observer,
-            broker::Metrics::register(&registry),
+            broker::Neighbours {
+                identity,
+                fleet,
+                provisioner,
+                pipeline: handle,
+                observer,
+                recorder,
+                denials,
+            },
+            broker_metrics,
         )
         .await
         .map_err(BuildError::Broker)?;
@@ -230,6 +226,53 @@ impl App {
     }
 }
 
+/// Who may connect as what, and what makes it new.
+struct Known {
+    identity: SnapshotWatch,
+    fleet: Fleet,
+    provisioner: Provisioner,
+    reload: Arc<Notify>,
+}
+
+impl Known {
+    /// Watches the files from `snapshot` on.
+    fn start(
+        config: &identity::Config,
+        snapshot: Snapshot,
+        readiness: Readiness,
+        registry: &Registry,
+        supervisor: &mut Supervisor,
+    ) -> Self {
+        let metrics = identity::Metrics::register(registry);
+        let (watcher, identity) = Watcher::new(config.clone(), snapshot, metrics);
+        let watcher = watcher.noting(readiness);
+        let reload = Arc::new(Notify::new());
+        let asked = Arc::clone(&reload);
+        supervisor.spawn(Stage::Admin, "registry", |stop| watcher.run(asked, stop));
+        let provisioner = Provisioner::new(
+            config.clone(),
+            config.rules.arn.account.clone(),
+            identity.clone(),
+            Journal::open(&config.journal),
+            Arc::clone(&reload),
+            identity::provision::Metrics::register(registry),
+        );
+        Self {
+            fleet: Fleet::new(identity.clone()),
+            identity,
+            provisioner,
+            reload,
+        }
+    }
+}
+
+/// Tells the fleet which alarms open and close: detection and identity do not know each other.
+fn alarms_of(fleet: Fleet) -> defend::Listener {
+    defend::Listener::new(move |device, profile, behavior, active| {
+        fleet.alarm(device, profile, behavior, active);
+    })
+}
+
 async fn open_buffer(
     config: &Config,
     registry: &Registry,
@@ -244,6 +287,40 @@ async fn open_buffer(
         .await
         .map_err(BuildError::Thread)?
         .map_err(BuildError::Buffer)
+}
+
+/// Ships what the buffer has.
+fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
+    let dead_letters = config.data_dir.join("dead-letter");
+    let metrics = uplink::Metrics::register(registry);
+    let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
+    supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
+}
+
+/// Runs every event through the chain of its device's groups.
+async fn process(
+    config: &Config,
+    buffer: Buffer,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> Result<pipeline::Handle, BuildError> {
+    let chains = build_chains(config, plugin::Metrics::register(registry)).await?;
+    let metrics = pipeline::Metrics::register(registry);
+    let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
+    supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
+    Ok(handle)
+}
+
+/// Keeps what is allowed, so that policies can be learned from it.
+fn record_traffic(
+    config: &Config,
+    registry: &Registry,
+    supervisor: &mut Supervisor,
+) -> traffic::Recorder {
+    let dir = config.data_dir.join("traffic");
+    let (traffic, recorder) = Traffic::new(dir, traffic::Metrics::register(registry));
+    supervisor.spawn(Stage::Pipeline, "traffic", |stop| traffic.run(stop));
+    recorder
 }
 
 /// Compiles the plugins that chains use and starts each step once.

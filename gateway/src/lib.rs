@@ -15,6 +15,7 @@ pub mod uplink;
 
 pub mod defend;
 pub mod pipeline;
+pub mod traffic;
 
 pub mod admin;
 pub mod broker;

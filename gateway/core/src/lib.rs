@@ -11,6 +11,7 @@ pub mod document;
 pub mod event;
 pub mod identity;
 pub mod json;
+pub mod learn;
 pub mod limits;
 pub mod policy;
 pub mod problem;

@@ -42,6 +42,40 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that one write to a client may take before the client is called stuck.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Decisions that a session remembers; then one that was not asked for lately is forgotten.
+pub const DECISIONS_PER_SESSION_MAX: usize = 512;
+/// How often something may happen: at once, and then a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// At once.
+    pub burst: u32,
+    /// A second from then on.
+    pub per_second: f64,
+}
+
+/// Lines in the log about what one client was refused.
+pub const DENIAL_LINES_PER_CLIENT: Rate = Rate {
+    burst: 20,
+    per_second: 0.2,
+};
+/// The same of all things together, and of all strangers together: a log that keeps up with an attack is a second attack.
+pub const DENIAL_LINES: Rate = Rate {
+    burst: 200,
+    per_second: 20.0,
+};
+/// Clients whose pace is kept apart; further ones share one.
+pub const DENIAL_CLIENTS_MAX: usize = 4096;
+/// Denials that `status` shows.
+pub const DENIALS_KEPT_MAX: usize = 100;
+/// Client ids that are away and whose connections are still numbered on (`versionNumber` of the
+/// lifecycle events); beyond it those that are away start anew, as at AWS after an hour.
+pub const NUMBERED_CLIENTS_AWAY_MAX: usize = 50_000;
+/// What a lifecycle event may wait for the pipeline; then it is dropped, and counted.
+pub const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often a session looks at the time whether its certificate is past it: a clock that is set
+/// must not stretch a long sleep.
+pub const VALIDITY_CHECK: Duration = Duration::from_secs(60);
+
 // Registry (specification A.10).
 
 /// A thing, group, type, policy or profile name.
@@ -286,6 +320,25 @@ pub const DEAD_LETTER_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const DEAD_LETTER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What the last attempt at stop may take of [`SHUTDOWN_GRACE`].
 pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
+
+// Traffic, from which policies are learned.
+
+/// Different things done in the two seconds between two looks, of all things.
+pub const TRAFFIC_RECENT_MAX: usize = 32 * 1024;
+/// Combinations of groups whose facts are kept.
+pub const TRAFFIC_TABLES_MAX: usize = 64;
+/// Facts of one combination of groups in one hour. Two policies take some fifty.
+pub const TRAFFIC_FACTS_MAX: usize = 256;
+/// Things of one combination of groups that are remembered to have done something.
+pub const TRAFFIC_ACTIVE_MAX: usize = 10_000;
+/// Things that are remembered by name to have done one fact.
+pub const TRAFFIC_DOERS_MAX: usize = 64;
+/// Resources that are remembered as they were, for a fact with an unbounded level.
+pub const TRAFFIC_EXAMPLES_MAX: usize = 16;
+/// How long the files of hours are kept.
+pub const TRAFFIC_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// All files of hours together; then the oldest is removed.
+pub const TRAFFIC_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 // Process.
 

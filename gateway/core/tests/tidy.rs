@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("uplink", 2),
     ("defend", 3),
     ("pipeline", 3),
+    ("traffic", 3),
     ("admin", 4),
     ("broker", 4),
 ];

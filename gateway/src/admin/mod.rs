@@ -1,13 +1,17 @@
-//! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`.
+//! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`, `/api/v1/status`.
 //!
 //! Read-only, without authentication in this version: bind it to the management network.
 
 pub mod config;
+mod status;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    Router,
+    Json, Router,
     extract::State,
     http::{StatusCode, header},
     response::IntoResponse,
@@ -20,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
 pub use config::Config;
+pub use status::Source;
+
+/// Where the status is.
+pub const STATUS_PATH: &str = "/api/v1/status";
 
 /// How long a request that is under way at the stop may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -36,6 +44,8 @@ pub struct Admin {
 struct Seen {
     registry: Registry,
     readiness: Readiness,
+    denials: Source,
+    started: Instant,
 }
 
 /// The configured address cannot be bound.
@@ -48,7 +58,7 @@ pub struct BindError {
 }
 
 impl Admin {
-    /// Binds the listener.
+    /// Binds the listener. `denials` are the last ones, for the status.
     ///
     /// # Errors
     /// [`BindError`] if another process has the address.
@@ -56,6 +66,7 @@ impl Admin {
         config: &Config,
         registry: Registry,
         readiness: Readiness,
+        denials: Source,
     ) -> Result<Self, BindError> {
         let bind = async {
             let socket = TcpListener::bind(config.address).await?;
@@ -72,6 +83,8 @@ impl Admin {
             seen: Seen {
                 registry,
                 readiness,
+                denials,
+                started: Instant::now(),
             },
         })
     }
@@ -87,6 +100,7 @@ impl Admin {
             .route("/metrics", get(metrics))
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .route(STATUS_PATH, get(status))
             .with_state(self.seen);
         let serve =
             axum::serve(self.socket, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -116,6 +130,15 @@ async fn metrics(State(seen): State<Seen>) -> impl IntoResponse {
             format!("{error}\n"),
         ),
     }
+}
+
+async fn status(State(seen): State<Seen>) -> impl IntoResponse {
+    Json(status::document(
+        &seen.registry,
+        &seen.readiness,
+        seen.started,
+        &seen.denials,
+    ))
 }
 
 /// 200 once everything is ready, else 503 with the parts that are not; then the notes, a line each.

@@ -1,24 +1,36 @@
 //! What a connected client may do: every CONNECT, PUBLISH, SUBSCRIBE and delivery asks here, and
 //! nothing happens without the [`Permit`] that comes back (specification A.6).
 
-use std::collections::HashMap;
-
 use portcullis_core::{
     identity::Principal,
-    policy::{Action, Denial, Permit},
+    limits::DECISIONS_PER_SESSION_MAX,
+    policy::{Action, ConnectRequest, DecisionCache, Denial, Permit, StatementRef},
     topic::{TopicFilter, TopicName},
 };
 
-use crate::clock::now;
-
-/// Topics whose `iot:Receive` decision a session remembers; then it starts afresh.
-const RECEIVE_CACHE_TOPICS_MAX: usize = 1024;
+use super::reserved::is_reserved;
+use crate::{clock::now, traffic::Recorder};
 
 /// A principal with the policies that are in force for it now.
 #[derive(Debug)]
 pub(super) struct Admission {
     principal: Principal,
-    receive: HashMap<TopicName, bool>,
+    asked: Asked,
+    decided: DecisionCache,
+    /// Grows with every principal: what was decided for the former one is forgotten.
+    generation: u64,
+    /// Policies are learned from what was allowed.
+    recorder: Recorder,
+    /// The hour since the epoch in which it was last noted what stands.
+    noted_hour: u64,
+}
+
+/// What the CONNECT asked for besides the connection.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// A session that outlives the connection.
+    pub(super) persistent: bool,
+    pub(super) will_topic: Option<TopicName>,
 }
 
 /// An action that is not allowed.
@@ -26,24 +38,53 @@ pub(super) struct Admission {
 pub(super) struct Denied {
     pub(super) action: Action,
     pub(super) resource: String,
-    pub(super) denial: Denial,
+    why: Why,
+}
+
+#[derive(Clone, Debug)]
+enum Why {
+    Policy(Denial),
+    /// The topic is the gateway's own; policies were not asked.
+    Reserved,
 }
 
 impl Denied {
     /// The metric label.
     pub(super) fn reason(&self) -> &'static str {
-        match self.denial {
-            Denial::Implicit => "implicit-deny",
-            Denial::Explicit(_) => "explicit-deny",
+        match self.why {
+            Why::Policy(Denial::Implicit) => "implicit-deny",
+            Why::Policy(Denial::Explicit(_)) => "explicit-deny",
+            Why::Reserved => "reserved",
+        }
+    }
+
+    /// What the policies decided, in AWS's words.
+    pub(super) fn decision(&self) -> Option<&'static str> {
+        match self.why {
+            Why::Policy(Denial::Implicit) => Some("IMPLICIT_DENY"),
+            Why::Policy(Denial::Explicit(_)) => Some("EXPLICIT_DENY"),
+            Why::Reserved => None,
+        }
+    }
+
+    /// The statement that denies it.
+    pub(super) fn statement(&self) -> Option<&StatementRef> {
+        match &self.why {
+            Why::Policy(Denial::Explicit(statement)) => Some(statement),
+            Why::Policy(Denial::Implicit) | Why::Reserved => None,
         }
     }
 }
 
 impl Admission {
-    pub(super) fn new(principal: Principal) -> Self {
+    pub(super) fn new(principal: Principal, asked: Asked, recorder: Recorder) -> Self {
         Self {
             principal,
-            receive: HashMap::new(),
+            asked,
+            decided: DecisionCache::new(DECISIONS_PER_SESSION_MAX),
+            generation: 0,
+            recorder,
+            noted_hour: hour(),
         }
     }
 
@@ -51,48 +92,103 @@ impl Admission {
         &self.principal
     }
 
+    /// From now on the client is `principal`: nothing of what was decided holds any more.
+    pub(super) fn renew(&mut self, principal: Principal) {
+        self.principal = principal;
+        self.generation += 1;
+    }
+
     pub(super) fn connect(&self) -> Result<Permit, Denied> {
-        self.decide(Action::Connect, self.principal.client_id.as_str())
+        let mut context = self.principal.context(now());
+        context.connect = Some(ConnectRequest {
+            persistent: self.asked.persistent,
+            will_topic: self.asked.will_topic.as_ref(),
+        });
+        let client_id = self.principal.client_id.as_str();
+        let decided = self
+            .principal
+            .policies
+            .decide(&context, Action::Connect, client_id);
+        decided.map_err(|denial| denied(Action::Connect, client_id, Why::Policy(denial)))
+    }
+
+    /// The connection was allowed, and so was its will.
+    pub(super) fn connected(&self) {
+        let client_id = self.principal.client_id.as_str();
+        let recorder = &self.recorder;
+        recorder.allowed(&self.principal, Action::Connect, client_id);
+    }
+
+    /// Once an hour: notes what was allowed before and still holds.
+    pub(super) fn note_what_stands<'f>(&mut self, filters: impl Iterator<Item = &'f TopicFilter>) {
+        let hour = hour();
+        if hour == self.noted_hour {
+            return;
+        }
+        self.noted_hour = hour;
+        let stands = |action, resource| self.recorder.stands(&self.principal, action, resource);
+        stands(Action::Connect, self.principal.client_id.as_str());
+        if let Some(topic) = &self.asked.will_topic {
+            stands(Action::Publish, topic.as_str());
+        }
+        for filter in filters {
+            stands(Action::Subscribe, filter.as_str());
+        }
     }
 
     /// A retained publish needs `iot:RetainPublish` as well.
-    pub(super) fn publish(&self, topic: &TopicName, retain: bool) -> Result<Permit, Denied> {
-        if retain {
-            self.decide(Action::RetainPublish, topic.as_str())?;
+    pub(super) fn publish(&mut self, topic: &TopicName, retain: bool) -> Result<Permit, Denied> {
+        if is_reserved(topic) {
+            return Err(denied(Action::Publish, topic.as_str(), Why::Reserved));
         }
-        self.decide(Action::Publish, topic.as_str())
+        if !retain {
+            return self.allow(Action::Publish, topic.as_str());
+        }
+        // Both or neither: what is noted was done.
+        self.decide(Action::RetainPublish, topic.as_str())?;
+        let permit = self.allow(Action::Publish, topic.as_str())?;
+        let recorder = &self.recorder;
+        recorder.allowed(&self.principal, Action::RetainPublish, topic.as_str());
+        Ok(permit)
     }
 
-    pub(super) fn subscribe(&self, filter: &TopicFilter) -> Result<Permit, Denied> {
-        self.decide(Action::Subscribe, filter.as_str())
+    pub(super) fn subscribe(&mut self, filter: &TopicFilter) -> Result<Permit, Denied> {
+        self.allow(Action::Subscribe, filter.as_str())
     }
 
-    pub(super) fn may_receive(&mut self, topic: &TopicName) -> bool {
-        if let Some(&allowed) = self.receive.get(topic) {
-            return allowed;
-        }
-        let allowed = self.decide(Action::Receive, topic.as_str()).is_ok();
-        if self.receive.len() >= RECEIVE_CACHE_TOPICS_MAX {
-            self.receive.clear();
-        }
-        self.receive.insert(topic.clone(), allowed);
-        allowed
+    pub(super) fn receive(&mut self, topic: &TopicName) -> Result<Permit, Denied> {
+        self.allow(Action::Receive, topic.as_str())
     }
 
-    fn decide(&self, action: Action, resource: &str) -> Result<Permit, Denied> {
+    /// Decides, and notes what is allowed.
+    fn allow(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
+        let permit = self.decide(action, resource)?;
+        self.recorder.allowed(&self.principal, action, resource);
+        Ok(permit)
+    }
+
+    fn decide(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
         let context = self.principal.context(now());
-        self.principal
-            .policies
-            .decide(&context, action, resource)
-            .map_err(|denial| Denied {
-                action,
-                resource: resource.to_owned(),
-                denial,
-            })
+        let policies = &self.principal.policies;
+        self.decided
+            .decide(policies, self.generation, &context, action, resource)
+            .map_err(|denial| denied(action, resource, Why::Policy(denial)))
     }
 }
 
-/// The action as policies and metrics name it.
+fn hour() -> u64 {
+    now().as_secs() / 3600
+}
+
+fn denied(action: Action, resource: &str, why: Why) -> Denied {
+    Denied {
+        action,
+        resource: resource.to_owned(),
+        why,
+    }
+}
+
+/// The action as metrics and the log name it.
 pub(super) fn action_name(action: Action) -> &'static str {
     match action {
         Action::Connect => "connect",

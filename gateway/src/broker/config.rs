@@ -32,6 +32,23 @@ pub struct Config {
     pub packet_bytes_max: usize,
     /// What happens to a client that publishes where it may not.
     pub on_publish_denied: OnPublishDenied,
+    /// Where lifecycle events go.
+    pub lifecycle_events: LifecycleEvents,
+    /// Refuse clients that ask in TLS for a host that the server certificate does not name.
+    pub check_sni: bool,
+}
+
+/// Where lifecycle events go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LifecycleEvents {
+    /// To local subscribers and into the event stream.
+    #[default]
+    All,
+    /// To local subscribers.
+    Local,
+    /// Nowhere.
+    Off,
 }
 
 /// Where devices connect.
@@ -82,6 +99,8 @@ struct BrokerToml {
     connect_timeout_ms: u64,
     packet_bytes_max: usize,
     on_publish_denied: OnPublishDenied,
+    lifecycle_events: LifecycleEvents,
+    check_sni: bool,
 }
 
 impl Default for BrokerToml {
@@ -94,6 +113,8 @@ impl Default for BrokerToml {
             connect_timeout_ms: millis(CONNECT_TIMEOUT),
             packet_bytes_max: PACKET_BYTES_MAX,
             on_publish_denied: OnPublishDenied::default(),
+            lifecycle_events: LifecycleEvents::default(),
+            check_sni: true,
         }
     }
 }
@@ -154,6 +175,8 @@ impl Config {
                 PACKET_BYTES_MAX,
             ),
             on_publish_denied: toml.on_publish_denied,
+            lifecycle_events: toml.lifecycle_events,
+            check_sni: toml.check_sni,
         }
     }
 

@@ -11,10 +11,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    Shared, StartError,
+    StartError,
     config::Listener,
     connect::{self, Peer},
-    tls::{Shaken, Tls},
+    denials::Denial,
+    shared::Shared,
+    tls::{Shaken, Sni, Tls},
 };
 use crate::{
     identity::{Credential, SnapshotWatch, Trust},
@@ -24,9 +26,6 @@ use crate::{
 /// Pause after a failed accept: the process is out of file descriptors, and trying at once would
 /// only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How much of a refused certificate's names is logged.
-const NAME_BYTES_LOGGED: usize = 256;
 
 /// A listener with its socket.
 #[derive(Debug)]
@@ -65,8 +64,13 @@ impl BoundListener {
 
     /// Serves until `stop`, then lets every connection end in order.
     pub async fn run(self, stop: CancellationToken) -> TaskResult {
-        let mut identity = self.shared.identity.clone();
-        let mut trusted = Trusted::new(&mut identity)?;
+        let mut identity = self.shared.neighbours.identity.clone();
+        let sni = if self.shared.config.check_sni {
+            Sni::Checked
+        } else {
+            Sni::Ignored
+        };
+        let mut trusted = Trusted::new(&mut identity, sni)?;
         let connections = TaskTracker::new();
         info!(address = %self.address, kind = self.kind(), "Listening.");
         loop {
@@ -121,13 +125,14 @@ impl BoundListener {
 struct Trusted {
     trust: Arc<Trust>,
     tls: Arc<Tls>,
+    sni: Sni,
 }
 
 impl Trusted {
-    fn new(identity: &mut SnapshotWatch) -> Result<Self, super::tls::TlsError> {
+    fn new(identity: &mut SnapshotWatch, sni: Sni) -> Result<Self, super::tls::TlsError> {
         let trust = Arc::clone(identity.borrow_and_update().trust());
-        let tls = Arc::new(Tls::new(&trust)?);
-        Ok(Self { trust, tls })
+        let tls = Arc::new(Tls::new(&trust, sni)?);
+        Ok(Self { trust, tls, sni })
     }
 
     /// New CA or server certificates serve from the next connection on; the present ones go on.
@@ -139,7 +144,7 @@ impl Trusted {
         if Arc::ptr_eq(&trust, &self.trust) {
             return;
         }
-        match Tls::new(&trust) {
+        match Tls::new(&trust, self.sni) {
             Ok(tls) => {
                 self.tls = Arc::new(tls);
                 info!("New certificates serve.");
@@ -172,11 +177,13 @@ async fn serve(
             if let Some(Shaken {
                 stream,
                 certificate,
+                chain,
                 domain,
             }) = shaken
             {
                 let peer = Peer {
                     address,
+                    chain: &chain,
                     credential: Credential::Certificate {
                         certificate: &certificate,
                         domain: domain.as_ref(),
@@ -198,6 +205,7 @@ async fn serve(
                 stream,
                 &Peer {
                     address,
+                    chain: &[],
                     credential,
                 },
                 stop,
@@ -228,18 +236,19 @@ async fn handshake(
         Ok(Ok(shaken)) => Some(shaken),
         Ok(Err(refusal)) => {
             refused(refusal.reason);
-            match refusal.shown {
-                Some(shown) => warn!(
-                    %peer, reason = refusal.reason, certificate = %shown.id, subject = super::cut(&shown.subject, NAME_BYTES_LOGGED),
-                    issuer = super::cut(&shown.issuer, NAME_BYTES_LOGGED), error = %refusal.error, "Connection refused: bad client certificate."
-                ),
-                None if refusal.reason == "tls-no-certificate" => {
-                    warn!(%peer, reason = refusal.reason, "Connection refused: no client certificate.");
-                }
-                None => {
-                    debug!(%peer, reason = refusal.reason, error = %refusal.error, "Handshake failed.")
-                }
+            // A peer that speaks no TLS, or leaves, has tried nothing; there are many.
+            if refusal.shown.is_none()
+                && matches!(refusal.reason, "tls-protocol" | "tls-connection")
+            {
+                debug!(%peer, reason = refusal.reason, error = %refusal.error, "Handshake failed.");
+                return None;
             }
+            shared.neighbours.denials.note(Denial {
+                detail: Some(refusal.error.to_string()),
+                certificate: refusal.shown.as_ref().map(|shown| shown.id.to_string()),
+                names: refusal.shown.map(|shown| (shown.subject, shown.issuer)),
+                ..Denial::new("handshake", refusal.reason, peer.ip().to_canonical())
+            });
             None
         }
         Err(_) => {

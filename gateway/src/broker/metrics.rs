@@ -13,6 +13,9 @@ pub struct Metrics {
     pub(super) refused: IntCounterVec,
     pub(super) disconnected: IntCounterVec,
     pub(super) denied: IntCounterVec,
+    pub(super) denials_unlogged: IntCounter,
+    pub(super) lifecycle: IntCounterVec,
+    pub(super) reauthorized: IntCounterVec,
     pub(super) publishes: IntCounterVec,
     pub(super) publish_bytes: IntCounter,
     pub(super) acknowledged: IntCounter,
@@ -47,6 +50,20 @@ impl Metrics {
                 "portcullis_broker_denied_total",
                 "Requests that no policy allows, by action and reason.",
                 &["action", "reason"],
+            ),
+            denials_unlogged: metrics.counter(
+                "portcullis_broker_denials_unlogged_total",
+                "Refusals and denials without a log line of their own, because there were too many.",
+            ),
+            lifecycle: metrics.counters(
+                "portcullis_broker_lifecycle_events_total",
+                "Lifecycle events, by kind and whether the stream took them.",
+                &["kind", "fate"],
+            ),
+            reauthorized: metrics.counters(
+                "portcullis_broker_reauthorized_total",
+                "Sessions that looked at a new configuration, by what it meant for them.",
+                &["outcome"],
             ),
             publishes: metrics.counters(
                 "portcullis_broker_publishes_total",

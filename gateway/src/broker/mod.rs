@@ -2,8 +2,9 @@
 //!
 //! The only place that knows MQTT packets and rumqttd. A connection is accepted by a
 //! [`listener`], proves its certificate in [`tls`], says CONNECT in [`connect`] and is then served
-//! by a [`session`], which asks [`admission`] before anything happens. Sessions of this version
-//! live as long as their connection: nothing is queued for a client that is away.
+//! by a [`session`], which asks [`admission`] before anything happens. What is refused on the way is
+//! told by [`denials`], what becomes of connections by [`lifecycle`]. Sessions of this version live
+//! as long as their connection: nothing is queued for a client that is away.
 
 mod admission;
 mod bus;
@@ -11,20 +12,30 @@ mod clients;
 mod codec;
 pub mod config;
 mod connect;
+mod denials;
+mod lifecycle;
 mod listener;
 mod metrics;
+mod reserved;
 mod retained;
 mod session;
+mod shared;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-use self::{bus::Bus, clients::Clients, retained::Retained};
-use crate::{defend::Observer, identity::SnapshotWatch, pipeline};
+use self::{bus::Bus, lifecycle::Versions, retained::Retained, shared::Shared};
+use crate::{
+    defend::Observer,
+    identity::{Fleet, Provisioner, SnapshotWatch},
+    pipeline,
+    traffic::Recorder,
+};
 
-pub use config::{Config, Listener, PlainIdentity, PlainUnknown};
+pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
+pub use denials::Denials;
 pub use listener::BoundListener;
 pub use metrics::Metrics;
 
@@ -45,19 +56,23 @@ pub enum StartError {
     Bus(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What sessions share.
+/// What the broker works with.
 #[derive(Debug)]
-struct Shared {
-    config: Config,
-    metrics: Metrics,
-    identity: SnapshotWatch,
-    observer: Observer,
-    pipeline: pipeline::Handle,
-    bus: Arc<Bus>,
-    clients: Arc<Clients>,
-    retained: Retained,
-    connections: Arc<Semaphore>,
-    handshakes: Semaphore,
+pub struct Neighbours {
+    /// Who may connect as what.
+    pub identity: SnapshotWatch,
+    /// Which dynamic groups things are in.
+    pub fleet: Fleet,
+    /// Registers devices that come with certificates of their own, or with a claim.
+    pub provisioner: Provisioner,
+    /// Takes events.
+    pub pipeline: pipeline::Handle,
+    /// Takes what devices do.
+    pub observer: Observer,
+    /// Takes what is allowed.
+    pub recorder: Recorder,
+    /// Takes what is refused.
+    pub denials: Denials,
 }
 
 /// Binds every configured listener, so that an address in use is found before anything runs.
@@ -66,9 +81,7 @@ struct Shared {
 /// The first listener that cannot be bound, or a bus that does not start.
 pub async fn bind(
     config: Config,
-    identity: SnapshotWatch,
-    pipeline: pipeline::Handle,
-    observer: Observer,
+    neighbours: Neighbours,
     metrics: Metrics,
 ) -> Result<Vec<BoundListener>, StartError> {
     let bus =
@@ -78,12 +91,11 @@ pub async fn bind(
         handshakes: Semaphore::new(config.handshakes_max),
         bus: Arc::new(bus),
         clients: Arc::default(),
+        versions: Versions::new(config.connections_max),
         retained: Retained::default(),
         config,
         metrics,
-        identity,
-        observer,
-        pipeline,
+        neighbours,
     });
     let mut bound = Vec::new();
     for listener in &shared.config.listeners {

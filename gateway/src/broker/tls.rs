@@ -13,11 +13,11 @@ use portcullis_core::{certificate::Certificate, identity::CertificateId};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
-        NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::{CertifiedKey, SingleCertAndKey},
@@ -34,6 +34,18 @@ pub(super) struct Tls {
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ClientCertVerifier>,
     resolver: Arc<dyn ResolvesServerCert>,
+    /// What clients may ask for by name.
+    server: Option<CertificateDer<'static>>,
+    sni: Sni,
+}
+
+/// What becomes of a client that asks for a host that the server certificate does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sni {
+    /// It is refused.
+    Checked,
+    /// It is served.
+    Ignored,
 }
 
 /// The trust material cannot serve.
@@ -53,6 +65,8 @@ pub(super) struct Shaken {
     pub(super) stream: TlsStream<TcpStream>,
     /// What the client proved to hold.
     pub(super) certificate: Arc<Certificate>,
+    /// The same as it came, and what the client sent to link it to a CA.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     /// The host name that it asked for (SNI).
     pub(super) domain: Option<Arc<str>>,
 }
@@ -76,17 +90,34 @@ pub(super) struct ShownCertificate {
     pub(super) issuer: String,
 }
 
+impl ShownCertificate {
+    /// `None` if it is none.
+    fn of(der: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        Some(Self {
+            id: CertificateId::of_der(der),
+            subject: certificate.subject().to_string(),
+            issuer: certificate.issuer().to_string(),
+        })
+    }
+}
+
 impl Tls {
-    pub(super) fn new(trust: &Trust) -> Result<Self, TlsError> {
+    pub(super) fn new(trust: &Trust, sni: Sni) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         for certificate in &trust.ca {
             roots.add(certificate.clone()).map_err(TlsError::Ca)?;
         }
+        // A CA without a list has revoked nothing here; that a list is out of date is a warning
+        // where it is read, not a reason to shut everybody out.
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .with_crls(trust.crls.iter().cloned())
+                .allow_unknown_revocation_status()
                 .build()
                 .map_err(TlsError::Verifier)?;
+        let server = trust.server_chain.first().cloned();
         let key = CertifiedKey::from_der(
             trust.server_chain.clone(),
             trust.server_key.clone_key(),
@@ -97,6 +128,8 @@ impl Tls {
             provider,
             verifier,
             resolver: Arc::new(SingleCertAndKey::from(key)),
+            server,
+            sni,
         })
     }
 
@@ -111,30 +144,7 @@ impl Tls {
                 shown: None,
             })?;
         match TlsAcceptor::from(Arc::new(config)).accept(stream).await {
-            Ok(stream) => match stream
-                .get_ref()
-                .1
-                .peer_certificates()
-                .and_then(|chain| chain.first())
-            {
-                Some(leaf) => match Certificate::parse(leaf) {
-                    Ok(certificate) => Ok(Shaken {
-                        certificate: Arc::new(certificate),
-                        domain: stream.get_ref().1.server_name().map(Arc::from),
-                        stream,
-                    }),
-                    Err(error) => Err(HandshakeRefusal {
-                        reason: "tls-certificate-invalid",
-                        error: io::Error::other(error),
-                        shown: None,
-                    }),
-                },
-                None => Err(HandshakeRefusal {
-                    reason: "tls-no-certificate",
-                    error: io::Error::other("the client showed no certificate"),
-                    shown: None,
-                }),
-            },
+            Ok(stream) => self.know(stream),
             Err(error) => {
                 let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
                 Err(HandshakeRefusal {
@@ -144,6 +154,51 @@ impl Tls {
                 })
             }
         }
+    }
+
+    /// Who has shaken hands, and whether it asked for this gateway.
+    fn know(&self, stream: TlsStream<TcpStream>) -> Result<Shaken, HandshakeRefusal> {
+        let refusal = |reason, error: &str, shown| HandshakeRefusal {
+            reason,
+            error: io::Error::other(error.to_owned()),
+            shown,
+        };
+        let connection = stream.get_ref().1;
+        let leaf = connection.peer_certificates().and_then(|c| c.first());
+        let leaf = leaf.ok_or_else(|| {
+            refusal(
+                "tls-no-certificate",
+                "the client showed no certificate",
+                None,
+            )
+        })?;
+        let Ok(certificate) = Certificate::parse(leaf) else {
+            let error = "the certificate cannot be read";
+            return Err(refusal("tls-certificate-invalid", error, None));
+        };
+        let domain = connection.server_name();
+        if let Some(domain) = domain
+            && self.sni == Sni::Checked
+            && !self.is_named(domain)
+        {
+            let error = format!("the server certificate does not name `{domain}`");
+            let shown = ShownCertificate::of(leaf);
+            return Err(refusal("tls-sni-mismatch", &error, shown));
+        }
+        Ok(Shaken {
+            certificate: Arc::new(certificate),
+            chain: connection.peer_certificates().unwrap_or_default().to_vec(),
+            domain: domain.map(Arc::from),
+            stream,
+        })
+    }
+
+    fn is_named(&self, domain: &str) -> bool {
+        let (Some(server), Ok(name)) = (&self.server, ServerName::try_from(domain)) else {
+            return false;
+        };
+        ParsedCertificate::try_from(server)
+            .is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
     }
 
     fn config(&self, shown: Arc<Mutex<Option<ShownCertificate>>>) -> Result<ServerConfig, Error> {
@@ -175,6 +230,7 @@ fn reason(error: &io::Error) -> &'static str {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "tls-certificate-not-yet-valid"
             }
+            CertificateError::Revoked => "tls-certificate-revoked",
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "tls-certificate-unknown-issuer"
             }
@@ -209,14 +265,8 @@ impl ClientCertVerifier for Witness {
         self.inner
             .verify_client_cert(end_entity, intermediates, now)
             .inspect_err(|_| {
-                let names = X509Certificate::from_der(end_entity).map(|(_, certificate)| {
-                    ShownCertificate {
-                        id: CertificateId::of_der(end_entity),
-                        subject: certificate.subject().to_string(),
-                        issuer: certificate.issuer().to_string(),
-                    }
-                });
-                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = names.ok();
+                let shown = ShownCertificate::of(end_entity);
+                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
             })
     }
 

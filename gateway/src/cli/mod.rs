@@ -10,6 +10,7 @@ pub mod init;
 mod outcome;
 mod policy;
 mod run;
+mod status;
 mod thing;
 
 pub use demo::DemoArgs;
@@ -56,6 +57,8 @@ enum Command {
     Init(init::InitArgs),
     /// Serve; SIGTERM drains and stops, SIGHUP reloads.
     Run,
+    /// Ask the running gateway how it is and what it refused last.
+    Status,
     /// Find every mistake of a configuration.
     Check,
     /// Add, list, show and remove things.
@@ -80,6 +83,7 @@ impl Cli {
             }),
             Command::Init(args) => init::init(&args, *json),
             Command::Run => run::run(config),
+            Command::Status => status::status(config, *json),
             Command::Check => check::check(config, *json),
             Command::Thing(command) => thing::thing(&command, config, *json),
             Command::Cert(command) => cert::cert(&command, config, *json),

@@ -142,6 +142,31 @@ pub fn journal(file: &Path) -> identity::Journal {
     identity::Journal::open(&identity(file).journal)
 }
 
+/// What a question about policies needs of the settings.
+#[derive(Debug)]
+pub struct PolicySettings {
+    /// Registry, policies and certificates.
+    pub identity: identity::Config,
+    /// All dynamic state.
+    pub data_dir: PathBuf,
+}
+
+/// Reads no more of the settings in `file` than [`PolicySettings`]: whatever is wrong with a plugin
+/// or an uplink, policies can be asked.
+pub fn policy_settings(file: &Path) -> Result<PolicySettings, Vec<Problem>> {
+    let text = read_text(file).map_err(|problem| vec![problem])?;
+    let dir = directory(file);
+    // Of its own, because its mistakes are of no account here.
+    let mut settings = Document::parse(file, &text);
+    let (_, data_dir) = gateway(&mut settings.section("gateway"), dir);
+    let mut document = Document::parse(file, &text);
+    let identity = identity::Config::read(&mut document.section("identity"), dir, &data_dir);
+    match document.into_problems() {
+        problems if problems.is_empty() => Ok(PolicySettings { identity, data_dir }),
+        problems => Err(problems),
+    }
+}
+
 fn directory(file: &Path) -> &Path {
     match file.parent() {
         Some(dir) if dir != Path::new("") => dir,

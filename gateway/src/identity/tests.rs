@@ -4,13 +4,14 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use portcullis_core::{
     certificate::Certificate,
-    identity::{CertificateId, ClientId, Principal, ThingName},
+    identity::{CertificateId, ClientId, GroupName, Principal, ThingName},
     policy::Action,
+    registry::{Change, QUARANTINE, StateCertificate, Status},
 };
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now;
+use crate::{clock::now, telemetry::Readiness};
 
 use super::{
     authority::{Authority, Issued},
@@ -29,14 +30,14 @@ name = "t1"
 groups = ["cold"]
 "#;
 
-struct Site {
+pub(super) struct Site {
     dir: tempfile::TempDir,
-    config: Config,
+    pub(super) config: Config,
     authority: Authority,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let config = Config {
@@ -86,18 +87,18 @@ impl Site {
         files::write(&file, text.as_bytes()).unwrap();
     }
 
-    fn append(&self, text: &str) {
+    pub(super) fn append(&self, text: &str) {
         let before = fs::read_to_string(&self.config.registry).unwrap();
         let text = format!("{before}\n{text}");
         files::write(&self.config.registry, text.as_bytes()).unwrap();
     }
 
-    fn load(&self) -> Snapshot {
+    pub(super) fn load(&self) -> Snapshot {
         load(&self.config, &["trial".to_owned()]).unwrap()
     }
 }
 
-fn connect(
+pub(super) fn connect(
     snapshot: &Snapshot,
     credential: Credential<'_>,
     client_id: &str,
@@ -106,7 +107,7 @@ fn connect(
     snapshot.authenticate(&credential, &client_id, Ipv4Addr::LOCALHOST.into())
 }
 
-fn connect_with(
+pub(super) fn connect_with(
     snapshot: &Snapshot,
     id: CertificateId,
     client_id: &str,
@@ -115,7 +116,7 @@ fn connect_with(
     connect(snapshot, Credential::certificate(&certificate), client_id)
 }
 
-fn may_publish(principal: &Principal, topic: &str) -> bool {
+pub(super) fn may_publish(principal: &Principal, topic: &str) -> bool {
     let context = principal.context(now());
     let decision = principal.policies.decide(&context, Action::Publish, topic);
     decision.is_ok()
@@ -356,6 +357,106 @@ async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new()
         assert_eq!(metrics.stale.get(), 0);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_change_at_run_time_is_published_and_survives_a_restart() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    let journal = Journal::open(&site.config.journal);
+    let certificate = |status| {
+        let mut certificate = StateCertificate::new(id, status, now(), "test");
+        certificate.things = vec![ThingName::parse("t1").unwrap()];
+        Change::Certificate(certificate)
+    };
+    watched(&site, async |mut snapshots, _, _| {
+        for (status, refused) in [
+            (Status::PendingActivation, Some(Refusal::CertificatePending)),
+            (Status::Active, None),
+            (Status::Revoked, Some(Refusal::CertificateRevoked)),
+        ] {
+            journal.append(&[certificate(status)]).unwrap();
+            snapshots.changed().await.unwrap();
+            let found = connect_with(&snapshots.borrow(), id, "t1").err();
+            assert_eq!(found, refused);
+        }
+    })
+    .await;
+    let refused = connect_with(&site.load(), id, "t1").unwrap_err();
+    assert_eq!(refused, Refusal::CertificateRevoked);
+}
+
+#[tokio::test]
+async fn what_is_shut_out_at_run_time_does_not_wait_for_the_correction_of_a_file() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    site.append(&format!("[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\n"));
+    site.append("[[thing]]\nname = \"t2\"\n");
+    let newcomer = CertificateId::of_der(b"2");
+    watched(&site, async |mut snapshots, _, metrics| {
+        fs::write(&site.config.registry, "[[thing]]\nnme = \"t1\"\n").unwrap();
+        let refused = metrics.reloads.with_label_values(&["refused"]);
+        until(|| refused.get() == 1).await;
+        let quarantine = Change::Member {
+            thing: ThingName::parse("t2").unwrap(),
+            group: GroupName::parse(QUARANTINE).unwrap(),
+            why: "stolen".to_owned(),
+            at: now(),
+        };
+        let known = |id, status| Change::Certificate(StateCertificate::new(id, status, now(), "x"));
+        let changes = [
+            quarantine,
+            known(id, Status::Revoked),
+            known(newcomer, Status::Active),
+        ];
+        Journal::open(&site.config.journal)
+            .append(&changes)
+            .unwrap();
+        snapshots.changed().await.unwrap();
+        let snapshot = snapshots.borrow();
+        let refused = |id| connect_with(&snapshot, id, "t1").unwrap_err();
+        assert_eq!(refused(id), Refusal::CertificateRevoked);
+        assert_eq!(refused(newcomer), Refusal::CertificateUnknown);
+        let plain = Credential::Plain {
+            thing: None,
+            unknown_policy: None,
+        };
+        assert_eq!(
+            connect(&snapshot, plain, "t2").unwrap_err(),
+            Refusal::Quarantined
+        );
+        assert!(connect(&snapshot, plain, "t1").is_ok());
+        assert_eq!(metrics.stale.get(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_noted_with_its_place_until_it_is_corrected() {
+    let site = Site::new();
+    let readiness = Readiness::default();
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    let (watcher, _snapshots) = Watcher::new(site.config.clone(), site.load(), metrics);
+    let watcher = watcher.noting(readiness.clone());
+    let stop = CancellationToken::new();
+    let test = async {
+        let good = fs::read_to_string(&site.config.registry).unwrap();
+        site.append("[[thing]]\nnme = \"t2\"\n");
+        until(|| !readiness.notes().is_empty()).await;
+        let note = readiness.notes().remove(0);
+        let file = site.config.registry.display();
+        let line = good.lines().count() + 2;
+        let expected = format!(
+            "refused: 2 mistakes in {file}:{line} {file}:{}; the last good configuration is in force",
+            line + 1
+        );
+        assert_eq!(note, expected);
+        files::write(&site.config.registry, good.as_bytes()).unwrap();
+        until(|| readiness.notes().is_empty()).await;
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(watcher.run(Arc::default(), stop.clone()), test);
+    ended.unwrap();
 }
 
 #[tokio::test]

@@ -143,8 +143,8 @@ fn an_element_of_a_policy_that_does_not_exist_is_named() {
         |site| site.replace(policy, "\"Sid\"", "\"Condition\": {}, \"Sid\""),
         policy,
         "\"Condition\"",
-        "`Condition` is not supported yet",
-        "allow more than the policy says",
+        "`Condition` is empty",
+        "remove it, or write",
     );
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, QoS, Transport};
+use rumqttc::{Client, Connection, Event, LastWill, MqttOptions, Packet, Publish, QoS, Transport};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -45,6 +45,111 @@ impl Device {
         Self::connect(options)
     }
 
+    /// Publishes a retained message with QoS 1 and waits for the PUBACK.
+    pub(crate) fn publish_retained(&mut self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload)
+            .unwrap();
+        self.wait(|packet| matches!(packet, Packet::PubAck(_)));
+    }
+
+    /// Whether a retained publish with QoS 1 ends the connection.
+    pub(crate) fn is_refused_retained(&mut self, topic: &str) -> bool {
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, "x")
+            .unwrap();
+        self.ends_instead_of_acknowledging()
+    }
+
+    /// Whether a subscription is granted.
+    pub(crate) fn may_subscribe(&mut self, filter: &str) -> bool {
+        self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
+        let mut granted = false;
+        self.wait(|packet| match packet {
+            Packet::SubAck(ack) => {
+                granted = ack
+                    .return_codes
+                    .iter()
+                    .all(|code| matches!(code, rumqttc::SubscribeReasonCode::Success(_)));
+                true
+            }
+            _ => false,
+        });
+        granted
+    }
+
+    /// Topic and payload of the next delivery.
+    pub(crate) fn next_message(&mut self) -> (String, String) {
+        let got = self.receive();
+        let payload = String::from_utf8_lossy(&got.payload).into_owned();
+        (got.topic, payload)
+    }
+
+    /// The deliveries up to the one on `topic`.
+    pub(crate) fn messages_until(&mut self, topic: &str) -> Vec<(String, String)> {
+        let mut messages = Vec::new();
+        while messages
+            .last()
+            .is_none_or(|(got, _): &(String, String)| got != topic)
+        {
+            messages.push(self.next_message());
+        }
+        messages
+    }
+
+    /// Whether a CONNECT with such a last will is refused.
+    pub(crate) fn is_refused_with_will(
+        address: SocketAddr,
+        client_id: &str,
+        credentials: &Credentials,
+        topic: &str,
+    ) -> bool {
+        let mut options = tls_options(address, client_id, credentials);
+        options.set_last_will(LastWill::new(topic, "gone", QoS::AtLeastOnce, false));
+        is_refused(options)
+    }
+
+    /// Whether a CONNECT is refused.
+    pub(crate) fn is_refused_at_connect(
+        address: SocketAddr,
+        client_id: &str,
+        credentials: &Credentials,
+    ) -> bool {
+        is_refused(tls_options(address, client_id, credentials))
+    }
+
+    /// Publishes with QoS 0; the answer, if any, is to be received.
+    pub(crate) fn send(&mut self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::AtMostOnce, false, payload)
+            .unwrap();
+    }
+
+    /// The next message; acknowledgements and the like are passed over.
+    pub(crate) fn receive(&mut self) -> Publish {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = self.connection.recv_timeout(left);
+            let event = next.expect("a message in time").unwrap();
+            if let Event::Incoming(Packet::Publish(publish)) = event {
+                return publish;
+            }
+        }
+    }
+
+    /// Takes leave.
+    pub(crate) fn disconnect(mut self) {
+        self.client.disconnect().unwrap();
+        self.closes();
+    }
+
+    /// Ends a subscription.
+    pub(crate) fn unsubscribe(&mut self, filter: &str) {
+        self.client.unsubscribe(filter).unwrap();
+        self.wait(|packet| matches!(packet, Packet::UnsubAck(_)));
+    }
+
     /// Subscribes with QoS 1.
     pub(crate) fn subscribe(&mut self, filter: &str) {
         self.client.subscribe(filter, QoS::AtLeastOnce).unwrap();
@@ -69,6 +174,10 @@ impl Device {
         self.client
             .publish(topic, QoS::AtLeastOnce, false, "x")
             .unwrap();
+        self.ends_instead_of_acknowledging()
+    }
+
+    fn ends_instead_of_acknowledging(&mut self) -> bool {
         loop {
             match self
                 .connection
@@ -100,7 +209,7 @@ impl Device {
     }
 
     /// Waits for a packet from the gateway.
-    pub(crate) fn wait(&mut self, wanted: impl Fn(&Packet) -> bool) {
+    pub(crate) fn wait(&mut self, mut wanted: impl FnMut(&Packet) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -115,6 +224,14 @@ impl Device {
             }
         }
     }
+}
+
+fn is_refused(options: MqttOptions) -> bool {
+    let (_client, mut connection) = Client::new(options, 100);
+    let answer = connection
+        .recv_timeout(PATIENCE)
+        .expect("an answer in time");
+    !matches!(answer, Ok(Event::Incoming(Packet::ConnAck(_))))
 }
 
 fn tls_options(address: SocketAddr, client_id: &str, credentials: &Credentials) -> MqttOptions {

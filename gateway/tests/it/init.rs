@@ -274,6 +274,101 @@ fn things_are_listed_shown_and_removed() {
 }
 
 #[test]
+fn a_thing_says_where_its_groups_come_from_and_quarantine_is_one_of_them() {
+    let site = enrolled();
+    let dynamic = "\n[[dynamic-group]]\nname = \"zone-b\"\nquery = 'attributes.zone:b'\n\
+                   [[dynamic-group]]\nname = \"zone-c\"\nquery = 'attributes.zone:c'\n\
+                   [[dynamic-group]]\nname = \"online\"\nquery = 'connectivity.connected:true'\n";
+    site.append("registry.toml", dynamic);
+    let publish = [
+        "policy",
+        "test",
+        "--thing",
+        "sensor-1",
+        "--action",
+        "publish",
+        "--topic",
+        "dt/sensor-1/t",
+    ];
+    assert_eq!(site.run(&publish).code, 0);
+    let said = site.done(&["thing", "quarantine", "sensor-1", "--reason", "stolen"]);
+    assert_eq!(said, "Put the thing `sensor-1` into quarantine.\n");
+    assert_eq!(site.run(&publish).code, 3);
+    let connect = [
+        "policy", "test", "--thing", "sensor-1", "--action", "connect",
+    ];
+    assert_eq!(site.run(&connect).code, 0);
+
+    let shown = site.done(&["thing", "show", "sensor-1", "--json"]);
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let groups = |member: &str| -> Vec<String> {
+        let groups = shown[member].as_array().unwrap().iter();
+        let text = |group: &serde_json::Value, key: &str| group[key].as_str().unwrap().to_owned();
+        groups
+            .map(|group| format!("{}: {}", text(group, "group"), text(group, "from")))
+            .collect()
+    };
+    assert_eq!(
+        groups("memberships"),
+        [
+            "devices: registry.toml",
+            "quarantine: run time: stolen",
+            "cold: registry.toml"
+        ]
+    );
+    assert_eq!(
+        groups("dynamicGroups"),
+        [
+            "zone-b: dynamic: attributes.zone:b",
+            "online: dynamic: connectivity.connected:true"
+        ]
+    );
+    assert_eq!(shown["certificates"][0]["statusFrom"], "registry.toml");
+    let shown = site.done(&["thing", "show", "sensor-1"]);
+    assert!(shown.contains("quarantine  (run time: stolen)"), "{shown}");
+    assert!(shown.contains("the running gateway decides"), "{shown}");
+
+    site.done(&["thing", "quarantine", "sensor-1", "--release"]);
+    assert_eq!(site.run(&publish).code, 0);
+    assert_eq!(
+        site.run(&["thing", "quarantine", "sensor-1", "--release"])
+            .code,
+        2
+    );
+    assert_eq!(site.run(&["thing", "quarantine", "nobody"]).code, 2);
+    assert_eq!(site.done(&["check"]), "ok\n");
+}
+
+#[test]
+fn a_removed_thing_that_is_added_again_does_not_get_its_certificate_back() {
+    let site = enrolled();
+    site.done(&["thing", "remove", "sensor-1"]);
+    site.done(&["thing", "add", "sensor-1", "--group", "cold"]);
+    let listed = site.done(&["cert", "list"]);
+    assert!(
+        listed.contains("REVOKED") && !listed.contains("ACTIVE"),
+        "{listed}"
+    );
+    assert_eq!(site.done(&["check"]), "ok\n");
+    let two = site.run(&[
+        "thing", "add", "sensor-2", "--group", "cold", "--group", "cold",
+    ]);
+    assert_eq!(two.code, 0, "{two:?}");
+    site.append(
+        "registry.toml",
+        "\n[[group]]\nname = \"below\"\nparent = \"cold\"\n",
+    );
+    let both = site.run(&[
+        "thing", "add", "sensor-3", "--group", "cold", "--group", "below",
+    ]);
+    assert_eq!(both.code, 2);
+    assert!(
+        both.stderr.contains("both of the hierarchy of `cold`"),
+        "{both:?}"
+    );
+}
+
+#[test]
 fn an_edit_says_which_mistakes_keep_a_running_gateway_from_taking_it() {
     let site = enrolled();
     site.replace("policies/device.json", "\"Sid\"", "\"Sidd\"");

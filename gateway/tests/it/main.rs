@@ -7,23 +7,34 @@
     reason = "test code may panic and print"
 )]
 
+mod attacks;
 mod buffer;
 mod certs;
 mod check;
 mod demo;
+mod denials;
 mod device;
 mod emulators;
 mod fake_kinesis;
 mod init;
 mod kill;
 mod kinesis;
+mod learn;
+mod lifecycle;
 mod live;
 mod mosquitto;
 mod outage;
 mod outbox;
 mod plugins;
+mod policy;
+mod provisioning;
+mod reserved;
 mod runaway;
 mod served;
 mod site;
+mod sni;
+mod standing;
+mod status;
 mod stream;
 mod support;
+mod wire;

@@ -3,7 +3,7 @@
 use crate::{
     device::Device,
     emulators::{Emulator, free_port},
-    served::{Served, eventually},
+    served::{Served, eventually, is_lifecycle},
     stream::{client, create_stream, read_stream},
     support::{CREDENTIALS, in_child, run},
 };
@@ -70,7 +70,7 @@ fn numbers(records: &[(String, Vec<u8>)]) -> Vec<u64> {
     for (key, data) in records {
         assert_eq!(key, "sensor-1");
         let body: serde_json::Value = serde_json::from_slice(data).unwrap();
-        if body["schema"] == "portcullis.event/1" {
+        if body["schema"] == "portcullis.event/1" && !is_lifecycle(&body) {
             numbers.push(body["payload"]["n"].as_u64().unwrap());
         }
     }

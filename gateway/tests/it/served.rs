@@ -70,7 +70,12 @@ impl Served {
 
     /// `cert issue` into a directory of the thing's name.
     pub(crate) fn issue(&self, thing: &str) -> Credentials {
-        let out = self.site.path(&format!("issued-{thing}"));
+        self.issue_into(thing, "issued")
+    }
+
+    /// The same, into another directory: `DIR-THING`.
+    pub(crate) fn issue_into(&self, thing: &str, dir: &str) -> Credentials {
+        let out = self.site.path(&format!("{dir}-{thing}"));
         self.site
             .done(&["cert", "issue", thing, "--out", out.to_str().unwrap()]);
         Credentials {
@@ -145,8 +150,22 @@ impl Served {
             .sum()
     }
 
-    /// Every record in the outbox, in order.
+    /// What devices sent and what was found, as it is in the outbox, in order.
     pub(crate) fn outbox(&self) -> Vec<Value> {
+        let mut records = self.stream();
+        records.retain(|record| !is_lifecycle(record));
+        records
+    }
+
+    /// The lifecycle events in the outbox, in order.
+    pub(crate) fn lifecycle(&self) -> Vec<Value> {
+        let mut records = self.stream();
+        records.retain(is_lifecycle);
+        records
+    }
+
+    /// Every record in the outbox, in order.
+    pub(crate) fn stream(&self) -> Vec<Value> {
         let mut files: Vec<_> = match fs::read_dir(self.site.path("data/outbox")) {
             Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
             Err(_) => Vec::new(),
@@ -161,6 +180,13 @@ impl Served {
             .flat_map(|path| records(path))
             .collect()
     }
+}
+
+/// Whether the gateway told by it what became of a connection.
+pub(crate) fn is_lifecycle(record: &Value) -> bool {
+    record["topic"]
+        .as_str()
+        .is_some_and(|topic| topic.starts_with("$aws/events/"))
 }
 
 /// The whole lines of a file that may be written to at this moment.

@@ -54,6 +54,16 @@ impl Site {
         self.write(name, &text.replacen(from, to, 1));
     }
 
+    /// Replaces the last `from`: the comments of a registry hold examples of everything.
+    pub(crate) fn replace_last(&self, name: &str, from: &str, to: &str) {
+        let mut text = self.read(name);
+        let at = text
+            .rfind(from)
+            .unwrap_or_else(|| panic!("{name} has no {from:?}"));
+        text.replace_range(at..at + from.len(), to);
+        self.write(name, &text);
+    }
+
     pub(crate) fn append(&self, name: &str, text: &str) {
         self.write(name, &format!("{}{text}", self.read(name)));
     }

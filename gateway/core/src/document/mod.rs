@@ -13,6 +13,7 @@ pub use section::Section;
 
 use std::{
     borrow::Cow,
+    cell::OnceCell,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -34,6 +35,8 @@ pub struct Document<'t> {
 struct Found<'t> {
     file: PathBuf,
     text: &'t str,
+    /// Where its lines start; once there is a mistake.
+    lines: OnceCell<Vec<usize>>,
     problems: Vec<Problem>,
 }
 
@@ -44,9 +47,20 @@ impl Found<'_> {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        let place = span.map(|span| {
+            let ends = |text: &str| text.match_indices('\n').map(|(at, _)| at + 1).collect();
+            let lines = self.lines.get_or_init(|| ends(self.text));
+            let before = lines.partition_point(|start| *start <= span.start);
+            let start = before.checked_sub(1).map_or(0, |line| lines[line]);
+            let line = self.text.get(start..).unwrap_or_default();
+            Place {
+                line: before + 1,
+                ..Place::of_offset(line, span.start - start)
+            }
+        });
         self.problems.push(Problem {
             file: self.file.clone(),
-            place: span.map(|span| Place::of_offset(self.text, span.start)),
+            place,
             message: message.into(),
             remedy: remedy.into(),
         });
@@ -63,6 +77,7 @@ impl<'t> Document<'t> {
             found: Found {
                 file: file.to_owned(),
                 text,
+                lines: OnceCell::new(),
                 problems: Vec::new(),
             },
         };

@@ -9,7 +9,7 @@ use toml::{
 };
 
 use super::{Found, unknown_key_remedy};
-use crate::problem::Mistake;
+use crate::problem::{Mistake, nearest};
 
 /// A table under its name, and the problems found in it, which go to the document.
 #[derive(Debug)]
@@ -94,6 +94,20 @@ impl<'d, 't> Section<'d, 't> {
                 None => return None,
             }
         }
+    }
+
+    /// The candidate that `wrong` was probably meant to be. In a file with very many mistakes nobody
+    /// looks any more: each look goes through all candidates.
+    pub fn nearest<'a>(
+        &self,
+        wrong: &str,
+        candidates: impl IntoIterator<Item = &'a str>,
+    ) -> Option<&'a str> {
+        const LOOKS_MAX: usize = 50;
+        if self.found.problems.len() > LOOKS_MAX {
+            return None;
+        }
+        nearest(wrong, candidates)
     }
 
     /// Adds a problem at the value of `key`, or at the table if the key is not there.

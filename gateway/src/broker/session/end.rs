@@ -2,7 +2,7 @@
 
 use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode;
 
-use crate::broker::{bus::BusError, codec::DecodeError};
+use crate::broker::{bus::BusError, codec::DecodeError, lifecycle::DisconnectReason};
 
 /// Why a session ends.
 #[derive(Debug)]
@@ -14,8 +14,10 @@ pub(super) enum End {
     TakenOver,
     Stopping,
     NotAuthorized,
-    /// A change of registry or policies shuts the client out.
-    ShutOut,
+    /// A change of registry or policies shuts the client out: the reason, as for a CONNECT.
+    ShutOut(&'static str),
+    /// The certificate, or what the registry grants it, is past its time.
+    Expired,
     NotWritable,
     /// The client broke the protocol; the code tells it how.
     Broke(DisconnectReasonCode, String),
@@ -35,7 +37,8 @@ impl End {
             Self::TakenOver => "taken-over",
             Self::Stopping => "stopping",
             Self::NotAuthorized => "not-authorized",
-            Self::ShutOut => "shut-out",
+            Self::ShutOut(_) => "shut-out",
+            Self::Expired => "expired",
             Self::NotWritable => "not-reading",
             Self::Broke(..) => "protocol",
             Self::NotCommitted => "not-committed",
@@ -47,6 +50,7 @@ impl End {
         match self {
             Self::Broke(_, detail) => Some(detail.clone()),
             Self::Bus(error) => Some(crate::chain::chain(error)),
+            Self::ShutOut(reason) => Some((*reason).to_owned()),
             _ => None,
         }
     }
@@ -61,11 +65,31 @@ impl End {
             Self::KeepAlive => Some(DisconnectReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(DisconnectReasonCode::SessionTakenOver),
             Self::Stopping => Some(DisconnectReasonCode::ServerShuttingDown),
-            Self::NotAuthorized => Some(DisconnectReasonCode::NotAuthorized),
-            Self::ShutOut => Some(DisconnectReasonCode::AdministrativeAction),
+            Self::NotAuthorized | Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
+            Self::ShutOut(_) => Some(DisconnectReasonCode::AdministrativeAction),
             Self::Broke(code, _) => Some(*code),
             Self::NotCommitted | Self::Bus(_) => Some(DisconnectReasonCode::UnspecifiedError),
         }
+    }
+
+    /// What lifecycle events say (specification A.9).
+    pub(super) fn disconnect_reason(&self) -> DisconnectReason {
+        match self {
+            Self::Disconnected | Self::DisconnectedWithWill => DisconnectReason::ClientInitiated,
+            Self::ConnectionLost => DisconnectReason::ConnectionLost,
+            Self::KeepAlive => DisconnectReason::KeepAliveTimeout,
+            Self::TakenOver => DisconnectReason::DuplicateClientId,
+            Self::Stopping | Self::NotWritable => DisconnectReason::ServerInitiated,
+            Self::NotAuthorized | Self::Expired => DisconnectReason::AuthError,
+            Self::ShutOut(_) => DisconnectReason::ForbiddenAccess,
+            Self::Broke(..) => DisconnectReason::ClientError,
+            Self::NotCommitted | Self::Bus(_) => DisconnectReason::ServerError,
+        }
+    }
+
+    /// Whether the client had leave, or its rights are gone: then there is no will.
+    pub(super) fn suppresses_will(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::ShutOut(_) | Self::Expired)
     }
 
     /// What the peer sent is no packet.

@@ -1,5 +1,6 @@
 //! What a client sends: PUBLISH with its acknowledgements, SUBSCRIBE, UNSUBSCRIBE.
 
+use futures_util::SinkExt;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
@@ -12,21 +13,31 @@ use rumqttc::v5::mqttbytes::v5::{
     PublishProperties, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
     Unsubscribe,
 };
+use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Decided, End, Pending, Session, note_denied, observe};
+use super::{Decided, End, Pending, Session, in_time};
 use crate::{
     broker::{
         admission::Denied,
         bus::Message,
         codec::{Packet, Version},
         connect::qos,
+        lifecycle::{Connection, Happened, Who},
         retained::Kept,
     },
     buffer::Ack,
     clock::now,
     defend::ActivityKind,
+    identity::Provisioner,
 };
+
+/// A subscription that a SUBSCRIBE made.
+#[derive(Debug)]
+struct Granted {
+    filter: TopicFilter,
+    wants_retained: bool,
+}
 
 /// Topics that start like this are the gateway's own and go to no stream.
 const RESERVED: char = '$';
@@ -55,15 +66,13 @@ where
             };
         }
         match self.admission.publish(&topic, publish.retain) {
+            Ok(_) if Provisioner::serves(&topic) => self.ask(topic, level, publish).await,
             Ok(permit) => {
-                observe(
-                    &self.shared,
-                    self.principal(),
-                    ActivityKind::Published {
-                        topic: topic.clone(),
-                        bytes: publish.payload.len(),
-                    },
-                );
+                let published = ActivityKind::Published {
+                    topic: topic.clone(),
+                    bytes: publish.payload.len(),
+                };
+                self.shared.observe(self.principal(), published);
                 self.take(&permit, topic, level, publish).await
             }
             Err(denied) => self.refuse_publish(&denied, level, publish.pkid).await,
@@ -99,6 +108,12 @@ where
         }
         self.shared.bus.publish(permit, message).map_err(End::Bus)?;
 
+        let groups = self.shared.groups(self.principal());
+        if !Arc::ptr_eq(&groups, &self.groups) && groups != self.groups {
+            // Other groups, other chains: what was sent before goes before.
+            self.await_commits().await;
+        }
+        self.groups = groups;
         let event = self.event(topic, level, &publish);
         let (ack, pending) = match level {
             Qos::AtMostOnce => (None, None),
@@ -129,7 +144,7 @@ where
         // waits for it. What is not taken is not acknowledged.
         tokio::select! {
             biased;
-            submitted = self.shared.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
+            submitted = self.shared.neighbours.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
             () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
             () = self.stop.cancelled() => Err(End::Stopping),
         }
@@ -139,7 +154,7 @@ where
         let principal = self.principal();
         Event {
             thing: principal.thing.as_ref().map(|thing| thing.name.clone()),
-            groups: principal.groups(),
+            groups: self.groups.clone(),
             client_id: principal.client_id.clone(),
             received_at: now(),
             topic,
@@ -155,8 +170,9 @@ where
     }
 
     async fn refuse_publish(&mut self, denied: &Denied, level: Qos, pkid: u16) -> Result<(), End> {
-        note_denied(&self.shared, self.principal(), denied);
-        let answer = match self.shared.config.on_publish_denied {
+        self.shared.note_denied(self.principal(), denied);
+        let of_its_groups = self.principal().on_publish_denied;
+        let answer = match of_its_groups.unwrap_or(self.shared.config.on_publish_denied) {
             OnPublishDenied::Disconnect => return Err(End::NotAuthorized),
             OnPublishDenied::PubackError if self.version == Version::V311 => {
                 return Err(End::NotAuthorized);
@@ -164,8 +180,14 @@ where
             OnPublishDenied::PubackError => PubAckReason::NotAuthorized,
             OnPublishDenied::DropAndAck => PubAckReason::Success,
         };
+        self.acknowledge_alone(level, pkid, answer);
+        Ok(())
+    }
+
+    /// Queues the answer to a publish that goes no further.
+    pub(super) fn acknowledge_alone(&mut self, level: Qos, pkid: u16, answer: PubAckReason) {
         if level == Qos::AtMostOnce {
-            return Ok(());
+            return;
         }
         // With an error a QoS 2 exchange ends here, else it goes on as if the message were taken.
         if level == Qos::ExactlyOnce && answer == PubAckReason::Success {
@@ -179,7 +201,6 @@ where
             answer,
             acked,
         });
-        Ok(())
     }
 
     /// The oldest pending publish is decided.
@@ -244,16 +265,38 @@ where
             properties: None,
         };
         self.send(Packet::SubAck(ack)).await?;
-        for filter in granted {
-            self.send_retained(&filter).await?;
+        for filter in granted.iter().filter(|granted| granted.wants_retained) {
+            self.send_retained(&filter.filter).await?;
         }
+        let filters: Vec<_> = granted.into_iter().map(|granted| granted.filter).collect();
+        self.tell_subscriptions(&filters, |connection, filters| Happened::Subscribed {
+            connection,
+            filters,
+        })
+        .await
+    }
+
+    async fn tell_subscriptions(
+        &mut self,
+        filters: &[TopicFilter],
+        happened: impl for<'f> Fn(Connection, &'f [TopicFilter]) -> Happened<'f>,
+    ) -> Result<(), End> {
+        if filters.is_empty() {
+            return Ok(());
+        }
+        // The client need not wait for the stream to have its SUBACK.
+        let flushed = in_time(self.framed.flush(), &self.stop, &self.ticket.taken_over).await?;
+        flushed.map_err(|_| End::ConnectionLost)?;
+        let happened = happened(self.connection, filters);
+        let who = Who::of(&self.shared, self.principal());
+        self.shared.tell(&who, &happened).await;
         Ok(())
     }
 
     async fn subscribe(
         &mut self,
         filter: &Filter,
-        granted: &mut Vec<TopicFilter>,
+        granted: &mut Vec<Granted>,
     ) -> Result<SubscribeReasonCode, End> {
         if filter.path.starts_with("$share/") {
             return Ok(SubscribeReasonCode::SharedSubscriptionsNotSupported);
@@ -264,7 +307,7 @@ where
         let permit = match self.admission.subscribe(&parsed) {
             Ok(permit) => permit,
             Err(denied) => {
-                note_denied(&self.shared, self.principal(), &denied);
+                self.shared.note_denied(self.principal(), &denied);
                 return Ok(SubscribeReasonCode::NotAuthorized);
             }
         };
@@ -274,18 +317,23 @@ where
             .subscribe(bus, &permit, &parsed, filter)
             .await
             .map_err(End::Bus)?;
-        if outcome.wants_retained {
-            granted.push(parsed);
+        if matches!(outcome.code, SubscribeReasonCode::Success(_)) {
+            granted.push(Granted {
+                filter: parsed,
+                wants_retained: outcome.wants_retained,
+            });
         }
         Ok(outcome.code)
     }
 
     pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut ended = Vec::new();
         for filter in &unsubscribe.filters {
             reasons.push(match TopicFilter::parse(filter) {
                 Err(_) => UnsubAckReason::TopicFilterInvalid,
                 Ok(filter) if self.outbound.unsubscribe(&filter).map_err(End::Bus)? => {
+                    ended.push(filter);
                     UnsubAckReason::Success
                 }
                 Ok(_) => UnsubAckReason::NoSubscriptionExisted,
@@ -296,6 +344,11 @@ where
             reasons,
             properties: None,
         }))
+        .await?;
+        self.tell_subscriptions(&ended, |connection, filters| Happened::Unsubscribed {
+            connection,
+            filters,
+        })
         .await
     }
 
@@ -316,7 +369,7 @@ where
                 // Its acknowledgement has no reader, and a bus that is gone has been reported.
                 drop(self.take(&permit, will.topic, will.qos, publish).await);
             }
-            Err(denied) => note_denied(&self.shared, self.principal(), &denied),
+            Err(denied) => self.shared.note_denied(self.principal(), &denied),
         }
     }
 }

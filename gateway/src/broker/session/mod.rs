@@ -7,8 +7,11 @@
 //! feels. A client that does not read is cut off after [`WRITE_TIMEOUT`].
 
 mod end;
+mod farewell;
 mod inbound;
 mod outbound;
+mod provision;
+mod standing;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -18,29 +21,33 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
-use portcullis_core::{event::Qos, identity::Principal, limits::WRITE_TIMEOUT, topic::TopicName};
+use portcullis_core::{
+    event::Qos,
+    identity::{GroupName, Principal},
+    limits::WRITE_TIMEOUT,
+    topic::TopicName,
+};
 use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, PublishProperties,
+    Connect, DisconnectReasonCode, PingResp, PubAckReason, PublishProperties,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{codec::Framed, sync::CancellationToken};
-use tracing::{debug, info, warn};
+use tracing::warn;
 
 pub(super) use self::inbound::property_bytes;
 use self::{end::End, outbound::Outbound};
 use super::{
-    Shared,
-    admission::{Admission, Denied, action_name},
+    admission::Admission,
     clients::Ticket,
     codec::{Codec, DecodeError, EncodeError, Packet, Version},
+    lifecycle::Connection,
+    shared::Shared,
 };
 use crate::{
     buffer::Acked,
-    clock::now,
-    defend::{Activity, ActivityKind},
     identity::{Credential, SnapshotWatch},
 };
 
@@ -48,10 +55,6 @@ use crate::{
 const PACKETS_AT_ONCE: usize = 64;
 /// What a client without keep-alive is checked against: never.
 const NO_KEEP_ALIVE: Duration = Duration::from_secs(365 * 24 * 3600);
-/// For the DISCONNECT and the end of TLS; who does not read them by then will not.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a stopping session waits for the commits of what it took.
-const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
 /// What is published when the client goes without a DISCONNECT.
 #[derive(Debug)]
@@ -63,13 +66,40 @@ pub(super) struct Will {
     pub(in crate::broker) properties: Option<PublishProperties>,
 }
 
+/// What a session is made of.
+#[derive(Debug)]
+pub(super) struct Parts<'a, S> {
+    pub(super) shared: Arc<Shared>,
+    pub(super) framed: Framed<S, Codec>,
+    pub(super) version: Version,
+    pub(super) credential: Credential<'a>,
+    pub(super) admission: Admission,
+    pub(super) ticket: Ticket,
+    pub(super) connection: Connection,
+    pub(super) will: Option<Will>,
+    pub(super) limits: ClientLimits,
+    pub(super) stop: CancellationToken,
+}
+
 /// What the client asked for in its CONNECT.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientLimits {
     /// 0: none.
-    pub(super) keep_alive_secs: u16,
+    keep_alive_secs: u16,
     /// Unacknowledged deliveries that the client takes.
-    pub(super) receive_maximum: Option<u16>,
+    receive_maximum: Option<u16>,
+}
+
+impl ClientLimits {
+    pub(super) fn of(connect: &Connect) -> Self {
+        Self {
+            keep_alive_secs: connect.keep_alive,
+            receive_maximum: connect
+                .properties
+                .as_ref()
+                .and_then(|given| given.receive_maximum),
+        }
+    }
 }
 
 /// A publish that waits for its commit, or a refused one that waits for its turn: answers go in the
@@ -101,9 +131,14 @@ pub(super) struct Session<'a, S> {
     credential: Credential<'a>,
     identity: SnapshotWatch,
     admission: Admission,
+    /// The groups that the last event was sent with.
+    groups: Arc<[GroupName]>,
     ticket: Ticket,
+    connection: Connection,
     will: Option<Will>,
     keep_alive: Duration,
+    /// When to look whether the principal is past its time.
+    validity_check: Instant,
     /// QoS 1 and 2 publishes in the order in which they came.
     pending: VecDeque<Pending>,
     /// QoS 2 packet ids between PUBREC and PUBREL.
@@ -116,39 +151,29 @@ impl<'a, S> Session<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "called once, by the code that made each of them"
-    )]
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        framed: Framed<S, Codec>,
-        version: Version,
-        credential: Credential<'a>,
-        admission: Admission,
-        ticket: Ticket,
-        will: Option<Will>,
-        limits: ClientLimits,
-        stop: CancellationToken,
-    ) -> Self {
-        let keep_alive = match limits.keep_alive_secs {
+    pub(super) fn new(parts: Parts<'a, S>) -> Self {
+        let keep_alive = match parts.limits.keep_alive_secs {
             0 => NO_KEEP_ALIVE,
             secs => Duration::from_millis(u64::from(secs) * 1500),
         };
+        let principal = parts.admission.principal();
         Self {
-            outbound: Outbound::new(limits.receive_maximum),
-            identity: shared.identity.clone(),
-            shared,
-            framed,
-            version,
-            credential,
-            admission,
-            ticket,
-            will,
+            outbound: Outbound::new(parts.limits.receive_maximum),
+            identity: parts.shared.neighbours.identity.clone(),
+            groups: parts.shared.groups(principal),
+            validity_check: standing::next_check(principal.valid_until),
+            shared: parts.shared,
+            framed: parts.framed,
+            version: parts.version,
+            credential: parts.credential,
+            admission: parts.admission,
+            ticket: parts.ticket,
+            connection: parts.connection,
+            will: parts.will,
             keep_alive,
             pending: VecDeque::new(),
             unreleased: HashSet::new(),
-            stop,
+            stop: parts.stop,
         }
     }
 
@@ -191,8 +216,9 @@ where
                     if changed.is_err() {
                         return Err(End::Stopping);
                     }
-                    self.reauthorize().await?;
+                    self.reauthorize()?;
                 }
+                () = sleep_until(self.validity_check) => self.check_validity()?,
             }
             if !reading {
                 deadline = Instant::now() + self.keep_alive;
@@ -216,7 +242,7 @@ where
                 Some(Some(Ok(packet))) => {
                     // What was allowed a packet ago may not be allowed now.
                     if self.identity.has_changed().unwrap_or(false) {
-                        self.reauthorize().await?;
+                        self.reauthorize()?;
                     }
                     self.handle(packet).await?;
                 }
@@ -299,89 +325,6 @@ where
         }
     }
 
-    /// The registry or a policy changed: who may not connect any more goes, and subscriptions that
-    /// are not allowed any more are dropped (invariant 9). Who is shut out leaves no will: it would
-    /// be published with rights that are gone.
-    async fn reauthorize(&mut self) -> Result<(), End> {
-        let snapshot = self.identity.borrow_and_update().clone();
-        let former = self.principal();
-        let renewed = snapshot.authenticate(&self.credential, &former.client_id, former.source);
-        let principal = match renewed {
-            Ok(principal) => principal,
-            Err(refusal) => {
-                warn!(
-                    client = former.client_id.as_str(), reason = refusal.reason(), detail = %refusal,
-                    "Client must go: it would not be let in now."
-                );
-                self.will = None;
-                return Err(End::ShutOut);
-            }
-        };
-        if principal.groups() != former.groups() {
-            // Other groups, other chains: what was sent before goes before.
-            self.await_commits().await;
-        }
-        self.admission = Admission::new(principal);
-        if let Err(denied) = self.admission.connect() {
-            note_denied(&self.shared, self.principal(), &denied);
-            self.will = None;
-            return Err(End::ShutOut);
-        }
-        self.outbound.reauthorize(&self.admission).map_err(End::Bus)
-    }
-
-    /// Publishes the will unless the client took leave, then says goodbye as the end asks for.
-    async fn finish(mut self, end: End) {
-        if matches!(end, End::Stopping | End::Disconnected) {
-            self.await_commits().await;
-        }
-        let label = end.label();
-        self.shared
-            .metrics
-            .disconnected
-            .with_label_values(&[label])
-            .inc();
-        let detail = end.detail();
-        let client = self.principal().client_id.as_str();
-        info!(client, reason = label, detail, "Client disconnected.");
-        observe(&self.shared, self.principal(), ActivityKind::Disconnected);
-        if !matches!(end, End::Disconnected) {
-            self.publish_will().await;
-        }
-        if matches!(end, End::NotWritable) {
-            return;
-        }
-        let goodbye = end.goodbye().filter(|_| self.version == Version::V5);
-        let close = async {
-            if let Some(reason) = goodbye {
-                self.framed
-                    .feed(Packet::Disconnect(Disconnect::new(reason)))
-                    .await?;
-            }
-            self.framed.close().await
-        };
-        // The peer may be gone already, which is what this is about.
-        drop(timeout(GOODBYE_TIMEOUT, close).await);
-    }
-
-    /// What was taken is acknowledged if its commit comes in time.
-    async fn await_commits(&mut self) {
-        let all = async {
-            while !self.pending.is_empty() {
-                let committed = next_commit(&mut self.pending).await;
-                if self.acknowledge(committed).await.is_err() {
-                    break;
-                }
-            }
-        };
-        if timeout(COMMIT_GRACE, all).await.is_err() {
-            debug!(
-                client = self.principal().client_id.as_str(),
-                "Commits did not come in time."
-            );
-        }
-    }
-
     fn principal(&self) -> &Principal {
         self.admission.principal()
     }
@@ -418,27 +361,4 @@ async fn in_time<T>(
         () = taken_over.cancelled() => Err(End::TakenOver),
         () = stop.cancelled() => Err(End::Stopping),
     }
-}
-
-/// Tells defend what the principal did.
-pub(super) fn observe(shared: &Shared, principal: &Principal, kind: ActivityKind) {
-    shared
-        .observer
-        .observe(Activity::of(principal, now(), kind));
-}
-
-/// Counts and logs what was not allowed.
-pub(super) fn note_denied(shared: &Shared, principal: &Principal, denied: &Denied) {
-    let (action, reason) = (action_name(denied.action), denied.reason());
-    shared
-        .metrics
-        .denied
-        .with_label_values(&[action, reason])
-        .inc();
-    warn!(
-        client = principal.client_id.as_str(), device = principal.device(),
-        certificate = principal.certificate_id().map(|id| id.to_string()),
-        action, resource = denied.resource, reason, statement = ?denied.denial, "Request denied."
-    );
-    observe(shared, principal, ActivityKind::Denied { reason });
 }

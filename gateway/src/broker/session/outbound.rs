@@ -19,10 +19,10 @@ use rumqttc::v5::mqttbytes::{
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session, inbound::qos_label, observe};
+use super::{End, Session, inbound::qos_label};
 use crate::{
     broker::{
-        admission::Admission,
+        admission::{Admission, Denied},
         bus::{Bus, BusError, Delivery, Link, Message},
         codec::Packet,
     },
@@ -152,19 +152,25 @@ impl Outbound {
         Ok(true)
     }
 
-    /// Drops the subscriptions that are not allowed any more.
-    pub(super) fn reauthorize(&mut self, admission: &Admission) -> Result<(), BusError> {
-        let filters: Vec<_> = self
-            .subscriptions
-            .values()
-            .map(|s| s.filter.clone())
-            .collect();
-        for filter in filters {
-            if admission.subscribe(&filter).is_err() {
+    /// Drops the subscriptions that are not allowed any more, and says which.
+    pub(super) fn reauthorize(
+        &mut self,
+        admission: &mut Admission,
+    ) -> Result<Vec<Denied>, BusError> {
+        let mut denied = Vec::new();
+        let filters = self.subscriptions.values().map(|s| s.filter.clone());
+        for filter in filters.collect::<Vec<_>>() {
+            if let Err(denial) = admission.subscribe(&filter) {
                 self.unsubscribe(&filter)?;
+                denied.push(denial);
             }
         }
-        Ok(())
+        Ok(denied)
+    }
+
+    /// What is subscribed to.
+    pub(super) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
+        self.subscriptions.values().map(|s| &s.filter)
     }
 
     fn number_of(&self, filter: &TopicFilter) -> Option<usize> {
@@ -214,6 +220,21 @@ where
             .await
     }
 
+    /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
+    /// receive it.
+    pub(super) async fn answer(&mut self, message: Message) -> Result<(), End> {
+        let mut subscriptions = self.outbound.subscriptions.values();
+        let subscription = subscriptions.find(|s| s.filter.matches(&message.topic));
+        match subscription.cloned() {
+            Some(subscription) => self.forward(message, &subscription, Origin::Live).await,
+            None => {
+                let dropped = &self.shared.metrics.delivery_dropped;
+                dropped.with_label_values(&["not-subscribed"]).inc();
+                Ok(())
+            }
+        }
+    }
+
     /// Sends the retained messages that a new subscription takes.
     pub(super) async fn send_retained(&mut self, filter: &TopicFilter) -> Result<(), End> {
         let Some(number) = self.outbound.number_of(filter) else {
@@ -240,7 +261,8 @@ where
         subscription: &Subscription,
         origin: Origin,
     ) -> Result<(), End> {
-        if !self.admission.may_receive(&message.topic) {
+        if let Err(denied) = self.admission.receive(&message.topic) {
+            self.shared.note_denied(self.principal(), &denied);
             self.shared
                 .metrics
                 .delivery_dropped
@@ -273,14 +295,11 @@ where
             .deliveries
             .with_label_values(&[qos_label(level)])
             .inc();
-        observe(
-            &self.shared,
-            self.principal(),
-            ActivityKind::Delivered {
-                topic: message.topic,
-                bytes,
-            },
-        );
+        let delivered = ActivityKind::Delivered {
+            topic: message.topic,
+            bytes,
+        };
+        self.shared.observe(self.principal(), delivered);
         self.send(Packet::Publish(publish)).await
     }
 }

@@ -331,3 +331,6 @@ fn named<'a>(
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

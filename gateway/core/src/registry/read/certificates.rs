@@ -1,22 +1,24 @@
 //! `[[certificate]]`.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
-use super::{Reader, check_policies, is_file_name};
+use super::{Reader, Table, cache::Tables, check_policies, is_file_name};
 use crate::{
     document::Section,
     identity::{CertificateId, ThingName},
     limits::{POLICIES_PER_CERTIFICATE_MAX, THINGS_PER_CERTIFICATE_MAX},
-    problem::nearest,
     registry::{Origin, RegisteredCertificate, RegisteredThing, Status},
     timestamp::Timestamp,
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct CertificateToml {
+pub(super) struct CertificateToml {
     id: String,
     thing: Option<String>,
     #[serde(default)]
@@ -32,6 +34,14 @@ struct CertificateToml {
 
 type Names<'n> = HashMap<&'n str, &'n ThingName>;
 
+impl Table for CertificateToml {
+    const NAME: &str = "certificate";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.certificates
+    }
+}
+
 impl Reader<'_, '_> {
     pub(super) fn certificates(
         &mut self,
@@ -42,20 +52,21 @@ impl Reader<'_, '_> {
             .map(|registered| &registered.thing.name)
             .map(|name| (name.as_str(), name))
             .collect();
+        let policies = self.policies;
         let mut certificates = Vec::new();
         let mut ids = HashSet::new();
-        for index in 0..self.document.section_count("certificate") {
-            let mut section = self.document.section_at("certificate", index);
-            let Some(toml) = section.read::<CertificateToml>() else {
+        for index in 0..self.count::<CertificateToml>() {
+            let (mut section, Some(toml)) = self.table::<CertificateToml>(index) else {
                 continue;
             };
             let max = POLICIES_PER_CERTIFICATE_MAX;
-            check_policies(&mut section, self.policies, &toml.policies, max);
+            check_policies(&mut section, policies, &toml.policies, max);
             check_attachment(&mut section, &toml);
             let thing = toml.thing.as_ref().and_then(|name| {
                 let thing = names.get(name.as_str()).copied().cloned();
                 if thing.is_none() {
-                    section.problem("thing", absent(name), absent_remedy(name, &names));
+                    let remedy = absent_remedy(&section, name, &names);
+                    section.problem("thing", absent(name), remedy);
                 }
                 thing
             });
@@ -80,6 +91,7 @@ impl Reader<'_, '_> {
                 );
                 continue;
             }
+            let toml = Arc::unwrap_or_clone(toml);
             certificates.push(RegisteredCertificate {
                 id,
                 thing,
@@ -101,8 +113,14 @@ fn absent(name: &str) -> String {
     format!("the thing `{name}` does not exist")
 }
 
-fn absent_remedy(name: &str, names: &Names<'_>) -> String {
-    match nearest(name, names.keys().copied()) {
+fn absent_remedy(section: &Section<'_, '_>, name: &str, names: &Names<'_>) -> String {
+    // In order, so that of two that are as near it is always the same one.
+    let sorted = || {
+        let mut sorted: Vec<&str> = names.keys().copied().collect();
+        sorted.sort_unstable();
+        sorted
+    };
+    match section.nearest(name, std::iter::once_with(sorted).flatten()) {
         Some(near) => format!("write `{near}`, or add it with `portcullis thing add`"),
         None => "add it with `portcullis thing add`".to_owned(),
     }
@@ -144,7 +162,10 @@ fn attached(section: &mut Section<'_, '_>, things: &[String], names: &Names<'_>)
     for (at, name) in things.iter().enumerate() {
         match names.get(name.as_str()) {
             Some(thing) => attached.push((*thing).clone()),
-            None => section.problem_at("things", at, absent(name), absent_remedy(name, names)),
+            None => {
+                let remedy = absent_remedy(section, name, names);
+                section.problem_at("things", at, absent(name), remedy);
+            }
         }
     }
     attached

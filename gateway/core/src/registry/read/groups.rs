@@ -1,23 +1,28 @@
 //! `[[group]]` and `[[dynamic-group]]`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use serde::Deserialize;
 
-use super::{NAME_REMEDY, Reader, check_attributes, check_policies, second_time};
+use super::{
+    NAME_REMEDY, Reader, Table, cache::Tables, check_attributes, check_policies, second_time,
+};
 use crate::{
+    document::Section,
     identity::{GroupName, OnPublishDenied},
     limits::{
         ATTRIBUTES_PER_GROUP_MAX, CHILDREN_PER_GROUP_MAX, DYNAMIC_GROUPS_MAX, GROUP_DEPTH_MAX,
         POLICIES_PER_GROUP_MAX,
     },
-    problem::nearest,
     registry::{DynamicGroup, Group, Query},
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct GroupToml {
+pub(super) struct GroupToml {
     name: String,
     parent: Option<String>,
     #[serde(default)]
@@ -27,9 +32,9 @@ struct GroupToml {
     on_publish_denied: Option<OnPublishDenied>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct DynamicGroupToml {
+pub(super) struct DynamicGroupToml {
     name: String,
     query: String,
 }
@@ -37,18 +42,34 @@ struct DynamicGroupToml {
 /// Where each group is in the list.
 type Indices = HashMap<GroupName, usize>;
 
+impl Table for GroupToml {
+    const NAME: &str = "group";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.groups
+    }
+}
+
+impl Table for DynamicGroupToml {
+    const NAME: &str = "dynamic-group";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.dynamic_groups
+    }
+}
+
 impl Reader<'_, '_> {
     pub(super) fn groups(&mut self) -> Vec<Group> {
+        let policies = self.policies;
         let mut groups = Vec::new();
         let mut sections = Vec::new();
         let mut indices = Indices::new();
-        for index in 0..self.document.section_count("group") {
-            let mut section = self.document.section_at("group", index);
-            let Some(toml) = section.read::<GroupToml>() else {
+        for index in 0..self.count::<GroupToml>() {
+            let (mut section, Some(toml)) = self.table::<GroupToml>(index) else {
                 continue;
             };
             let max = POLICIES_PER_GROUP_MAX;
-            check_policies(&mut section, self.policies, &toml.policies, max);
+            check_policies(&mut section, policies, &toml.policies, max);
             check_attributes(&mut section, &toml.attributes);
             if toml.attributes.len() > ATTRIBUTES_PER_GROUP_MAX {
                 let message = format!("the group has {} attributes", toml.attributes.len());
@@ -67,6 +88,7 @@ impl Reader<'_, '_> {
             }
             indices.insert(name.clone(), groups.len());
             sections.push(index);
+            let toml = Arc::unwrap_or_clone(toml);
             groups.push(Group {
                 name,
                 parent,
@@ -99,8 +121,8 @@ impl Reader<'_, '_> {
                 if depth == 1 {
                     let message = format!("the parent `{parent}` does not exist");
                     let names = groups.iter().map(|group| group.name.as_str());
-                    let remedy = group_remedy(parent.as_str(), names);
                     let mut section = self.document.section_at("group", section);
+                    let remedy = group_remedy(&section, parent.as_str(), names);
                     section.problem("parent", message, remedy);
                     groups[at].parent = None;
                 }
@@ -139,9 +161,8 @@ impl Reader<'_, '_> {
 
     pub(super) fn dynamic_groups(&mut self, groups: &[Group]) -> Vec<DynamicGroup> {
         let mut found: Vec<DynamicGroup> = Vec::new();
-        for index in 0..self.document.section_count("dynamic-group") {
-            let mut section = self.document.section_at("dynamic-group", index);
-            let Some(toml) = section.read::<DynamicGroupToml>() else {
+        for index in 0..self.count::<DynamicGroupToml>() {
+            let (mut section, Some(toml)) = self.table::<DynamicGroupToml>(index) else {
                 continue;
             };
             if index == DYNAMIC_GROUPS_MAX {
@@ -170,8 +191,12 @@ impl Reader<'_, '_> {
     }
 }
 
-pub(super) fn group_remedy<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    match nearest(wrong, names) {
+pub(super) fn group_remedy<'a>(
+    section: &Section<'_, '_>,
+    wrong: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> String {
+    match section.nearest(wrong, names) {
         Some(near) => format!("write `{near}`"),
         None => format!("add `[[group]]` with `name = \"{wrong}\"`"),
     }

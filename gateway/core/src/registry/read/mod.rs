@@ -10,16 +10,19 @@ pub use cache::Cache;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use cache::Tables;
 
 use super::{AutoRegistration, CaStatus, RegisteredCa, Registry, ThingType, hierarchy::Hierarchy};
 use crate::{
     document::{Document, Section},
     identity::ThingTypeName,
     limits::TYPE_DESCRIPTION_MAX,
-    problem::{Problem, nearest},
+    problem::Problem,
 };
 
 const NAME_REMEDY: &str = "use 1 to 128 letters, digits, `:`, `_` and `-`";
@@ -38,43 +41,56 @@ pub(super) fn read(
     text: &str,
     policies: Option<&BTreeSet<String>>,
 ) -> (Registry, Vec<Problem>) {
-    let mut reader = Reader {
-        document: Document::parse(file, text),
+    let mut document = Document::parse(file, text);
+    document.refuse_unknown(&SECTIONS);
+    let reader = Reader {
+        document,
+        tables: None,
         policies,
     };
-    reader.document.refuse_unknown(&SECTIONS);
-    let types = reader.types();
-    let groups = reader.groups();
-    let dynamic_groups = reader.dynamic_groups(&groups);
-    let things = reader.things(&types, &Hierarchy::new(&groups));
-    let certificates = reader.certificates(&things);
-    let cas = reader.cas();
-    let registry = Registry {
-        types,
-        groups,
-        dynamic_groups,
-        things,
-        certificates,
-        cas,
-    };
-    (registry, reader.document.into_problems())
+    reader.read()
 }
 
 struct Reader<'r, 't> {
     document: Document<'t>,
+    /// The tables, if they are known; the document is empty then.
+    tables: Option<Tables>,
     policies: Option<&'r BTreeSet<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+/// One of the lists of tables.
+trait Table: DeserializeOwned + Clone {
+    const NAME: &str;
+
+    fn of(tables: &Tables) -> &[Arc<Self>];
+}
+
+impl Table for TypeToml {
+    const NAME: &str = "type";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.types
+    }
+}
+
+impl Table for CaToml {
+    const NAME: &str = "ca";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.cas
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct TypeToml {
+pub(super) struct TypeToml {
     name: String,
     description: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct CaToml {
+pub(super) struct CaToml {
     certificate: PathBuf,
     #[serde(default)]
     status: CaStatus,
@@ -83,13 +99,58 @@ struct CaToml {
     template: Option<String>,
 }
 
-impl Reader<'_, '_> {
+impl<'r> Reader<'r, 'static> {
+    /// Of tables that were read before. Mistakes have no place.
+    fn of_tables(file: &Path, tables: Tables, policies: Option<&'r BTreeSet<String>>) -> Self {
+        Self {
+            document: Document::parse(file, ""),
+            tables: Some(tables),
+            policies,
+        }
+    }
+}
+
+impl<'t> Reader<'_, 't> {
+    fn read(mut self) -> (Registry, Vec<Problem>) {
+        let types = self.types();
+        let groups = self.groups();
+        let dynamic_groups = self.dynamic_groups(&groups);
+        let things = self.things(&types, &Hierarchy::new(&groups));
+        let certificates = self.certificates(&things);
+        let cas = self.cas();
+        let registry = Registry {
+            types,
+            groups,
+            dynamic_groups,
+            things,
+            certificates,
+            cas,
+        };
+        (registry, self.document.into_problems())
+    }
+
+    fn count<T: Table>(&mut self) -> usize {
+        match &self.tables {
+            Some(tables) => T::of(tables).len(),
+            None => self.document.section_count(T::NAME),
+        }
+    }
+
+    /// The `index`th table, and where its mistakes go; no table if it cannot be read.
+    fn table<T: Table>(&mut self, index: usize) -> (Section<'_, 't>, Option<Arc<T>>) {
+        let mut section = self.document.section_at(T::NAME, index);
+        let table = match &self.tables {
+            Some(tables) => T::of(tables).get(index).cloned(),
+            None => section.read().map(Arc::new),
+        };
+        (section, table)
+    }
+
     fn types(&mut self) -> Vec<ThingType> {
         let mut types = Vec::new();
         let mut names = HashSet::new();
-        for index in 0..self.document.section_count("type") {
-            let mut section = self.document.section_at("type", index);
-            let Some(toml) = section.read::<TypeToml>() else {
+        for index in 0..self.count::<TypeToml>() {
+            let (mut section, Some(toml)) = self.table::<TypeToml>(index) else {
                 continue;
             };
             let description = toml.description.as_deref().unwrap_or_default();
@@ -106,7 +167,7 @@ impl Reader<'_, '_> {
             }
             types.push(ThingType {
                 name,
-                description: toml.description,
+                description: toml.description.clone(),
             });
         }
         types
@@ -114,11 +175,11 @@ impl Reader<'_, '_> {
 
     fn cas(&mut self) -> Vec<RegisteredCa> {
         let mut cas: Vec<RegisteredCa> = Vec::new();
-        for index in 0..self.document.section_count("ca") {
-            let mut section = self.document.section_at("ca", index);
-            let Some(toml) = section.read::<CaToml>() else {
+        for index in 0..self.count::<CaToml>() {
+            let (mut section, Some(toml)) = self.table::<CaToml>(index) else {
                 continue;
             };
+            let toml = Arc::unwrap_or_clone(toml);
             let certificate = toml.certificate;
             if cas.iter().any(|earlier| earlier.certificate == certificate) {
                 let message = format!(
@@ -179,7 +240,7 @@ fn check_policies(
     for (index, policy) in attached.iter().enumerate() {
         if !known.contains(policy) {
             let message = format!("the policy `{policy}` does not exist");
-            let remedy = match nearest(policy, known.iter().map(String::as_str)) {
+            let remedy = match section.nearest(policy, known.iter().map(String::as_str)) {
                 Some(near) => format!("write `{near}`"),
                 None => format!("create `policies/{policy}.json`"),
             };

@@ -7,24 +7,33 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{NAME_REMEDY, Reader, check_attributes, groups::group_remedy, second_time};
+use super::{
+    NAME_REMEDY, Reader, Table, cache::Tables, check_attributes, groups::group_remedy, second_time,
+};
 use crate::{
     document::Section,
     identity::{GroupName, Thing, ThingName, ThingTypeName},
     limits::{ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUPS_PER_THING_MAX},
-    problem::nearest,
     registry::{Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
 };
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ThingToml {
+pub(super) struct ThingToml {
     name: String,
     r#type: Option<String>,
     #[serde(default)]
     groups: Vec<String>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+}
+
+impl Table for ThingToml {
+    const NAME: &str = "thing";
+
+    fn of(tables: &Tables) -> &[Arc<Self>] {
+        &tables.things
+    }
 }
 
 impl Reader<'_, '_> {
@@ -38,9 +47,8 @@ impl Reader<'_, '_> {
         // Most things are in the same groups as many others, and of the same type.
         let mut with_ancestors: HashMap<Vec<GroupName>, Arc<[GroupName]>> = HashMap::new();
         let mut known_types: HashMap<String, ThingTypeName> = HashMap::new();
-        for index in 0..self.document.section_count("thing") {
-            let mut section = self.document.section_at("thing", index);
-            let Some(toml) = section.read::<ThingToml>() else {
+        for index in 0..self.count::<ThingToml>() {
+            let (mut section, Some(toml)) = self.table::<ThingToml>(index) else {
                 continue;
             };
             check_count(&mut section, &toml);
@@ -74,7 +82,7 @@ impl Reader<'_, '_> {
                 thing: Arc::new(Thing {
                     name,
                     thing_type,
-                    attributes: toml.attributes,
+                    attributes: Arc::unwrap_or_clone(toml).attributes,
                     groups,
                 }),
                 direct_groups,
@@ -95,7 +103,7 @@ fn thing_type(
     let mut declared = types.iter().map(|declared| &declared.name);
     if !types.is_empty() && !declared.any(|declared| *declared == parsed) {
         let names = types.iter().map(|declared| declared.name.as_str());
-        let remedy = match nearest(name, names) {
+        let remedy = match section.nearest(name, names) {
             Some(near) => format!("write `{near}`"),
             None => format!("add `[[type]]` with `name = \"{name}\"`"),
         };
@@ -120,7 +128,7 @@ fn direct_groups(
     for (at, group) in groups.iter().enumerate() {
         let Some(known) = hierarchy.get(group) else {
             let message = format!("the group `{group}` does not exist");
-            let remedy = group_remedy(group, hierarchy.names());
+            let remedy = group_remedy(section, group, hierarchy.names());
             section.problem_at("groups", at, message, remedy);
             continue;
         };

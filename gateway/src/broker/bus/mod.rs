@@ -94,6 +94,8 @@ pub(super) struct Bus {
     /// ids are used again.
     slots: Mutex<Vec<usize>>,
     subscriptions: AtomicUsize,
+    /// Those of them whose filter starts with `$`: only they see what the gateway announces.
+    reserved_subscriptions: AtomicUsize,
     gone: CancellationToken,
 }
 
@@ -121,6 +123,7 @@ impl Bus {
             _publisher_rx: publisher_rx,
             slots: Mutex::new((0..links_max).rev().collect()),
             subscriptions: AtomicUsize::new(0),
+            reserved_subscriptions: AtomicUsize::new(0),
             gone: CancellationToken::new(),
         })
     }
@@ -131,6 +134,20 @@ impl Bus {
         if self.subscriptions.load(Ordering::Acquire) == 0 {
             return Ok(());
         }
+        self.route(message)
+    }
+
+    /// Hands what the gateway itself says on a reserved topic to the subscribers.
+    pub(super) fn announce(&self, message: Message) -> Result<(), BusError> {
+        debug_assert!(message.topic.as_str().starts_with('$'));
+        // The router keeps something for every topic that it sees, and these hold client ids.
+        if self.reserved_subscriptions.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.route(message)
+    }
+
+    fn route(&self, message: Message) -> Result<(), BusError> {
         let publish = Publish::new(
             Bytes::from(path(message.topic.as_str())),
             wrap(&message),
@@ -183,6 +200,7 @@ impl Bus {
                 sender,
                 receiver,
                 subscriptions: 0,
+                reserved: 0,
             }),
             Ok(Err(error)) => {
                 self.gone.cancel();
@@ -213,6 +231,7 @@ pub(super) struct Link {
     sender: LinkTx,
     receiver: LinkRx,
     subscriptions: usize,
+    reserved: usize,
 }
 
 impl Link {
@@ -222,6 +241,15 @@ impl Link {
         subscription: usize,
         filter: &TopicFilter,
     ) -> Result<(), BusError> {
+        // Counted first: a publish that follows the SUBACK must not be skipped.
+        self.bus.subscriptions.fetch_add(1, Ordering::AcqRel);
+        self.subscriptions += 1;
+        if is_reserved(filter) {
+            self.bus
+                .reserved_subscriptions
+                .fetch_add(1, Ordering::AcqRel);
+            self.reserved += 1;
+        }
         let filter = Filter {
             path: path(filter.as_str()),
             qos: QoS::AtMostOnce,
@@ -237,9 +265,6 @@ impl Link {
             pkid: 1,
             filters: vec![filter],
         };
-        // Counted first: a publish that follows the SUBACK must not be skipped.
-        self.bus.subscriptions.fetch_add(1, Ordering::AcqRel);
-        self.subscriptions += 1;
         self.bus.send(
             &mut self.sender,
             Packet::Subscribe(subscribe, Some(properties)),
@@ -254,6 +279,12 @@ impl Link {
         };
         self.bus.subscriptions.fetch_sub(1, Ordering::AcqRel);
         self.subscriptions -= 1;
+        if is_reserved(filter) {
+            self.bus
+                .reserved_subscriptions
+                .fetch_sub(1, Ordering::AcqRel);
+            self.reserved -= 1;
+        }
         self.bus
             .send(&mut self.sender, Packet::Unsubscribe(unsubscribe, None))
     }
@@ -284,6 +315,9 @@ impl Drop for Link {
         self.bus
             .subscriptions
             .fetch_sub(self.subscriptions, Ordering::AcqRel);
+        self.bus
+            .reserved_subscriptions
+            .fetch_sub(self.reserved, Ordering::AcqRel);
         let goodbye = Disconnect {
             reason_code: DisconnectReasonCode::NormalDisconnection,
         };
@@ -304,6 +338,10 @@ impl fmt::Debug for Link {
             .field("slot", &self.slot)
             .finish_non_exhaustive()
     }
+}
+
+fn is_reserved(filter: &TopicFilter) -> bool {
+    filter.as_str().starts_with('$')
 }
 
 /// A topic or filter as the router gets it: see the module.
@@ -373,81 +411,4 @@ fn unwrap(publish: Publish, properties: Option<PublishProperties>) -> Option<Del
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(properties: Option<v5p::PublishProperties>) -> Message {
-        Message {
-            topic: TopicName::parse("é/x").unwrap(),
-            payload: Bytes::from_static(b"{}"),
-            qos: Qos::AtLeastOnce,
-            retain: true,
-            publisher: 7,
-            properties,
-        }
-    }
-
-    #[test]
-    fn a_message_comes_out_as_it_went_in() {
-        let rich = v5p::PublishProperties {
-            user_properties: vec![("k".to_owned(), "v".to_owned())],
-            message_expiry_interval: Some(60),
-            ..v5p::PublishProperties::default()
-        };
-        for properties in [None, Some(rich)] {
-            let given = message(properties);
-            let publish =
-                Publish::new(Bytes::from(path(given.topic.as_str())), wrap(&given), false);
-            let routed = PublishProperties {
-                message_expiry_interval: given
-                    .properties
-                    .as_ref()
-                    .and_then(|p| p.message_expiry_interval),
-                subscription_identifiers: vec![3],
-                ..no_properties()
-            };
-            let delivery = unwrap(publish, Some(routed)).unwrap();
-            assert_eq!(delivery.subscription, 3);
-            let got = delivery.message;
-            assert_eq!((got.topic, got.payload), (given.topic, given.payload));
-            assert_eq!(
-                (got.qos, got.retain, got.publisher),
-                (given.qos, given.retain, given.publisher)
-            );
-            assert_eq!(got.properties, given.properties);
-        }
-    }
-
-    #[tokio::test]
-    async fn the_router_survives_topics_that_it_cannot_slice_and_serves_reserved_ones() {
-        let bus = Arc::new(Bus::start(4).unwrap());
-        let mut link = bus.link().await.unwrap();
-        for (number, filter) in [(1, "é/#"), (2, "$aws/#")] {
-            link.subscribe(number, &TopicFilter::parse(filter).unwrap())
-                .unwrap();
-        }
-        let policy = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:Publish","Resource":"*"}}"#;
-        let policy = portcullis_core::policy::Policy::parse("all", policy).unwrap();
-        let policies = portcullis_core::policy::PolicySet::new(vec![Arc::new(policy)]);
-        let client_id = portcullis_core::identity::ClientId::parse("c").unwrap();
-        let context = portcullis_core::policy::Context::of(&client_id);
-        for (number, topic) in [(1, "é/x"), (2, "$aws/things"), (1, "é")] {
-            let permit = policies.decide(&context, Action::Publish, topic).unwrap();
-            let topic = TopicName::parse(topic).unwrap();
-            bus.publish(
-                &permit,
-                Message {
-                    topic: topic.clone(),
-                    ..message(None)
-                },
-            )
-            .unwrap();
-            let delivery = link.next().await.unwrap();
-            assert_eq!(
-                (delivery.subscription, delivery.message.topic),
-                (number, topic)
-            );
-        }
-        assert!(!bus.gone().is_cancelled());
-    }
-}
+mod tests;

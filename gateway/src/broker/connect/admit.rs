@@ -1,0 +1,147 @@
+//! Who the client is, and whether it may connect as it asks.
+
+use portcullis_core::{identity::ClientId, limits::PROPERTY_BYTES_MAX, topic::TopicName};
+use rumqttc::v5::mqttbytes::v5::{Connect, ConnectReturnCode, LastWill, PublishProperties};
+use uuid::Uuid;
+
+use super::{
+    Peer, qos,
+    refuse::{Denied, Refusal},
+};
+use crate::{
+    broker::{
+        admission::{Admission, Asked},
+        codec::Version,
+        cut,
+        denials::TEXT_BYTES_MAX,
+        session::{Will, property_bytes},
+        shared::{Shared, denial},
+    },
+    defend::ActivityKind,
+};
+
+/// The client id, and the one that was assigned if the client left it to the server.
+pub(super) fn client_id(
+    connect: &Connect,
+    version: Version,
+) -> Result<(ClientId, Option<String>), Refusal> {
+    let refusal = |detail: String| {
+        Refusal::new(
+            "client-id",
+            ConnectReturnCode::ClientIdentifierNotValid,
+            detail,
+        )
+    };
+    if let Some(given) = &connect.properties
+        && (given.receive_maximum == Some(0) || given.max_packet_size == Some(0))
+    {
+        return Err(Refusal::new(
+            "protocol",
+            ConnectReturnCode::ProtocolError,
+            "a Receive Maximum or Maximum Packet Size of 0",
+        ));
+    }
+    let assigned = connect
+        .client_id
+        .is_empty()
+        .then(|| format!("auto-{}", Uuid::new_v4().simple()));
+    if assigned.is_some() && version == Version::V311 && !connect.clean_start {
+        return Err(refusal(
+            "an empty client id needs a clean session".to_owned(),
+        ));
+    }
+    let text = assigned.as_deref().unwrap_or(&connect.client_id);
+    ClientId::parse(text)
+        .map(|id| (id, assigned.clone()))
+        .map_err(|error| refusal(error.to_string()))
+}
+
+/// Authentication and `iot:Connect`; the will must be allowed as well.
+pub(super) fn admit(
+    shared: &Shared,
+    peer: &Peer<'_>,
+    client_id: &ClientId,
+    connect: &Connect,
+    will: Option<LastWill>,
+    version: Version,
+) -> Result<(Admission, Option<Will>), Box<Refusal>> {
+    let source = peer.address.ip().to_canonical();
+    let snapshot = shared.neighbours.identity.borrow().clone();
+    let principal = snapshot
+        .authenticate(&peer.credential, client_id, source)
+        .map_err(|refusal| Refusal::nobody(&refusal))?;
+    shared.observe(&principal, ActivityKind::ConnectAttempt);
+    let will = will.map(|will| to_will(will, version)).transpose()?;
+    let asked = Asked {
+        persistent: wants_to_persist(connect, version),
+        will_topic: will.as_ref().map(|will| will.topic.clone()),
+    };
+    let mut admission = Admission::new(principal, asked, shared.neighbours.recorder.clone());
+    let permitted = match (admission.connect(), &will) {
+        (Ok(_), Some(will)) => admission.publish(&will.topic, will.retain),
+        (decided, _) => decided,
+    };
+    match permitted {
+        Ok(_) => {
+            admission.connected();
+            Ok((admission, will))
+        }
+        Err(denied) => {
+            let principal = admission.principal();
+            shared.count_denied(principal, &denied);
+            let denial = denial(principal, &denied);
+            Err(Box::new(Refusal::denied(Denied {
+                denial,
+                principal: principal.clone(),
+            })))
+        }
+    }
+}
+
+/// `PersistentConnect`: MQTT 3.1.1 says it by a session that is not clean, MQTT 5 by an expiry.
+fn wants_to_persist(connect: &Connect, version: Version) -> bool {
+    match version {
+        Version::V311 => !connect.clean_start,
+        Version::V5 => connect
+            .properties
+            .as_ref()
+            .and_then(|given| given.session_expiry_interval)
+            .is_some_and(|secs| secs > 0),
+    }
+}
+
+fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
+    let topic = TopicName::parse_bytes(&will.topic).map_err(|error| {
+        let code = match version {
+            Version::V5 => ConnectReturnCode::TopicNameInvalid,
+            Version::V311 => ConnectReturnCode::NotAuthorized,
+        };
+        let topic = String::from_utf8_lossy(&will.topic);
+        let detail = format!("`{}`: {error}", cut(&topic, TEXT_BYTES_MAX / 2));
+        Refusal::new("will-topic", code, detail)
+    })?;
+    let properties = will.properties.map(|given| PublishProperties {
+        payload_format_indicator: given.payload_format_indicator,
+        message_expiry_interval: given.message_expiry_interval,
+        response_topic: given.response_topic,
+        correlation_data: given.correlation_data,
+        user_properties: given.user_properties,
+        content_type: given.content_type,
+        ..Default::default()
+    });
+    if properties.as_ref().map_or(0, property_bytes) > PROPERTY_BYTES_MAX {
+        return Err(Refusal::new(
+            "will-properties",
+            ConnectReturnCode::QuotaExceeded,
+            "properties over the limit",
+        ));
+    }
+    let (payload, retain) = (will.message, will.retain);
+    Ok(Will {
+        topic,
+        payload,
+        qos: qos(will.qos),
+        retain,
+        properties,
+    })
+}

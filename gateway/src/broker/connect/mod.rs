@@ -1,0 +1,196 @@
+//! From an open connection to a served session: CONNECT, authentication, admission, CONNACK.
+
+mod admit;
+mod introduce;
+mod refuse;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use portcullis_core::{
+    event::Qos,
+    limits::{RECEIVE_MAXIMUM, WRITE_TIMEOUT},
+};
+use rumqttc::v5::mqttbytes::{
+    QoS,
+    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+use tokio_util::{codec::Framed, sync::CancellationToken};
+use tracing::info;
+use uuid::Uuid;
+
+use self::{
+    admit::{admit, client_id},
+    introduce::introduce,
+    refuse::{Early, refuse, refuse_early},
+};
+use super::{
+    admission::Admission,
+    clients::Entered,
+    codec::{Codec, Packet, Version},
+    lifecycle::{Connection, Happened, Who},
+    session::{ClientLimits, Parts, Session},
+    shared::Shared,
+};
+use crate::{defend::ActivityKind, identity::Credential};
+
+/// What a newcomer waits for the former connection with its client id to end.
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct Peer<'a> {
+    pub(super) address: SocketAddr,
+    /// The certificates that it sent, its own first.
+    pub(super) chain: &'a [CertificateDer<'static>],
+    pub(super) credential: Credential<'a>,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve<S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    peer: &Peer<'_>,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut framed = Framed::new(stream, Codec::new(shared.config.packet_bytes_max));
+    let first = tokio::select! {
+        () = stop.cancelled() => return,
+        first = timeout(shared.config.connect_timeout, framed.next()) => first,
+    };
+    let (connect, will) = match first {
+        Ok(Some(Ok(Packet::Connect(connect, will, _)))) => (connect, will),
+        other => {
+            let early = Early::of(other);
+            return refuse_early(shared, &mut framed, peer, &early).await;
+        }
+    };
+    let version = framed.codec().version().unwrap_or(Version::V311);
+    let (client_id, assigned) = match client_id(&connect, version) {
+        Ok(named) => named,
+        Err(refusal) => {
+            return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
+        }
+    };
+    let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            let refusal = introduce(shared, peer, &client_id, *refusal).await;
+            return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+        }
+    };
+    let (ticket, entered) = shared.clients.enter(&client_id);
+    let takeover = match entered {
+        Entered::Alone => "no",
+        Entered::TookOver(gone) => {
+            // Its will comes before what the newcomer says, unless it is stuck.
+            drop(timeout(TAKEOVER_TIMEOUT, gone.cancelled()).await);
+            "yes"
+        }
+    };
+    if let Some(bytes_max) = connect.properties.as_ref().and_then(|p| p.max_packet_size) {
+        framed.codec_mut().limit_outgoing(bytes_max);
+    }
+    let ack = Packet::ConnAck(accept(shared, &connect, assigned.as_deref()));
+    if !matches!(timeout(WRITE_TIMEOUT, framed.send(ack)).await, Ok(Ok(()))) {
+        return;
+    }
+    let connection = Connection {
+        session: Uuid::new_v4(),
+        version: shared.versions.connected(&client_id),
+    };
+    greet(shared, &admission, connection, version, takeover, peer).await;
+    shared.metrics.connections.inc();
+    let session = Session::new(Parts {
+        shared: Arc::clone(shared),
+        framed,
+        version,
+        credential: peer.credential,
+        admission,
+        ticket,
+        connection,
+        will,
+        limits: ClientLimits::of(&connect),
+        stop,
+    });
+    // On the heap: what leads to it need not carry its states.
+    Box::pin(session.run()).await;
+    shared.metrics.connections.dec();
+    shared.versions.disconnected(&client_id, connection.version);
+}
+
+/// Counts, logs and tells a client that has its CONNACK.
+async fn greet(
+    shared: &Shared,
+    admission: &Admission,
+    connection: Connection,
+    version: Version,
+    takeover: &str,
+    peer: &Peer<'_>,
+) {
+    let version = if version == Version::V5 { "5" } else { "3.1.1" };
+    let labels = [version, takeover];
+    shared.metrics.connected.with_label_values(&labels).inc();
+    let principal = admission.principal();
+    info!(
+        client = principal.client_id.as_str(), device = principal.device(), peer = %peer.address, version,
+        takeover, "Client connected."
+    );
+    if let Some(thing) = &principal.thing {
+        shared.neighbours.fleet.connected(&thing.name);
+    }
+    shared.observe(principal, ActivityKind::Connected);
+    let connected = Happened::Connected {
+        connection,
+        source: principal.source,
+    };
+    shared.tell(&Who::of(shared, principal), &connected).await;
+}
+
+pub(super) fn qos(qos: QoS) -> Qos {
+    match qos {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
+/// The CONNACK says what this version does not do: sessions end with their connection, no topic
+/// aliases, no shared subscriptions, no subscription identifiers.
+fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>) -> ConnAck {
+    let asked_expiry = connect
+        .properties
+        .as_ref()
+        .and_then(|given| given.session_expiry_interval);
+    let properties = ConnAckProperties {
+        session_expiry_interval: asked_expiry.filter(|&secs| secs > 0).map(|_| 0),
+        receive_max: Some(RECEIVE_MAXIMUM),
+        max_qos: None,
+        retain_available: None,
+        max_packet_size: u32::try_from(shared.config.packet_bytes_max).ok(),
+        assigned_client_identifier: assigned.map(str::to_owned),
+        topic_alias_max: None,
+        reason_string: None,
+        user_properties: Vec::new(),
+        wildcard_subscription_available: None,
+        subscription_identifiers_available: Some(0),
+        shared_subscription_available: Some(0),
+        server_keep_alive: None,
+        response_information: None,
+        server_reference: None,
+        authentication_method: None,
+        authentication_data: None,
+    };
+    ConnAck {
+        session_present: false,
+        code: ConnectReturnCode::Success,
+        properties: Some(properties),
+    }
+}

@@ -1,0 +1,274 @@
+//! `portcullis status`: asks the running gateway how it is and what it refused last.
+//!
+//! Only the address of the admin listener is read from the settings: a gateway that runs can be
+//! asked whatever became of the files since.
+
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    Failure, Outcome,
+    outcome::{say, say_json},
+};
+use crate::{
+    admin,
+    document::{Document, read_text},
+};
+
+/// For each step of the exchange.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More is no status of ours.
+const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+pub(super) fn status(file: &Path, as_json: bool) -> Result<Outcome, Failure> {
+    let address = admin_address(file)?;
+    let status = ask(address)
+        .map_err(|error| Failure::other(format!("no gateway answers at {address}"), error))?;
+    if as_json {
+        say_json(&status);
+    } else {
+        say(render(&status).trim_end());
+    }
+    Ok(Outcome::Done)
+}
+
+fn admin_address(file: &Path) -> Result<SocketAddr, Failure> {
+    let text = read_text(file).map_err(|problem| Failure::Mistakes(vec![problem]))?;
+    let mut document = Document::parse(file, &text);
+    match admin::Config::read(&mut document.section("admin")) {
+        Some(config) => Ok(reachable(config.address)),
+        None => Err(Failure::Mistakes(document.into_problems())),
+    }
+}
+
+/// A listener on every address is asked on the loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+fn ask(address: SocketAddr) -> io::Result<Value> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let path = admin::STATUS_PATH;
+    // HTTP 1.0: the body comes in one piece and ends with the connection.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    let unexpected = || io::Error::other("the answer is not that of a gateway");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unexpected)?;
+    let code = head.split(' ').nth(1);
+    if code != Some("200") {
+        return Err(unexpected());
+    }
+    serde_json::from_str(body).map_err(|_| unexpected())
+}
+
+/// For people.
+fn render(status: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: String| {
+        out += &format!("{name:<15}{text}\n");
+    };
+    let ready = if status["ready"] == true {
+        "ready".to_owned()
+    } else {
+        format!("waiting for {}", names(&status["waiting_for"]))
+    };
+    let up = duration(status["uptime_seconds"].as_u64().unwrap_or(0));
+    line(
+        "portcullis",
+        format!("{}, up {up}, {ready}", text(&status["version"])),
+    );
+    let configuration = &status["configuration"];
+    let mut in_force = format!(
+        "generation {}, {} things",
+        configuration["generation"], configuration["things"]
+    );
+    if configuration["refused"] == true {
+        in_force +=
+            "; THE LAST CHANGE IS REFUSED (see `portcullis check`), the one before is in force";
+    }
+    line("configuration", in_force);
+    for note in status["notes"].as_array().into_iter().flatten() {
+        line("", text(note));
+    }
+    line("connections", status["connections"].to_string());
+    let uplink = &status["uplink"];
+    let online = if uplink["online"] == true {
+        "online"
+    } else {
+        "OFFLINE"
+    };
+    let lag = uplink["lag_seconds"].as_f64().unwrap_or(0.0);
+    line(
+        "uplink",
+        format!(
+            "{online}, {} records sent, lag {lag:.1} s",
+            uplink["sent_records"]
+        ),
+    );
+    let buffer = &status["buffer"];
+    let kib = buffer["disk_bytes"].as_u64().unwrap_or(0) / 1024;
+    line(
+        "buffer",
+        format!("{} records, {kib} KiB on disk", buffer["records"]),
+    );
+    let denials = &status["denials"];
+    line("denied", counts(&denials["total"], &denials["by_reason"]));
+    line(
+        "refused",
+        counts(
+            &denials["refused_connections"],
+            &denials["refused_by_reason"],
+        ),
+    );
+    let last = denials["last"].as_array().map_or(&[][..], Vec::as_slice);
+    if !last.is_empty() {
+        out += "\nlast refusals, the newest first:\n";
+        for denial in last {
+            out += &format!("  {}\n", describe(denial));
+        }
+    }
+    out
+}
+
+/// A refusal on one line.
+fn describe(denial: &Value) -> String {
+    let mut out = format!(
+        "{} {} {}",
+        text(&denial["last_at"]),
+        text(&denial["action"]),
+        text(&denial["reason"])
+    );
+    for name in [
+        "resource",
+        "client",
+        "thing",
+        "certificate",
+        "subject",
+        "peer",
+        "policy",
+        "statement",
+        "sid",
+        "detail",
+    ] {
+        if !denial[name].is_null() {
+            let value = match &denial[name] {
+                // Debug form: what a client chose must not write to the terminal.
+                Value::String(value) if value.chars().all(is_plain) => value.clone(),
+                Value::String(value) => format!("{value:?}"),
+                other => other.to_string(),
+            };
+            out += &format!(" {name}={value}");
+        }
+    }
+    match denial["times"].as_u64() {
+        Some(times) if times > 1 => out + &format!(" ({times} times)"),
+        _ => out,
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_graphic() && c != '"'
+}
+
+fn counts(total: &Value, series: &Value) -> String {
+    let mut out = total.to_string();
+    let series = series.as_array().into_iter().flatten();
+    let parts: Vec<_> = series
+        .map(|part| {
+            let action = part["action"].as_str().map(|action| format!("{action} "));
+            let reason = text(&part["reason"]);
+            format!("{}{reason} {}", action.unwrap_or_default(), part["count"])
+        })
+        .collect();
+    if !parts.is_empty() {
+        out += &format!(" ({})", parts.join(", "));
+    }
+    out
+}
+
+fn names(list: &Value) -> String {
+    let names = list.as_array().into_iter().flatten().map(text);
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn duration(secs: u64) -> String {
+    let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{secs} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_whatever_the_client_is_called() {
+        let line = describe(&json!({
+            "last_at": "2026-11-22T10:00:00.123Z", "action": "connect", "reason": "client-id",
+            "client": "a\nb\u{1b}[2J", "thing": null, "times": 3
+        }));
+        assert_eq!(
+            line,
+            "2026-11-22T10:00:00.123Z connect client-id client=\"a\\nb\\u{1b}[2J\" (3 times)"
+        );
+    }
+
+    #[test]
+    fn what_matters_is_shown() {
+        let shown = render(&json!({
+            "version": "0.1.0", "uptime_seconds": 11_530, "ready": true, "waiting_for": [],
+            "configuration": {"generation": 4, "things": 12, "refused": true},
+            "connections": 9,
+            "denials": {
+                "total": 3, "by_reason": [{"action": "publish", "reason": "reserved", "count": 3}],
+                "refused_connections": 0, "refused_by_reason": [], "last": []
+            },
+            "uplink": {"online": false, "lag_seconds": 0.25, "sent_records": 7},
+            "buffer": {"records": 5, "disk_bytes": 4096}
+        }));
+        for part in [
+            "0.1.0, up 3 h 12 min, ready",
+            "generation 4, 12 things; THE LAST CHANGE IS REFUSED",
+            "OFFLINE, 7 records sent",
+            "5 records, 4 KiB",
+            "3 (publish reserved 3)",
+        ] {
+            assert!(shown.contains(part), "{part:?} in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_listener_on_every_address_is_asked_on_the_loopback() {
+        for (given, asked) in [
+            ("0.0.0.0:9", "127.0.0.1:9"),
+            ("[::]:9", "[::1]:9"),
+            ("192.0.2.1:9", "192.0.2.1:9"),
+        ] {
+            assert_eq!(reachable(given.parse().unwrap()), asked.parse().unwrap());
+        }
+    }
+}

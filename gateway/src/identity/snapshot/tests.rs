@@ -1,0 +1,233 @@
+//! Who a client is, for every kind of certificate and state of it.
+
+use std::{fs, net::Ipv4Addr, sync::Arc};
+
+use portcullis_core::{
+    certificate::Certificate,
+    identity::{CertificateId, ClientId, GroupName, OnPublishDenied, ThingName},
+    registry::{Change, QUARANTINE, StateCertificate, Status},
+    timestamp::Timestamp,
+};
+
+use super::*;
+use crate::{
+    clock::now,
+    identity::{
+        Config, Journal,
+        tests::{Site, connect, connect_with, may_publish},
+    },
+};
+
+#[test]
+fn a_11_only_an_active_certificate_connects_and_every_other_state_says_why() {
+    let site = Site::new();
+    let id = |status: Status| CertificateId::of_der(status.as_str().as_bytes());
+    for status in Status::ALL {
+        let (id, word) = (id(status), status.as_str());
+        site.append(&format!(
+            "[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\nstatus = \"{word}\"\n"
+        ));
+    }
+    let snapshot = site.load();
+    for (status, expected) in [
+        (Status::Active, None),
+        (Status::PendingActivation, Some("certificate-pending")),
+        (Status::RegisterInactive, Some("certificate-not-active")),
+        (Status::PendingTransfer, Some("certificate-not-active")),
+        (Status::Inactive, Some("certificate-not-active")),
+        (Status::Revoked, Some("certificate-revoked")),
+    ] {
+        let refused = connect_with(&snapshot, id(status), "t1").err();
+        assert_eq!(
+            refused.map(|refusal| refusal.reason()),
+            expected,
+            "{status:?}"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_ends_with_its_own_time_or_with_that_of_the_registry() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    site.append(&format!(
+        "[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\nuntil = \"2100-01-01T00:00:00Z\"\n"
+    ));
+    let snapshot = site.load();
+    let until = Timestamp::parse_rfc3339("2100-01-01T00:00:00Z").unwrap();
+    let connect_at = |not_after, now| {
+        let certificate = Arc::new(Certificate {
+            not_after,
+            ..Certificate::unseen(id)
+        });
+        let credential = Credential::certificate(&certificate);
+        let client_id = ClientId::parse("t1").unwrap();
+        snapshot.authenticate_at(&credential, &client_id, Ipv4Addr::LOCALHOST.into(), now)
+    };
+    let forever = Timestamp::from_millis(u64::MAX);
+    let earlier = Timestamp::from_millis(until.as_millis() - 5);
+    let valid_until = |not_after| connect_at(not_after, now()).unwrap().valid_until;
+    assert_eq!(valid_until(forever), Some(until));
+    assert_eq!(valid_until(earlier), Some(earlier));
+    for (not_after, at) in [(forever, until), (earlier, earlier)] {
+        let refused = connect_at(not_after, at).unwrap_err();
+        assert_eq!(refused, Refusal::CertificateExpired);
+    }
+}
+
+#[test]
+fn a_shared_certificate_is_the_thing_named_like_the_client_id_if_it_is_attached() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    site.append("[[thing]]\nname = \"t2\"\n[[thing]]\nname = \"t3\"\n");
+    site.append(&format!(
+        "[[certificate]]\nid = \"{id}\"\nthings = [\"t1\", \"t2\"]\n"
+    ));
+    let snapshot = site.load();
+    for name in ["t1", "t2"] {
+        let principal = connect_with(&snapshot, id, name).unwrap();
+        assert_eq!(principal.device(), name);
+        assert_eq!(
+            may_publish(&principal, "dt/x"),
+            name == "t1",
+            "its own groups' policies"
+        );
+    }
+    for escaping in ["t3", "random"] {
+        let refused = connect_with(&snapshot, id, escaping).unwrap_err();
+        assert_eq!(refused, Refusal::NotAttached);
+    }
+}
+
+#[test]
+fn a_claim_is_no_thing_and_has_the_policies_of_its_certificate_alone() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    let template = r#"{"Parameters":{"Serial":{"Type":"String"},"AWS::IoT::Certificate::Id":{"Type":"String"}},"Resources":{
+        "thing":{"Type":"AWS::IoT::Thing","Properties":{"ThingName":{"Ref":"Serial"}}},
+        "certificate":{"Type":"AWS::IoT::Certificate",
+            "Properties":{"CertificateId":{"Ref":"AWS::IoT::Certificate::Id"},"Status":"ACTIVE"}}}}"#;
+    fs::create_dir(&site.config.templates).unwrap();
+    fs::write(site.config.templates.join("fleet.json"), template).unwrap();
+    site.append(&format!(
+        "[[certificate]]\nid = \"{id}\"\nclaim = \"fleet\"\npolicies = [\"extra\"]\n"
+    ));
+    let principal = connect_with(&site.load(), id, "t1").unwrap();
+    assert!(principal.thing.is_none());
+    assert_eq!(principal.claim.as_deref(), Some("fleet"));
+    assert!(may_publish(&principal, "extra") && !may_publish(&principal, "dt/x"));
+}
+
+#[test]
+fn a_certificate_whose_thing_is_gone_is_refused_even_where_things_are_not_required() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    let mut known = StateCertificate::new(id, Status::Active, now(), "JITP");
+    known.things = vec![ThingName::parse("gone").unwrap()];
+    let journal = Journal::open(&site.config.journal);
+    journal.append(&[Change::Certificate(known)]).unwrap();
+    let config = Config {
+        require_thing: false,
+        ..site.config.clone()
+    };
+    let snapshot = load(&config, &[]).unwrap();
+    assert_eq!(
+        connect_with(&snapshot, id, "c").unwrap_err(),
+        Refusal::NoThing
+    );
+}
+
+#[test]
+fn the_answer_to_a_denied_publish_is_that_of_the_nearest_group_and_the_strictest() {
+    let site = Site::new();
+    let answer = |registry: &str| {
+        fs::write(&site.config.registry, registry).unwrap();
+        let plain = Credential::Plain {
+            thing: None,
+            unknown_policy: None,
+        };
+        connect(&site.load(), plain, "t").unwrap().on_publish_denied
+    };
+    let group = |name: &str, parent: &str, denied: &str| {
+        let mut text = format!("[[group]]\nname = \"{name}\"\n");
+        for (key, value) in [("parent", parent), ("on-publish-denied", denied)] {
+            if !value.is_empty() {
+                text += &format!("{key} = \"{value}\"\n");
+            }
+        }
+        text
+    };
+    let thing = |groups: &str| format!("[[thing]]\nname = \"t\"\ngroups = [{groups}]\n");
+    let tree = group("root", "", "disconnect")
+        + &group("leaf", "root", "drop-and-ack")
+        + &group("bare", "root", "")
+        + &group("other", "", "puback-error")
+        + &group("silent", "", "");
+    for (groups, expected) in [
+        ("\"silent\"", None),
+        ("\"leaf\"", Some(OnPublishDenied::DropAndAck)),
+        ("\"bare\"", Some(OnPublishDenied::Disconnect)),
+        ("\"leaf\", \"other\"", Some(OnPublishDenied::PubackError)),
+        ("\"bare\", \"other\"", Some(OnPublishDenied::Disconnect)),
+    ] {
+        assert_eq!(
+            answer(&(tree.clone() + &thing(groups))),
+            expected,
+            "{groups}"
+        );
+    }
+}
+
+#[test]
+fn policies_say_to_what_they_are_attached() {
+    let site = Site::new();
+    let id = CertificateId::of_der(b"1");
+    site.append(&format!(
+        "[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\npolicies = [\"extra\"]\n"
+    ));
+    let snapshot = site.load();
+    let t1 = ThingName::parse("t1").unwrap();
+    let [devices, cold] = ["devices", "cold"].map(|name| GroupName::parse(name).unwrap());
+    let found: Vec<_> = snapshot
+        .policies_of(&t1, Some(&id))
+        .into_iter()
+        .map(|(attached, policy)| (attached, policy.name().to_owned()))
+        .collect();
+    let inherited = AttachedTo::Group {
+        group: devices,
+        inherited_by: Some(cold),
+    };
+    let expected = [
+        (AttachedTo::Certificate(id), "extra".to_owned()),
+        (inherited, "device".to_owned()),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(snapshot.policies_of(&t1, None).len(), 1);
+}
+
+#[test]
+fn a_thing_in_quarantine_keeps_nothing_but_what_the_group_leaves_it() {
+    let site = Site::new();
+    let quarantine = Change::Member {
+        thing: ThingName::parse("t1").unwrap(),
+        group: GroupName::parse(QUARANTINE).unwrap(),
+        why: "stolen".to_owned(),
+        at: now(),
+    };
+    Journal::open(&site.config.journal)
+        .append(&[quarantine])
+        .unwrap();
+    let plain = Credential::Plain {
+        thing: None,
+        unknown_policy: None,
+    };
+    // There is no such group that could deny anything.
+    let refused = connect(&site.load(), plain, "t1").unwrap_err();
+    assert_eq!(refused, Refusal::Quarantined);
+    let policy = r#"{"Version":"2012-10-17","Statement":
+        {"Effect":"Deny","NotAction":"iot:Connect","Resource":"*"}}"#;
+    fs::write(site.config.policies.join("quarantine.json"), policy).unwrap();
+    site.append("[[group]]\nname = \"quarantine\"\npolicies = [\"quarantine\"]\n");
+    let principal = connect(&site.load(), plain, "t1").unwrap();
+    assert!(!may_publish(&principal, "dt/x"));
+}
