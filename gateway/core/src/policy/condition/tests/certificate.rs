@@ -54,7 +54,7 @@ fn every_part_of_a_certificate_can_be_asked_for() {
         ("Subject.AlternativeName.IPAddress", "10.1.2.3"),
         ("Issuer.CommonName", "Site CA"),
         ("Issuer.Country", "DE"),
-        ("SerialNumber", "0a0b0c"),
+        ("SerialNumber", "658188"),
     ] {
         let key = format!("iot:Certificate.{name}");
         assert!(
