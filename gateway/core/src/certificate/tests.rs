@@ -64,6 +64,15 @@ fn every_variable_of_a_rich_certificate_has_its_values_in_their_order() {
     ] {
         assert_eq!(certificate.subject.get(attribute), values, "{attribute:?}");
     }
+    let escaped = |attribute| certificate.subject.escaped(attribute, 0);
+    assert_eq!(
+        escaped(NameAttribute::Organization),
+        Some(r"Example\, Inc.")
+    );
+    assert_eq!(escaped(NameAttribute::CommonName), None);
+    assert_eq!(escaped(NameAttribute::DirectoryName), None, "not twice");
+    assert!(certificate.subject.has_more(NameAttribute::DnsName));
+    assert!(!certificate.subject.has_more(NameAttribute::Rfc822Name));
     let issuer = |attribute| certificate.issuer.get(attribute);
     assert_eq!(issuer(NameAttribute::CommonName), ["sensor-1"]);
     assert_eq!(issuer(NameAttribute::Rfc822Name), ["ca@example.org"]);

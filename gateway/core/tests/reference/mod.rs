@@ -12,7 +12,7 @@
 
 mod compare;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -21,6 +21,8 @@ use serde_json::Value;
 pub struct Known {
     /// Values by name; for keys with several values, all of them.
     pub values: BTreeMap<String, Vec<String>>,
+    /// Keys that have more values than are known.
+    pub more: BTreeSet<String>,
     /// Partition, region and account, when they must match.
     pub strict: Option<[String; 3]>,
     /// Whether an unknown Deny denies.
@@ -225,7 +227,6 @@ impl Reader<'_> {
     fn test(&self, operator: &str, key: &str, operands: &[&Value]) -> Answer {
         let none = Vec::new();
         let values = self.known.values.get(key).unwrap_or(&none);
-        let values: Vec<&String> = values.iter().filter(|value| !value.is_empty()).collect();
         let (quantifier, operator) = operator.split_once(':').unwrap_or(("", operator));
         let (operator, if_exists) = match operator.strip_suffix("IfExists") {
             Some(operator) => (operator, true),
@@ -244,9 +245,12 @@ impl Reader<'_> {
             });
         }
         let operator = operator.replace("Not", "");
-        let each = values.iter().map(|value| {
+        let known = values.iter().map(Some);
+        let each = known.chain(self.known.more.get(key).map(|_| None));
+        let each = each.map(|value| {
             let one = or(operands.iter().map(|operand| {
-                let answer = self.compare(&operator, key, value, &text_of(operand));
+                let operand = text_of(operand);
+                let answer = value.and_then(|value| self.in_any_form(&operator, key, value, &operand));
                 answer.or(self.ignores_unknown.then_some(false))
             }));
             if negated { not(one) } else { one }
@@ -255,6 +259,18 @@ impl Reader<'_> {
             "ForAnyValue" => or(each),
             _ => and(each),
         }
+    }
+
+    /// Texts in names of certificates are compared as they are and escaped; directory names are
+    /// escaped as they are.
+    fn in_any_form(&self, operator: &str, key: &str, value: &str, operand: &str) -> Answer {
+        let compare = |value: &str| self.compare(operator, key, value, operand);
+        let names = ["iot:Certificate.Subject.", "iot:Certificate.Issuer."];
+        let in_name = names.iter().any(|start| key.starts_with(start));
+        if !in_name || !operator.starts_with("String") || key.contains("DirectoryName") {
+            return compare(value);
+        }
+        or([compare(value), compare(&escaped(value))])
     }
 
     /// Whether `value` and `operand` are as `operator` (without `Not`) wants them; unknown if they
@@ -293,6 +309,19 @@ impl Reader<'_> {
             _ => compare::ordered(operator, value, operand),
         }
     }
+}
+
+/// RFC 4514, 2.4.
+fn escaped(value: &str) -> String {
+    let count = value.chars().count();
+    let written = value.chars().enumerate().map(|(at, c)| match c {
+        '\0' => "\\00".to_owned(),
+        ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=' => format!("\\{c}"),
+        ' ' if at == 0 || at + 1 == count => "\\ ".to_owned(),
+        '#' if at == 0 => "\\#".to_owned(),
+        c => c.to_string(),
+    });
+    written.collect()
 }
 
 /// A JSON scalar as text.
