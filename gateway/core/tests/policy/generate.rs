@@ -57,7 +57,16 @@ const LIST_KEYS: [&str; 5] = [
     "iot:ConnectAttributes",
 ];
 /// What attributes are, and what conditions compare with.
-const NUMBERS: [&str; 5] = ["5", "5.0", "-1", "12.5", "7"];
+const NUMBERS: [&str; 8] = [
+    "5",
+    "5.0",
+    "-1",
+    "12.5",
+    "7",
+    "10525622389124227206",
+    "10525622389124227207",
+    "1795305600000",
+];
 const MOMENTS: [&str; 5] = [
     "2026-11-22",
     "2026-11-22T00:00Z",

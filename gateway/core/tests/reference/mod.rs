@@ -306,6 +306,11 @@ impl Reader<'_> {
                 _ => None,
             },
             "IpAddress" => compare::address(value, operand),
+            // The time itself needs no guess at what its digits are.
+            _ if operator.starts_with("Date") && key == "aws:EpochTime" => {
+                let now = self.known.values.get("aws:CurrentTime")?.first()?;
+                compare::ordered(operator, now, operand)
+            }
             _ => compare::ordered(operator, value, operand),
         }
     }

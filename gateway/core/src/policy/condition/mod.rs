@@ -12,12 +12,16 @@
 //! is false and that of a Deny is true; with `deny_on_unresolved` off, such a value equals nothing in
 //! a Deny. So it is with the values of a `….List` beyond those that are kept.
 
+mod decimal;
 mod operand;
 mod parse;
 
 use std::net::IpAddr;
 
-use self::operand::{ArnPattern, Network, Order, parse_moment, parse_number};
+use self::{
+    decimal::{Decimal, Number},
+    operand::{ArnPattern, Network, Order, parse_moment},
+};
 use super::{
     Effect,
     context::Values,
@@ -58,7 +62,7 @@ enum Quantifier {
 #[derive(Clone, Debug, PartialEq)]
 enum Comparison {
     Text(Case, Vec<Vec<Token>>),
-    Number(Order, Vec<f64>),
+    Number(Order, Vec<Number>),
     Moment(Order, Vec<Timestamp>),
     Bool(Vec<bool>),
     Address(Vec<Network>),
@@ -173,9 +177,9 @@ impl Comparison {
                 takes(text) || escaped.is_some_and(takes)
             }
             Self::Number(order, numbers) => {
-                let number = parse_number(text)?;
-                let holds = |operand: &f64| number.partial_cmp(operand).map(|o| order.holds(o));
-                numbers.iter().any(|operand| holds(operand) == Some(true))
+                let number = Decimal::parse(text)?;
+                let holds = |operand: &Number| order.holds(number.compare(operand.as_decimal()));
+                numbers.iter().any(holds)
             }
             Self::Moment(order, moments) => {
                 let moment = parse_moment(text)?;

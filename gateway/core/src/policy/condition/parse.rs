@@ -2,7 +2,8 @@
 
 use super::{
     Comparison, Condition, Quantifier, Test,
-    operand::{ArnPattern, Network, Order, parse_moment, parse_number},
+    decimal::{Decimal, Number},
+    operand::{ArnPattern, Network, Order, parse_moment},
     parse_bool,
 };
 use crate::{
@@ -275,7 +276,7 @@ impl<'a> Reader<'a> {
                 Comparison::Arn(self.operands(written, values, &["text"], example, &read)?)
             }
             Family::Number(order) => {
-                let read = |text: &str| Ok(parse_number(text));
+                let read = |text: &str| Ok(Decimal::parse(text).map(Number::from));
                 let kinds = ["text", "number"];
                 let example = "write a number, for example `21.5`";
                 Comparison::Number(
@@ -286,14 +287,15 @@ impl<'a> Reader<'a> {
             Family::Moment(order) => {
                 let read = |text: &str| Ok(parse_moment(text));
                 let kinds = ["text", "number"];
-                let example = "write `2026-11-22T10:00:00Z`, or seconds since 1970";
+                let example = "write `2026-11-22T10:00:00Z`, or seconds since 1970 (9 digits or \
+                               more, before the year 10000)";
                 Comparison::Moment(
                     order,
                     self.operands(written, values, &kinds, example, &read)?,
                 )
             }
             Family::Address => {
-                let read = |text: &str| Ok(Network::parse(text));
+                let read = |text: &str| Network::parse(text);
                 let example = "write an address or a block, for example `192.168.1.0/24`";
                 Comparison::Address(self.operands(written, values, &["text"], example, &read)?)
             }

@@ -137,6 +137,8 @@ fn what_cannot_be_compared_counts_against_the_client() {
     ] {
         counts_against_the_client(operator, &word, value, at_aws);
     }
+    let year = format!("{ATTRIBUTE}[year]");
+    counts_against_the_client("DateGreaterThan", &year, r#""2026-11-22""#, false);
     let nothing = test("ForAllValues:NumericEquals", &word, "[]");
     assert!(!holds(&nothing), "there is nothing to compare with");
 }

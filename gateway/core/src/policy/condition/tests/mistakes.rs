@@ -104,6 +104,22 @@ const REFUSED: &[(&str, &str)] = &[
         "cannot compare with `tomorrow`; write `2026-",
     ),
     (
+        r#"{"DateLessThan":{"aws:CurrentTime":"2027"}}"#,
+        "cannot compare with `2027`; write `2026-",
+    ),
+    (
+        r#"{"DateLessThan":{"aws:CurrentTime":20270101}}"#,
+        "cannot compare with `20270101`; write `2026-",
+    ),
+    (
+        r#"{"DateLessThan":{"aws:EpochTime":1795341600000}}"#,
+        "or seconds since 1970 (9 digits or more",
+    ),
+    (
+        r#"{"NotIpAddress":{"aws:SourceIp":"::ffff:10.0.0.0/8"}}"#,
+        "less than 96 bits; write the IPv4 form `10.0.0.0/8`",
+    ),
+    (
         r#"{"Bool":{"iot:Connection.Thing.IsAttached":"yes"}}"#,
         "cannot compare with `yes`; write `true`",
     ),

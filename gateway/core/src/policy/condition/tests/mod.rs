@@ -52,6 +52,8 @@ fn holds_on_connect(
         ("zone", "Cellar"),
         ("floor", "-2"),
         ("word", "abc"),
+        ("serial", "10525622389124227206"),
+        ("year", "2027"),
         ("empty", ""),
         ("on", "TRUE"),
         ("since", "2026-01-01"),

@@ -108,6 +108,21 @@ fn numbers_are_compared_as_numbers() {
     )));
 }
 
+#[test]
+fn serial_numbers_are_compared_to_their_last_digit() {
+    let serial = "iot:Certificate.SerialNumber";
+    assert!(holds(&test("NumericEquals", serial, "658188")));
+    let floor = format!("{ATTRIBUTE}[serial]");
+    for (value, expected) in [
+        ("10525622389124227206", true),
+        ("10525622389124227207", false),
+        ("\"10525622389124227205\"", false),
+    ] {
+        let condition = test("NumericEquals", &floor, value);
+        assert_eq!(holds(&condition), expected, "{condition}");
+    }
+}
+
 /// Specification A.4, the operators on dates; the time of a request is in whole seconds.
 #[test]
 fn dates_are_compared_as_moments() {
