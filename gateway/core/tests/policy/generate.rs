@@ -167,10 +167,18 @@ impl Generator {
             "*",
             "topic*",
             "?opic/",
-            "${iot:ClientId}*",
+            "topic?",
+            "*/",
             "thing/",
         ]);
-        let pattern = self.pattern();
+        let mut pattern = self.pattern();
+        // The type without a name, or with a variable, is refused.
+        if start.ends_with('?') {
+            pattern.insert(0, 'a');
+        }
+        if !start.contains('/') && (pattern.contains("${i") || pattern.contains("${a")) {
+            pattern.insert(0, '/');
+        }
         format!("arn:{partition}:iot:{region}:{account}:{start}{pattern}")
     }
 
