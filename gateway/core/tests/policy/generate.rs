@@ -350,6 +350,7 @@ impl Generator {
             0..=2 => self.pick(keys),
             _ => self.pick(&TEXT_KEYS),
         };
+        let key = &self.recased(key);
         if is_null {
             let expected = self.several(|it| it.rng.bool());
             return ("Null".to_owned(), json!({ key: expected }));
@@ -363,6 +364,14 @@ impl Generator {
             format!("{quantifier}{base}{if_exists}"),
             json!({ key: operands }),
         )
+    }
+
+    /// In other letters, now and then; in brackets they count.
+    fn recased(&mut self, name: &str) -> String {
+        match name.contains('[') || !self.one_in(6) {
+            true => name.to_owned(),
+            false => name.to_uppercase(),
+        }
     }
 
     fn operand(&mut self, operator: &str) -> String {

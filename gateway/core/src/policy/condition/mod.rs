@@ -66,7 +66,8 @@ enum Comparison {
     Moment(Order, Vec<Timestamp>),
     Bool(Vec<bool>),
     Address(Vec<Network>),
-    Arn(Vec<ArnPattern>),
+    /// The case matters, but to String operators that ignore it.
+    Arn(Case, Vec<ArnPattern>),
     Null(Vec<bool>),
 }
 
@@ -112,12 +113,12 @@ impl Test {
                 let now = values.now();
                 each(moments.iter().any(|moment| order.holds(now.cmp(moment))));
             }
-            (Comparison::Arn(patterns), KeyKind::Arn) => {
+            (Comparison::Arn(case, patterns), KeyKind::Arn) => {
                 let topic = values.will_topic();
                 let value_of = |variable: &Variable| values.substitute(variable);
                 let matched = topic.map(|topic| {
                     let takes = |pattern: &ArnPattern| {
-                        pattern.takes_topic(topic, rules, &value_of, unresolved)
+                        pattern.takes_topic(topic, rules, *case, &value_of, unresolved)
                     };
                     patterns.iter().any(takes)
                 });
@@ -194,7 +195,7 @@ impl Comparison {
                     .iter()
                     .any(|network| network.contains(address.to_canonical()))
             }
-            Self::Arn(patterns) => {
+            Self::Arn(_, patterns) => {
                 let mut parts = text.splitn(6, ':');
                 let mut next = || parts.next();
                 let parts = [next()?, next()?, next()?, next()?, next()?, next()?];
@@ -213,7 +214,7 @@ impl Comparison {
             Self::Moment(_, moments) => moments.is_empty(),
             Self::Bool(expected) | Self::Null(expected) => expected.is_empty(),
             Self::Address(networks) => networks.is_empty(),
-            Self::Arn(patterns) => patterns.is_empty(),
+            Self::Arn(_, patterns) => patterns.is_empty(),
         }
     }
 }

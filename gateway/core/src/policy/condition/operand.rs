@@ -137,13 +137,13 @@ pub(super) struct ArnPattern([Vec<Token>; 6]);
 
 impl ArnPattern {
     /// Compiles `text`; `Ok(None)` if it is no ARN, the error is message and remedy.
-    pub(super) fn parse(text: &str) -> Result<Option<Self>, Fault> {
+    pub(super) fn parse(text: &str, special: Wildcards) -> Result<Option<Self>, Fault> {
         let Some(parts) = split_arn(text).filter(|[arn, ..]| *arn == "arn") else {
             return Ok(None);
         };
         let mut compiled = [const { Vec::new() }; 6];
         for (tokens, part) in compiled.iter_mut().zip(parts) {
-            *tokens = tokenize(part, Wildcards::Honoured)?;
+            *tokens = tokenize(part, special)?;
         }
         Ok(Some(Self(compiled)))
     }
@@ -172,11 +172,11 @@ impl ArnPattern {
         &self,
         topic: &TopicName,
         rules: &Rules,
+        case: Case,
         value_of: &impl Fn(&Variable) -> Option<&'v str>,
         unresolved: Unresolved,
     ) -> bool {
-        let takes =
-            |tokens: &[Token], text| matches(tokens, text, value_of, unresolved, Case::Sensitive);
+        let takes = |tokens: &[Token], text| matches(tokens, text, value_of, unresolved, case);
         let [arn, partition, service, region, account, name] = &self.0;
         takes(name, Text::joined("topic/", topic.as_str()))
             && takes(arn, Text::of("arn"))

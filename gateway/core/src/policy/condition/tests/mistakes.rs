@@ -28,12 +28,8 @@ fn what_means_nothing_is_refused_with_a_remedy() {
 
 /// Conditions with a part of what is said of them.
 const REFUSED: &[(&str, &str)] = &[
-    ("{}", "`Condition` is empty; remove it"),
     ("[]", "`Condition` is a JSON object"),
-    (
-        r#"{"StringEquals":{}}"#,
-        "`StringEquals` compares nothing; remove it",
-    ),
+    (r#"{"StringEqual":{}}"#, "unknown condition operator"),
     (r#"{"StringEquals":"a"}"#, "`StringEquals` is a JSON object"),
     (
         r#"{"StringEqual":{"iot:ClientId":"a"}}"#,
@@ -60,8 +56,8 @@ const REFUSED: &[(&str, &str)] = &[
         "would ask twice",
     ),
     (
-        r#"{"StringEquals":{"iot:ClientID":"a"}}"#,
-        "unknown condition key `iot:ClientID`; write `iot:ClientId`",
+        r#"{"StringEquals":{"iot:ClientI":"a"}}"#,
+        "unknown condition key `iot:ClientI`; write `iot:ClientId`",
     ),
     (
         r#"{"StringEquals":{"aws:username":"a"}}"#,
@@ -72,8 +68,12 @@ const REFUSED: &[(&str, &str)] = &[
         "stands here a second time",
     ),
     (
-        r#"{"StringEquals":{"iot:ClientId":5}}"#,
-        "`StringEquals` compares no number; write a string",
+        r#"{"StringEquals":{"iot:ClientId":"a","iot:clientID":"b"}}"#,
+        "`iot:ClientId` stands here a second time; keep one of them",
+    ),
+    (
+        r#"{"StringEquals":{"iot:ClientId":{"a":1}}}"#,
+        "`StringEquals` compares no object; write a string",
     ),
     (
         r#"{"StringEquals":{"iot:ClientId":[["a"]]}}"#,
@@ -145,6 +145,14 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         r#"{"StringEquals":{"iot:LastWillTopic":"a"}}"#,
+        "`StringEquals` cannot compare with `a`; write `arn:aws:iot",
+    ),
+    (
+        r#"{"StringLike":{"iot:LastWillTopic":"*:topic/a"}}"#,
+        "six parts with colons",
+    ),
+    (
+        r#"{"NumericEquals":{"iot:LastWillTopic":"5"}}"#,
         "cannot compare `iot:LastWillTopic`; use `ArnEquals` or `ArnLike`",
     ),
     (
