@@ -117,6 +117,9 @@ pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const JOURNAL_IDLE_LINES_MAX: usize = 1000;
 /// A line of the journal; a longer one is not read.
 pub const JOURNAL_LINE_BYTES_MAX: usize = 128 * 1024;
+/// The serial number of a certificate, in bytes; RFC 5280 has 20. What is longer has no value in
+/// policies.
+pub const SERIAL_BYTES_MAX: usize = 64;
 /// Values of one kind that are kept of a distinguished name (specification A.3).
 pub const NAME_VALUES_MAX: usize = 5;
 /// The modulus of an RSA key that may be registered (specification A.11).

@@ -173,7 +173,7 @@ impl TestCa {
     pub(super) fn crl(&self, number: u64, days: i64, revoked: &[&Leaf]) -> String {
         let now = OffsetDateTime::now_utc();
         let entry = |leaf: &&Leaf| {
-            let hex = &leaf.certificate.serial_number;
+            let hex = &leaf.certificate.serial_hex;
             let bytes: Vec<u8> = (0..hex.len() / 2)
                 .map(|at| u8::from_str_radix(hex.get(at * 2..at * 2 + 2).unwrap(), 16).unwrap())
                 .collect();

@@ -140,11 +140,11 @@ fn an_element_of_a_policy_that_does_not_exist_is_named() {
         "remove it",
     );
     broken(
-        |site| site.replace(policy, "\"Sid\"", "\"Condition\": {}, \"Sid\""),
+        |site| site.replace(policy, "\"Sid\"", "\"Condition\": [], \"Sid\""),
         policy,
         "\"Condition\"",
-        "`Condition` is empty",
-        "remove it, or write",
+        "`Condition` is a JSON object",
+        "write `{…}`",
     );
 }
 

@@ -15,7 +15,7 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::{identity::CertificateId, timestamp::Timestamp};
+use crate::{identity::CertificateId, limits::SERIAL_BYTES_MAX, timestamp::Timestamp};
 
 #[cfg(test)]
 mod tests;
@@ -25,8 +25,12 @@ mod tests;
 pub struct Certificate {
     /// SHA-256 of its DER form.
     pub id: CertificateId,
-    /// Lower-case hex without separators.
+    /// The serial number in decimal, as policies see it. Empty, which is no value, if it was never
+    /// seen or is longer than [`SERIAL_BYTES_MAX`].
     pub serial_number: String,
+    /// The same in lower-case hex without separators, as the certificate has it, for people and for
+    /// revocation lists.
+    pub serial_hex: String,
     /// Subject, and subject alternative names.
     pub subject: Names,
     /// Issuer, and issuer alternative names.
@@ -66,7 +70,8 @@ impl Certificate {
         }
         Ok(Self {
             id: CertificateId::of_der(der),
-            serial_number: parsed
+            serial_number: decimal(parsed.raw_serial()),
+            serial_hex: parsed
                 .raw_serial()
                 .iter()
                 .map(|byte| format!("{byte:02x}"))
@@ -85,10 +90,34 @@ impl Certificate {
         Self {
             id,
             serial_number: String::new(),
+            serial_hex: String::new(),
             subject: Names::default(),
             issuer: Names::default(),
             not_before: Timestamp::from_millis(0),
             not_after: Timestamp::from_millis(u64::MAX),
         }
     }
+}
+
+/// An unsigned big-endian integer in decimal.
+fn decimal(bytes: &[u8]) -> String {
+    if bytes.len() > SERIAL_BYTES_MAX {
+        return String::new();
+    }
+    // Last digit first.
+    let mut digits = vec![0_u8];
+    for byte in bytes {
+        let mut carry = u16::from(*byte);
+        for digit in &mut digits {
+            carry += u16::from(*digit) * 256;
+            *digit = u8::try_from(carry % 10).unwrap_or(0);
+            carry /= 10;
+        }
+        while carry > 0 {
+            digits.push(u8::try_from(carry % 10).unwrap_or(0));
+            carry /= 10;
+        }
+    }
+    let digits = digits.iter().rev();
+    digits.map(|digit| char::from(b'0' + digit)).collect()
 }

@@ -57,14 +57,39 @@ pub enum NameAttribute {
 /// kind, in the order of the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    values: BTreeMap<NameAttribute, Vec<String>>,
+    values: BTreeMap<NameAttribute, Values>,
     fingerprint: Option<[u8; 32]>,
+}
+
+/// The values of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Values {
+    kept: Vec<String>,
+    /// For each that is kept, its escaped form if that is another. Made once: policies compare often.
+    escaped: Vec<Option<Box<str>>>,
+    /// Whether the certificate has more.
+    more: bool,
 }
 
 impl Names {
     /// All values of one kind; empty if there are none.
     pub fn get(&self, attribute: NameAttribute) -> &[String] {
-        self.values.get(&attribute).map_or(&[], Vec::as_slice)
+        self.values
+            .get(&attribute)
+            .map_or(&[], |values| &values.kept)
+    }
+
+    /// The value at `index` with the special characters of distinguished names behind a backslash,
+    /// as AWS wants it in what a condition compares with (specification A.3); `None` if that is the
+    /// value itself. A directory name has them already.
+    pub fn escaped(&self, attribute: NameAttribute, index: usize) -> Option<&str> {
+        self.values.get(&attribute)?.escaped.get(index)?.as_deref()
+    }
+
+    /// Whether the certificate has values of this kind beyond the [`NAME_VALUES_MAX`] that are kept.
+    pub fn has_more(&self, attribute: NameAttribute) -> bool {
+        let values = self.values.get(&attribute);
+        values.is_some_and(|values| values.more)
     }
 
     /// SHA-256 of the whole distinguished name in DER, also of what has no variable; `None` if the
@@ -94,9 +119,16 @@ impl Names {
 
     fn add(&mut self, kind: NameAttribute, value: String) {
         let values = self.values.entry(kind).or_default();
-        if values.len() < NAME_VALUES_MAX {
-            values.push(value);
+        if values.kept.len() == NAME_VALUES_MAX {
+            values.more = true;
+            return;
         }
+        let written = match escaped(&value) {
+            Cow::Owned(written) if kind != NameAttribute::DirectoryName => Some(written.into()),
+            _ => None,
+        };
+        values.escaped.push(written);
+        values.kept.push(value);
     }
 
     pub(super) fn add_alternatives(&mut self, alternatives: &[GeneralName<'_>]) {

@@ -16,8 +16,9 @@ fn every_variable_of_a_rich_certificate_has_its_values_in_their_order() {
     let der = der(RICH);
     let certificate = Certificate::parse(&der).unwrap();
     assert_eq!(certificate.id, CertificateId::of_der(&der));
+    assert_eq!(certificate.serial_number, "41394");
     assert_eq!(
-        certificate.serial_number, "00a1b2",
+        certificate.serial_hex, "00a1b2",
         "a leading zero keeps it positive"
     );
     for (attribute, values) in [
@@ -63,6 +64,15 @@ fn every_variable_of_a_rich_certificate_has_its_values_in_their_order() {
     ] {
         assert_eq!(certificate.subject.get(attribute), values, "{attribute:?}");
     }
+    let escaped = |attribute| certificate.subject.escaped(attribute, 0);
+    assert_eq!(
+        escaped(NameAttribute::Organization),
+        Some(r"Example\, Inc.")
+    );
+    assert_eq!(escaped(NameAttribute::CommonName), None);
+    assert_eq!(escaped(NameAttribute::DirectoryName), None, "not twice");
+    assert!(certificate.subject.has_more(NameAttribute::DnsName));
+    assert!(!certificate.subject.has_more(NameAttribute::Rfc822Name));
     let issuer = |attribute| certificate.issuer.get(attribute);
     assert_eq!(issuer(NameAttribute::CommonName), ["sensor-1"]);
     assert_eq!(issuer(NameAttribute::Rfc822Name), ["ca@example.org"]);
@@ -72,6 +82,29 @@ fn every_variable_of_a_rich_certificate_has_its_values_in_their_order() {
     );
     assert!(issuer(NameAttribute::DnsName).is_empty());
     assert!(certificate.not_before < certificate.not_after);
+}
+
+/// The first is AWS's own example.
+#[test]
+fn a_serial_number_is_an_unsigned_decimal_number() {
+    for (bytes, written) in [
+        (
+            &[0x92, 0x12, 0x85, 0xcb, 0xb7, 0xa5, 0xe0, 0x86][..],
+            "10525622389124227206",
+        ),
+        (
+            &[0x00, 0x92, 0x12, 0x85, 0xcb, 0xb7, 0xa5, 0xe0, 0x86],
+            "10525622389124227206",
+        ),
+        (&[], "0"),
+        (&[0, 0], "0"),
+        (&[9], "9"),
+        (&[10], "10"),
+        (&[0xff; 16], "340282366920938463463374607431768211455"),
+    ] {
+        assert_eq!(decimal(bytes), written, "{bytes:?}");
+    }
+    assert_eq!(decimal(&[1; SERIAL_BYTES_MAX + 1]), "", "no value");
 }
 
 #[test]

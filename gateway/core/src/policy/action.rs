@@ -21,15 +21,19 @@ pub enum Action {
 }
 
 /// Actions of AWS IoT that documents name and that nothing here asks for.
-const OTHER_ACTIONS: [&str; 9] = [
+const OTHER_ACTIONS: [&str; 13] = [
     "iot:AssumeRoleWithCertificate",
     "iot:DeleteConnection",
     "iot:DeleteThingShadow",
+    "iot:DescribeJobExecution",
     "iot:GetConnection",
+    "iot:GetPendingJobExecutions",
     "iot:GetRetainedMessage",
     "iot:GetThingShadow",
     "iot:ListNamedShadowsForThing",
     "iot:ListRetainedMessages",
+    "iot:StartNextPendingJobExecution",
+    "iot:UpdateJobExecution",
     "iot:UpdateThingShadow",
 ];
 
@@ -179,7 +183,15 @@ mod tests {
 
     #[test]
     fn actions_of_other_services_are_taken_and_misspelt_ones_refused() {
-        for other in ["iot:GetThingShadow", "iotjobsdata:*", "greengrass:Discover"] {
+        for other in [
+            "iot:GetThingShadow",
+            "iotjobsdata:*",
+            "greengrass:Discover",
+            "iot:DescribeJobExecution",
+            "iot:GetPendingJobExecutions",
+            "iot:StartNextPendingJobExecution",
+            "iot:UpdateJobExecution",
+        ] {
             assert_eq!(Actions::parse(other), Ok(Actions::default()), "{other}");
         }
         let (message, remedy) = Actions::parse("iot:Pubish").unwrap_err();

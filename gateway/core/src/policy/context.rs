@@ -13,7 +13,7 @@ use super::{
     variable::{Key, NAME_PARTS, NamePart, SERIAL_NUMBER, Variable, Whose},
 };
 use crate::{
-    certificate::Certificate,
+    certificate::{Certificate, Names},
     identity::{ClientId, Thing},
     limits::VARIABLE_CHARACTERS_MAX,
     timestamp::Timestamp,
@@ -126,13 +126,8 @@ impl<'c> Values<'c> {
         }
     }
 
-    /// The value as the request has it. An empty value is no value.
-    pub(super) fn get(&self, variable: &Variable) -> Option<&str> {
-        self.lookup(variable).filter(|value| !value.is_empty())
-    }
-
     /// The value that may stand in a pattern: what could be taken for a wildcard of policies or of
-    /// topic filters may not (specification A.3), nor what is too long.
+    /// topic filters may not (specification A.3), nor what is too long or empty.
     pub(super) fn substitute(&self, variable: &Variable) -> Option<&str> {
         let value = self.get(variable).filter(|value| may_be_substituted(value));
         if value.is_none() {
@@ -141,7 +136,8 @@ impl<'c> Values<'c> {
         value
     }
 
-    fn lookup(&self, variable: &Variable) -> Option<&str> {
+    /// The value as the request has it. An empty value is a value.
+    fn get(&self, variable: &Variable) -> Option<&str> {
         let Context {
             thing, certificate, ..
         } = *self.context;
@@ -164,25 +160,45 @@ impl<'c> Values<'c> {
             Variable::IsAttached => Some("false"),
             Variable::CurrentTime => {
                 let text = || Short::of(Iso8601(self.now()));
-                Some(self.current_time.get_or_init(text).as_str())
+                let text = self.current_time.get_or_init(text).as_str();
+                // A time that no calendar has is no value.
+                Some(text).filter(|text| !text.is_empty())
             }
             Variable::EpochTime => {
                 let text = || Short::of(self.now().as_secs());
                 Some(self.epoch_time.get_or_init(text).as_str())
             }
-            Variable::SerialNumber => Some(&certificate?.serial_number),
+            Variable::SerialNumber => {
+                Some(&*certificate?.serial_number).filter(|number| !number.is_empty())
+            }
             Variable::Name { part, index } => self.name(*part).get(*index).map(String::as_str),
         }
     }
 
-    fn name(&self, part: NamePart) -> &'c [String] {
-        self.context.certificate.map_or(&[], |certificate| {
-            let names = match part.whose {
-                Whose::Issuer => &certificate.issuer,
-                Whose::Subject => &certificate.subject,
-            };
-            names.get(part.attribute)
+    fn names_of(&self, whose: Whose) -> Option<&'c Names> {
+        let certificate = self.context.certificate?;
+        Some(match whose {
+            Whose::Issuer => &certificate.issuer,
+            Whose::Subject => &certificate.subject,
         })
+    }
+
+    fn name(&self, part: NamePart) -> &'c [String] {
+        let names = self.names_of(part.whose);
+        names.map_or(&[], |names| names.get(part.attribute))
+    }
+
+    fn escaped(&self, part: NamePart, index: usize) -> Option<&'c str> {
+        self.names_of(part.whose)?.escaped(part.attribute, index)
+    }
+
+    /// Whether `key` has values that are not known: the certificate has more than are kept.
+    pub(super) fn has_more(&self, key: &Key) -> bool {
+        let Key::List(part) = key else {
+            return false;
+        };
+        let names = self.names_of(part.whose);
+        names.is_some_and(|names| names.has_more(part.attribute))
     }
 
     /// The peer. An IPv4 address that came as an IPv6 one is an IPv4 address.
@@ -210,33 +226,37 @@ impl<'c> Values<'c> {
         self.connect()?.will_topic
     }
 
-    /// Calls `each` with every value of `key`, as text.
-    pub(super) fn each_text(&self, key: &Key, mut each: impl FnMut(&str)) {
+    /// Calls `each` with every value of `key`, as text, and with the escaped form if it has another.
+    pub(super) fn each_text(&self, key: &Key, mut each: impl FnMut(&str, Option<&str>)) {
         match key {
-            Key::Variable(variable) => self.get(variable).into_iter().for_each(each),
+            Key::Variable(variable) => {
+                let escaped = match variable {
+                    Variable::Name { part, index } => self.escaped(*part, *index),
+                    _ => None,
+                };
+                let value = self.get(variable).into_iter();
+                value.for_each(|value| each(value, escaped));
+            }
             Key::List(part) => {
-                let values = self.name(*part).iter();
-                values
-                    .filter(|value| !value.is_empty())
-                    .for_each(|v| each(v));
+                let values = self.name(*part).iter().enumerate();
+                values.for_each(|(index, value)| each(value, self.escaped(*part, index)));
             }
             Key::AvailableKeys => {
                 let parts = NAME_PARTS.iter();
-                let has_value = |part: &NamePart| self.name(*part).iter().any(|v| !v.is_empty());
                 if self.get(&Variable::SerialNumber).is_some() {
-                    each(SERIAL_NUMBER);
+                    each(SERIAL_NUMBER, None);
                 }
                 parts
-                    .filter(|(_, part)| has_value(part))
-                    .for_each(|(name, _)| each(name));
+                    .filter(|(_, part)| !self.name(*part).is_empty())
+                    .for_each(|(name, _)| each(name, None));
             }
             Key::ConnectAttributes => {
                 let connect = self.connect();
                 if connect.is_some_and(|connect| connect.persistent) {
-                    each("PersistentConnect");
+                    each("PersistentConnect", None);
                 }
                 if connect.is_some_and(|connect| connect.will_topic.is_some()) {
-                    each("LastWill");
+                    each("LastWill", None);
                 }
             }
             // Compared as an ARN alone; nothing here asks for sockets.
@@ -247,7 +267,8 @@ impl<'c> Values<'c> {
 
 fn may_be_substituted(value: &str) -> bool {
     let is_special = |byte: u8| matches!(byte, b'*' | b'$' | b'+' | b'?' | b'#');
-    !value.bytes().any(is_special)
+    !value.is_empty()
+        && !value.bytes().any(is_special)
         && (value.len() <= VARIABLE_CHARACTERS_MAX
             || value.chars().count() <= VARIABLE_CHARACTERS_MAX)
 }

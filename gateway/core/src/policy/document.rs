@@ -31,7 +31,9 @@ pub(super) fn parse(name: &str, json: &str) -> Result<Policy, Vec<Mistake>> {
         name: name.into(),
         mistakes: Vec::new(),
     };
-    reader.check_name_and_size(json);
+    if !reader.check_name_and_size(json) {
+        return Err(reader.mistakes);
+    }
     let statements = reader.policy(document.root());
     if reader.mistakes.is_empty() {
         Ok(Policy {
@@ -62,7 +64,8 @@ impl<'a> Reader<'a> {
         self.mistakes.push(mistake);
     }
 
-    fn check_name_and_size(&mut self, json: &str) {
+    /// Whether it is short enough to be read on: what comes is not made for large documents.
+    fn check_name_and_size(&mut self, json: &str) -> bool {
         let root = self.document.root();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
         if self.name.is_empty()
@@ -77,13 +80,15 @@ impl<'a> Reader<'a> {
             );
         }
         let characters = json.chars().filter(|c| !c.is_whitespace()).count();
-        if characters > POLICY_CHARACTERS_MAX {
+        let is_short = characters <= POLICY_CHARACTERS_MAX;
+        if !is_short {
             self.mistake(
                 root,
                 format!("the policy has {characters} characters, white space aside"),
                 format!("shorten it to {POLICY_CHARACTERS_MAX}, or split it into two policies"),
             );
         }
+        is_short
     }
 
     fn policy(&mut self, root: Value<'a>) -> Vec<Statement> {
@@ -105,7 +110,7 @@ impl<'a> Reader<'a> {
             ),
         }
         if let Some(id) = find("Id") {
-            self.string(id, "Id");
+            self.label(id, "Id");
         }
         let Some(statement) = find("Statement") else {
             self.mistake(
@@ -143,7 +148,7 @@ impl<'a> Reader<'a> {
                 .find(|(key, _)| key == name)
                 .map(|(_, v)| *v)
         };
-        let sid = find("Sid").and_then(|sid| self.string(sid, "Sid"));
+        let sid = find("Sid").and_then(|sid| self.label(sid, "Sid"));
         let effect = self.effect(value, find("Effect"));
         let actions = self.either(value, &find, "Action", "NotAction");
         let resources = self.either(value, &find, "Resource", "NotResource");
@@ -170,7 +175,7 @@ impl<'a> Reader<'a> {
             Resources { negated, listed }
         });
         let condition = match find("Condition") {
-            Some(condition) => self.condition(condition).map(Some),
+            Some(condition) => self.condition(condition),
             None => Some(None),
         };
         let (actions, not_action, action_names) = actions?;
@@ -253,6 +258,20 @@ impl<'a> Reader<'a> {
             strings.push((value, self.string(value, element)?));
         }
         Some(strings)
+    }
+
+    /// A text that is shown to people; control characters would let it forge what they see.
+    fn label(&mut self, value: Value<'a>, element: &str) -> Option<String> {
+        let label = self.string(value, element)?;
+        if label.chars().any(char::is_control) {
+            self.mistake(
+                value,
+                format!("`{element}` has a control character"),
+                "remove it",
+            );
+            return None;
+        }
+        Some(label)
     }
 
     fn string(&mut self, value: Value<'a>, element: &str) -> Option<String> {

@@ -10,12 +10,24 @@
 //! - A Deny whose variable has no value matches with the variable as `*`
 //!   ([`Rules::deny_on_unresolved`]); so does a condition of a Deny whose outcome hangs on it.
 //! - Substituted values are literals. Values that hold `* $ + ? #`, are longer than 1024 characters
-//!   or are empty are no values, in resources and in condition values.
+//!   or are empty are no values where they are substituted, in resources and in condition values. The
+//!   value of a condition key may be empty.
+//! - Five values of each part of a certificate's name are kept, as at AWS; where the outcome of a
+//!   condition on a `….List` hangs on the others, an Allow does not apply and a Deny does.
 //! - The partition, region and account of an ARN are compared with [`Rules::strict_arn`] alone:
 //!   a policy written for one account holds in any. (This one is towards convenience.)
-//! - What AWS takes and nobody can want is refused when it is read: unknown names, an empty
-//!   `Condition`, a key with several values that is compared as if it had one, `${name, 'default'}`.
-//! - Names of variables and keys are matched as they are written; IAM ignores their case.
+//! - What AWS takes and nobody can want is refused when it is read: unknown names, a resource whose
+//!   type matches nothing or begins with a variable, a key with several values that is compared as if
+//!   it had one, `${name, 'default'}`, control characters in `Sid` and `Id`, a mapped IPv6 block that
+//!   no IPv4 address is in.
+//! - A date of digits alone is seconds since 1970 if it has nine digits or more and is before the year
+//!   10000; else it is refused, or unreadable in a request.
+//! - Numbers are compared exactly, not as floating-point numbers.
+//! - A value from a name in a certificate is taken as it is and with the special characters of
+//!   distinguished names escaped; AWS wants them escaped. (In an Allow, this one is towards
+//!   convenience.)
+//! - `iot:LastWillTopic` is compared part by part by String operators as well; an operand that is no
+//!   ARN (nor `*`) is refused.
 //! - An unconditional Allow of `iot:Connect` covers persistent sessions and wills.
 //! - A shared subscription is authorized by its filter as well, see [`PolicySet::decide`].
 

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::Fault;
-use crate::{certificate::NameAttribute, problem::nearest};
+use crate::{certificate::NameAttribute, limits::NAME_VALUES_MAX, problem::nearest};
 
 /// A policy variable: a name that has at most one value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,20 +163,26 @@ impl Key {
         Self::find(name).ok_or_else(|| unknown(name, "condition key", &KEYS, &str::to_owned))
     }
 
+    /// Whatever the case of its letters; the names of attributes are as they are.
     fn find(name: &str) -> Option<Self> {
-        if let Some((_, variable)) = VARIABLES.iter().find(|(known, _)| *known == name) {
+        let is_name = |known: &str| known.eq_ignore_ascii_case(name);
+        if let Some((_, variable)) = VARIABLES.iter().find(|(known, _)| is_name(known)) {
             return Some(Self::Variable(variable.clone()));
         }
-        if let Some((_, key)) = KEYS.iter().find(|(known, _)| *known == name) {
+        if let Some((_, key)) = KEYS.iter().find(|(known, _)| is_name(known)) {
             return Some(key.clone());
         }
-        if let Some(attribute) = name.strip_prefix(ATTRIBUTES) {
+        let start = name.split_at_checked(ATTRIBUTES.len());
+        if let Some((start, attribute)) = start
+            && start.eq_ignore_ascii_case(ATTRIBUTES)
+        {
             let attribute = attribute.strip_suffix(']')?;
             let is_name = !attribute.is_empty() && !attribute.contains(['[', ']']);
             return is_name.then(|| Self::Variable(Variable::Attribute(attribute.into())));
         }
         let part_of = |name: &str| {
-            let found = NAME_PARTS.iter().find(|(known, _)| *known == name);
+            let mut parts = NAME_PARTS.iter();
+            let found = parts.find(|(known, _)| known.eq_ignore_ascii_case(name));
             found.map(|(_, part)| *part)
         };
         if let Some(part) = part_of(name) {
@@ -184,11 +190,15 @@ impl Key {
         }
         let (name, suffix) = name.rsplit_once('.')?;
         let part = part_of(name)?;
-        if suffix == "List" {
+        if suffix.eq_ignore_ascii_case("List") {
             return Some(Self::List(part));
         }
-        // `.1` is the second value; the first has no number, and none is written `.01`.
-        let index: usize = suffix.parse().ok().filter(|index| *index > 0)?;
+        // `.1` is the second value; the first has no number, and none is written `.01`. What is not
+        // kept never has a value.
+        let index: usize = suffix.parse().ok()?;
+        if index == 0 || index >= NAME_VALUES_MAX {
+            return None;
+        }
         (suffix == index.to_string()).then_some(Self::Variable(Variable::Name { part, index }))
     }
 
@@ -226,6 +236,15 @@ fn unknown(
     let keys = keys.iter().map(|(known, _)| *known);
     let parts = NAME_PARTS.iter().map(|(known, _)| *known);
     let fixed = fixed.chain(keys);
+    if let Some(part) = indexed_part(name) {
+        let last = NAME_VALUES_MAX - 1;
+        let remedy = format!(
+            "write `{}` for the first value, and `.1` to `.{last}` for the second to the last that is \
+             kept",
+            written(part)
+        );
+        return (format!("unknown {what} `{}`", written(name)), remedy);
+    }
     let remedy = match nearest(name, fixed.clone().chain(parts)) {
         Some(near) => format!("write `{}`", written(near)),
         None => format!(
@@ -235,6 +254,14 @@ fn unknown(
         ),
     };
     (format!("unknown {what} `{}`", written(name)), remedy)
+}
+
+/// The part of a name that stands before a number.
+fn indexed_part(name: &str) -> Option<&'static str> {
+    let (start, index) = name.rsplit_once('.')?;
+    let mut parts = NAME_PARTS.iter().map(|(known, _)| *known);
+    let part = parts.find(|known| known.eq_ignore_ascii_case(start))?;
+    index.bytes().all(|c| c.is_ascii_digit()).then_some(part)
 }
 
 impl fmt::Display for Variable {
@@ -294,9 +321,37 @@ mod tests {
     }
 
     #[test]
+    fn the_case_of_a_name_does_not_matter_but_in_the_names_of_attributes() {
+        for (name, canonical) in [
+            ("aws:sourceIp", "aws:SourceIp"),
+            ("IOT:clientid", "iot:ClientId"),
+            ("iot:connectattributes", "iot:ConnectAttributes"),
+            (
+                "iot:certificate.subject.commonname.LIST",
+                "iot:Certificate.Subject.CommonName.List",
+            ),
+            (
+                "iot:certificate.issuer.ALTERNATIVENAME.dnsname.4",
+                "iot:Certificate.Issuer.AlternativeName.DNSName.4",
+            ),
+            (
+                "iot:connection.thing.attributes[Zone]",
+                "iot:Connection.Thing.Attributes[Zone]",
+            ),
+        ] {
+            assert_eq!(Key::parse(name).unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
     fn a_name_that_is_not_known_is_refused_with_the_nearest() {
         for (name, remedy) in [
-            ("iot:ClientID", "write `${iot:ClientId}`"),
+            ("iot:ClientI", "write `${iot:ClientId}`"),
+            (
+                "iot:Certificate.Subject.CommonName.5",
+                "write `${iot:Certificate.Subject.CommonName}` for the first value, and `.1` to `.4`",
+            ),
+            ("iot:Certificate.Issuer.CommonName.99999999999999999999", "`.4`"),
             (
                 "iot:Certificate.Subject.CommonNam",
                 "write `${iot:Certificate.Subject.CommonName}`",

@@ -224,7 +224,8 @@ fn no_name(what: &'static str, text: &str) -> FillError {
     }
 }
 
-/// The first value of the subject's attribute.
+/// The first value of the subject's attribute. `SerialNumber` as well: what these parameters can be
+/// is limited to the subject, so it is the attribute 2.5.4.5, not the number of the certificate.
 fn of_certificate(certificate: &Certificate, name: &str) -> Option<String> {
     let attribute = match name.strip_prefix("AWS::IoT::Certificate::")? {
         "Country" => NameAttribute::Country,

@@ -1,6 +1,6 @@
 //! Random policies and requests that are likely to meet: few words, used everywhere.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::{BTreeMap, BTreeSet}, net::IpAddr, sync::Arc};
 
 use fastrand::Rng;
 use portcullis_core::{
@@ -38,7 +38,8 @@ const VARIABLES: [&str; 14] = [
     "iot:Certificate.Subject.OrganizationalUnit.1",
     "iot:Certificate.Issuer.OrganizationalUnit.2",
 ];
-const TEXT_KEYS: [&str; 8] = [
+const TEXT_KEYS: [&str; 9] = [
+    "iot:Certificate.Subject.Organization",
     "iot:ClientId",
     "iot:Connection.Thing.ThingName",
     "iot:Connection.Thing.ThingTypeName",
@@ -48,14 +49,24 @@ const TEXT_KEYS: [&str; 8] = [
     "iot:Certificate.Subject.OrganizationalUnit",
     "iot:Certificate.Subject.AlternativeName.IPAddress",
 ];
-const LIST_KEYS: [&str; 4] = [
+const LIST_KEYS: [&str; 5] = [
+    HOSTS,
     "iot:Certificate.Subject.OrganizationalUnit.List",
     "iot:Certificate.AvailableKeys",
     "iot:ConnectAttributes",
     "iot:ConnectAttributes",
 ];
 /// What attributes are, and what conditions compare with.
-const NUMBERS: [&str; 5] = ["5", "5.0", "-1", "12.5", "7"];
+const NUMBERS: [&str; 8] = [
+    "5",
+    "5.0",
+    "-1",
+    "12.5",
+    "7",
+    "10525622389124227206",
+    "10525622389124227207",
+    "1795305600000",
+];
 const MOMENTS: [&str; 5] = [
     "2026-11-22",
     "2026-11-22T00:00Z",
@@ -156,10 +167,18 @@ impl Generator {
             "*",
             "topic*",
             "?opic/",
-            "${iot:ClientId}*",
+            "topic?",
+            "*/",
             "thing/",
         ]);
-        let pattern = self.pattern();
+        let mut pattern = self.pattern();
+        // The type without a name, or with a variable, is refused.
+        if start.ends_with('?') {
+            pattern.insert(0, 'a');
+        }
+        if !start.contains('/') && (pattern.contains("${i") || pattern.contains("${a")) {
+            pattern.insert(0, '/');
+        }
         format!("arn:{partition}:iot:{region}:{account}:{start}{pattern}")
     }
 
@@ -331,6 +350,7 @@ impl Generator {
             0..=2 => self.pick(keys),
             _ => self.pick(&TEXT_KEYS),
         };
+        let key = &self.recased(key);
         if is_null {
             let expected = self.several(|it| it.rng.bool());
             return ("Null".to_owned(), json!({ key: expected }));
@@ -346,12 +366,33 @@ impl Generator {
         )
     }
 
+    /// In other letters, now and then; in brackets they count.
+    fn recased(&mut self, name: &str) -> String {
+        match name.contains('[') || !self.one_in(6) {
+            true => name.to_owned(),
+            false => name.to_uppercase(),
+        }
+    }
+
     fn operand(&mut self, operator: &str) -> String {
         match operator.get(..3) {
             Some("Str") => match self.rng.u8(..5) {
                 0 => self.pattern(),
                 1 => self
-                    .pick(&["PersistentConnect", "LastWill", "Lab", "*b", "m?t*"])
+                    .pick(&[
+                        "PersistentConnect",
+                        "LastWill",
+                        "Lab",
+                        "*b",
+                        "m?t*",
+                        "a\\+b",
+                        "Example, Inc.",
+                        "Example\\, Inc.",
+                        "a.example.org",
+                        "*.example.org",
+                        "\\#",
+                        "",
+                    ])
                     .to_owned(),
                 2 => self
                     .pick(&[
@@ -437,13 +478,14 @@ impl Client {
             attributes: it.attributes(),
             groups: Arc::from([]),
         });
-        let certificate = match it.rng.u8(..4) {
+        let certificate = match it.rng.u8(..5) {
             0 => None,
             1 => {
                 let unseen = Certificate::unseen(CertificateId::of_der(b"a"));
                 Some((Arc::new(unseen), UNSEEN))
             }
             2 => Some((super::certificate("names"), NAMES)),
+            3 => Some((super::certificate("rich"), RICH)),
             _ => Some((super::certificate("hostile"), HOSTILE)),
         };
         Self {
@@ -554,8 +596,11 @@ impl Client {
             region,
             account,
         } = rules.arn.clone();
+        let has_more = values.get(HOSTS).is_some_and(|hosts| hosts.len() == 5);
+        let more = BTreeSet::from_iter(has_more.then(|| HOSTS.to_owned()));
         Known {
             values,
+            more,
             strict: rules.strict_arn.then_some([partition, region, account]),
             deny_on_unresolved: rules.deny_on_unresolved,
         }
@@ -568,6 +613,8 @@ const UNSEEN: Content = &[];
 /// What is in `names.der`, as far as policies here ask.
 const NAMES: Content = &[
     ("iot:Certificate.Subject.CommonName", &["c1"]),
+    ("iot:Certificate.Subject.Organization", &["Works"]),
+    (HOSTS, &["c1.site", "meter.site"]),
     ("iot:Certificate.Subject.OrganizationalUnit", &["Meters"]),
     ("iot:Certificate.Subject.OrganizationalUnit.1", &["Lab"]),
     (
@@ -611,6 +658,11 @@ const NAMES: Content = &[
 /// What is in `hostile.der`, likewise.
 const HOSTILE: Content = &[
     ("iot:Certificate.Subject.CommonName", &["*"]),
+    (
+        "iot:Certificate.Subject.Organization",
+        &["$ENV::HOSTILE_O"],
+    ),
+    (HOSTS, &["a*b"]),
     ("iot:Certificate.Subject.OrganizationalUnit", &["a+b"]),
     ("iot:Certificate.Subject.OrganizationalUnit.1", &["#"]),
     (
@@ -634,3 +686,77 @@ const HOSTILE: Content = &[
         ],
     ),
 ];
+
+/// What is in `rich.der`, likewise.
+const RICH: Content = &[
+    ("iot:Certificate.Subject.CommonName", &["sensor-1"]),
+    ("iot:Certificate.Subject.Organization", &["Example, Inc."]),
+    (
+        "iot:Certificate.Subject.OrganizationalUnit",
+        &["cold-chain"],
+    ),
+    (
+        "iot:Certificate.Subject.OrganizationalUnit.1",
+        &["building 7"],
+    ),
+    (
+        "iot:Certificate.Subject.OrganizationalUnit.List",
+        &["cold-chain", "building 7"],
+    ),
+    (
+        "iot:Certificate.Subject.AlternativeName.IPAddress",
+        &["192.0.2.7"],
+    ),
+    (
+        HOSTS,
+        &[
+            "a.example.org",
+            "b.example.org",
+            "c.example.org",
+            "d.example.org",
+            "e.example.org",
+        ],
+    ),
+    (
+        "iot:Certificate.AvailableKeys",
+        &[
+            "iot:Certificate.SerialNumber",
+            "iot:Certificate.Subject.DistinguishedNameQualifier",
+            "iot:Certificate.Subject.Country",
+            "iot:Certificate.Subject.Organization",
+            "iot:Certificate.Subject.OrganizationalUnit",
+            "iot:Certificate.Subject.State",
+            "iot:Certificate.Subject.CommonName",
+            "iot:Certificate.Subject.SerialNumber",
+            "iot:Certificate.Subject.Title",
+            "iot:Certificate.Subject.Surname",
+            "iot:Certificate.Subject.GivenName",
+            "iot:Certificate.Subject.Initials",
+            "iot:Certificate.Subject.Pseudonym",
+            "iot:Certificate.Subject.GenerationQualifier",
+            "iot:Certificate.Subject.AlternativeName.RFC822Name",
+            "iot:Certificate.Subject.AlternativeName.DNSName",
+            "iot:Certificate.Subject.AlternativeName.DirectoryName",
+            "iot:Certificate.Subject.AlternativeName.UniformResourceIdentifier",
+            "iot:Certificate.Subject.AlternativeName.IPAddress",
+            "iot:Certificate.Issuer.DistinguishedNameQualifier",
+            "iot:Certificate.Issuer.Country",
+            "iot:Certificate.Issuer.Organization",
+            "iot:Certificate.Issuer.OrganizationalUnit",
+            "iot:Certificate.Issuer.State",
+            "iot:Certificate.Issuer.CommonName",
+            "iot:Certificate.Issuer.SerialNumber",
+            "iot:Certificate.Issuer.Title",
+            "iot:Certificate.Issuer.Surname",
+            "iot:Certificate.Issuer.GivenName",
+            "iot:Certificate.Issuer.Initials",
+            "iot:Certificate.Issuer.Pseudonym",
+            "iot:Certificate.Issuer.GenerationQualifier",
+            "iot:Certificate.Issuer.AlternativeName.RFC822Name",
+            "iot:Certificate.Issuer.AlternativeName.UniformResourceIdentifier",
+        ],
+    ),
+];
+
+/// Of `rich.der`, more than are kept.
+const HOSTS: &str = "iot:Certificate.Subject.AlternativeName.DNSName.List";

@@ -6,50 +6,44 @@ use super::Answer;
 
 /// `Numeric…` and `Date…`, without `Not`.
 pub(super) fn ordered(operator: &str, value: &str, operand: &str) -> Answer {
-    let (order, both) = match operator.strip_prefix("Numeric") {
-        Some(order) => (order, [number(value)?, number(operand)?]),
+    let (order, how) = match operator.strip_prefix("Numeric") {
+        Some(order) => (order, number(value)?.cmp(&number(operand)?)),
         None => {
             let order = operator.strip_prefix("Date")?;
-            (order, [millis(value)?, millis(operand)?])
+            (order, millis(value)?.partial_cmp(&millis(operand)?)?)
         }
     };
-    let [value, operand] = both;
     Some(match order {
-        "Equals" => value == operand,
-        "LessThan" => value < operand,
-        "LessThanEquals" => value <= operand,
-        "GreaterThan" => value > operand,
-        "GreaterThanEquals" => value >= operand,
+        "Equals" => how.is_eq(),
+        "LessThan" => how.is_lt(),
+        "LessThanEquals" => how.is_le(),
+        "GreaterThan" => how.is_gt(),
+        "GreaterThanEquals" => how.is_ge(),
         _ => return None,
     })
 }
 
-/// JSON's numbers, and zeros in front of them.
-fn number(text: &str) -> Option<f64> {
-    let zeros = text
-        .trim_start_matches('-')
-        .bytes()
-        .take_while(|b| *b == b'0')
-        .count();
-    let sign = if text.starts_with('-') { "-" } else { "" };
-    let digits = &text[sign.len()..];
-    let significant = &digits[zeros.min(digits.len())..];
-    let digits = match significant.bytes().next() {
-        Some(b'0'..=b'9') => significant.to_owned(),
-        _ if zeros > 0 => format!("0{significant}"),
-        _ => return None,
+/// In units of 10^-9; numbers with an exponent, or too long for that, are not asked about.
+fn number(text: &str) -> Option<i128> {
+    let digits = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    let (sign, unsigned) = match text.strip_prefix('-') {
+        Some(unsigned) => (-1, unsigned),
+        None => (1, text),
     };
-    let json = format!("{sign}{digits}");
-    // JSON may be followed by white space.
-    let is_number =
-        serde_json::from_str::<f64>(&json).is_ok() && !json.ends_with(char::is_whitespace);
-    is_number.then(|| json.parse().ok())?
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let all: i128 = format!("{whole}{fraction:0<9}").parse().ok()?;
+    Some(sign * all)
 }
 
 /// Milliseconds since 1970. They are small enough for a double.
 fn millis(text: &str) -> Option<f64> {
     if !text.is_empty() && text.chars().all(|c| c.is_ascii_digit()) {
-        return Some(text.parse::<f64>().ok()? * 1000.0);
+        let secs: f64 = text.parse().ok()?;
+        let before_10000 = secs < 253_402_300_800.0;
+        return (text.len() > 8 && before_10000).then_some(secs * 1000.0);
     }
     let (day, time) = text.split_once('T').unwrap_or((text, "00:00Z"));
     let day: Vec<i64> = day

@@ -12,7 +12,7 @@
 
 mod compare;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -21,6 +21,8 @@ use serde_json::Value;
 pub struct Known {
     /// Values by name; for keys with several values, all of them.
     pub values: BTreeMap<String, Vec<String>>,
+    /// Keys that have more values than are known.
+    pub more: BTreeSet<String>,
     /// Partition, region and account, when they must match.
     pub strict: Option<[String; 3]>,
     /// Whether an unknown Deny denies.
@@ -207,9 +209,17 @@ impl Reader<'_> {
 
     /// The value of a variable, if it has one that may stand in a pattern.
     fn value(&self, name: &str) -> Option<&str> {
-        let value = self.known.values.get(name)?.first()?;
+        let value = self.values(name)?.first()?;
         let is_plain = !value.chars().any(|c| "*$+?#".contains(c));
         (is_plain && !value.is_empty() && value.chars().count() <= 1024).then_some(value)
+    }
+
+    /// The case of names does not matter.
+    fn values(&self, name: &str) -> Option<&Vec<String>> {
+        let mut known = self.known.values.iter();
+        known
+            .find(|(known, _)| folded(known) == folded(name))
+            .map(|(_, values)| values)
     }
 
     fn condition(&self, condition: Option<&Value>) -> Answer {
@@ -224,8 +234,7 @@ impl Reader<'_> {
 
     fn test(&self, operator: &str, key: &str, operands: &[&Value]) -> Answer {
         let none = Vec::new();
-        let values = self.known.values.get(key).unwrap_or(&none);
-        let values: Vec<&String> = values.iter().filter(|value| !value.is_empty()).collect();
+        let values = self.values(key).unwrap_or(&none);
         let (quantifier, operator) = operator.split_once(':').unwrap_or(("", operator));
         let (operator, if_exists) = match operator.strip_suffix("IfExists") {
             Some(operator) => (operator, true),
@@ -244,9 +253,12 @@ impl Reader<'_> {
             });
         }
         let operator = operator.replace("Not", "");
-        let each = values.iter().map(|value| {
+        let known = values.iter().map(Some);
+        let each = known.chain(self.known.more.iter().any(|k| folded(k) == folded(key)).then_some(None));
+        let each = each.map(|value| {
             let one = or(operands.iter().map(|operand| {
-                let answer = self.compare(&operator, key, value, &text_of(operand));
+                let operand = text_of(operand);
+                let answer = value.and_then(|value| self.in_any_form(&operator, key, value, &operand));
                 answer.or(self.ignores_unknown.then_some(false))
             }));
             if negated { not(one) } else { one }
@@ -255,6 +267,19 @@ impl Reader<'_> {
             "ForAnyValue" => or(each),
             _ => and(each),
         }
+    }
+
+    /// Texts in names of certificates are compared as they are and escaped; directory names are
+    /// escaped as they are.
+    fn in_any_form(&self, operator: &str, key: &str, value: &str, operand: &str) -> Answer {
+        let compare = |value: &str| self.compare(operator, key, value, operand);
+        let names = ["iot:Certificate.Subject.", "iot:Certificate.Issuer."];
+        let key_is = |start: &&str| folded(key).starts_with(&folded(start));
+        let is_directory = folded(key).contains("directoryname");
+        if !names.iter().any(key_is) || !operator.starts_with("String") || is_directory {
+            return compare(value);
+        }
+        or([compare(value), compare(&escaped(value))])
     }
 
     /// Whether `value` and `operand` are as `operator` (without `Not`) wants them; unknown if they
@@ -278,7 +303,7 @@ impl Reader<'_> {
                 if parts.len() < 6 {
                     return None;
                 }
-                let any_owner = key == "iot:LastWillTopic" && self.known.strict.is_none();
+                let any_owner = folded(key) == folded("iot:LastWillTopic") && self.known.strict.is_none();
                 let patterns = split_arn(operand);
                 and((0..6).map(|part| match part {
                     1 | 3 | 4 if any_owner => Some(true),
@@ -290,9 +315,33 @@ impl Reader<'_> {
                 _ => None,
             },
             "IpAddress" => compare::address(value, operand),
+            // The time itself needs no guess at what its digits are.
+            _ if operator.starts_with("Date") && folded(key) == folded("aws:EpochTime") => {
+                let now = self.known.values.get("aws:CurrentTime")?.first()?;
+                compare::ordered(operator, now, operand)
+            }
             _ => compare::ordered(operator, value, operand),
         }
     }
+}
+
+/// A name in lower case; in brackets it is as it is.
+fn folded(name: &str) -> String {
+    let (start, rest) = name.split_at(name.find('[').unwrap_or(name.len()));
+    format!("{}{rest}", start.to_lowercase())
+}
+
+/// RFC 4514, 2.4.
+fn escaped(value: &str) -> String {
+    let count = value.chars().count();
+    let written = value.chars().enumerate().map(|(at, c)| match c {
+        '\0' => "\\00".to_owned(),
+        ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=' => format!("\\{c}"),
+        ' ' if at == 0 || at + 1 == count => "\\ ".to_owned(),
+        '#' if at == 0 => "\\#".to_owned(),
+        c => c.to_string(),
+    });
+    written.collect()
 }
 
 /// A JSON scalar as text.

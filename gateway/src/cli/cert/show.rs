@@ -74,7 +74,7 @@ pub(super) fn show(
         Some(kept) => {
             let names = kept.subject.get(NameAttribute::CommonName);
             lines.push(("common name", names.join(", ")));
-            lines.push(("serial number", kept.serial_number.clone()));
+            lines.push(("serial number", kept.serial_hex.clone()));
             lines.push(("valid from", kept.not_before.to_string()));
             lines.push(("valid to", kept.not_after.to_string()));
         }
@@ -127,7 +127,7 @@ fn to_json(found: &RegisteredCertificate, known: &Known) -> Value {
 fn content(kept: &Certificate) -> Value {
     json!({
         "commonNames": kept.subject.get(NameAttribute::CommonName),
-        "serialNumber": kept.serial_number,
+        "serialNumber": kept.serial_hex,
         "notBefore": kept.not_before.to_string(),
         "notAfter": kept.not_after.to_string(),
     })

@@ -42,7 +42,7 @@ impl Revoked {
         let Some(issuer) = certificate.issuer.fingerprint() else {
             return false;
         };
-        let serial = serial_of_hex(&certificate.serial_number);
+        let serial = serial_of_hex(&certificate.serial_hex);
         // CAs with the same name share their lists here: refusing too much is the safe side.
         !self.0.is_empty() && self.0.contains(&(issuer, serial))
     }

@@ -2,19 +2,26 @@
 //!
 //! All tests of a condition must hold; a test holds by one of its values, or with a negated operator
 //! by none. A key without a value fails a test, unless the operator is negated, ends in `IfExists` or
-//! begins with `ForAllValues:`. An empty value is no value.
+//! begins with `ForAllValues:`. An empty value is a value (in a variable it is none).
+//!
+//! A value from a name in a certificate is taken by a String operator as it is or with the special
+//! characters of distinguished names behind a backslash, as AWS has it in policies.
 //!
 //! Fail-closed, beyond AWS: where the outcome hangs on a variable without a value, or on a value that
 //! cannot be read as the operator needs it (`NumericLessThan` with `abc`), the condition of an Allow
 //! is false and that of a Deny is true; with `deny_on_unresolved` off, such a value equals nothing in
-//! a Deny.
+//! a Deny. So it is with the values of a `….List` beyond those that are kept.
 
+mod decimal;
 mod operand;
 mod parse;
 
 use std::net::IpAddr;
 
-use self::operand::{ArnPattern, Network, Order, parse_moment, parse_number};
+use self::{
+    decimal::{Decimal, Number},
+    operand::{ArnPattern, Network, Order, parse_moment},
+};
 use super::{
     Effect,
     context::Values,
@@ -55,11 +62,12 @@ enum Quantifier {
 #[derive(Clone, Debug, PartialEq)]
 enum Comparison {
     Text(Case, Vec<Vec<Token>>),
-    Number(Order, Vec<f64>),
+    Number(Order, Vec<Number>),
     Moment(Order, Vec<Timestamp>),
     Bool(Vec<bool>),
     Address(Vec<Network>),
-    Arn(Vec<ArnPattern>),
+    /// The case matters, but to String operators that ignore it.
+    Arn(Case, Vec<ArnPattern>),
     Null(Vec<bool>),
 }
 
@@ -91,7 +99,7 @@ impl Test {
                     KeyKind::Arn => values.will_topic().is_none(),
                     _ => {
                         let mut absent = true;
-                        values.each_text(&self.key, |_| absent = false);
+                        values.each_text(&self.key, |_, _| absent = false);
                         absent
                     }
                 };
@@ -105,21 +113,26 @@ impl Test {
                 let now = values.now();
                 each(moments.iter().any(|moment| order.holds(now.cmp(moment))));
             }
-            (Comparison::Arn(patterns), KeyKind::Arn) => {
+            (Comparison::Arn(case, patterns), KeyKind::Arn) => {
                 let topic = values.will_topic();
                 let value_of = |variable: &Variable| values.substitute(variable);
                 let matched = topic.map(|topic| {
                     let takes = |pattern: &ArnPattern| {
-                        pattern.takes_topic(topic, rules, &value_of, unresolved)
+                        pattern.takes_topic(topic, rules, *case, &value_of, unresolved)
                     };
                     patterns.iter().any(takes)
                 });
                 matched.into_iter().for_each(each);
             }
-            _ => values.each_text(&self.key, |text| {
-                let matched = self.comparison.takes(text, values, unresolved);
-                each(matched.unwrap_or(is_lenient));
-            }),
+            (comparison, _) => {
+                values.each_text(&self.key, |text, escaped| {
+                    let matched = comparison.takes(text, escaped, values, unresolved);
+                    each(matched.unwrap_or(is_lenient));
+                });
+                if values.has_more(&self.key) {
+                    each(is_lenient && !comparison.is_empty());
+                }
+            }
         }
         if !present {
             values.note_missing(&self.key);
@@ -142,20 +155,32 @@ impl Test {
 }
 
 impl Comparison {
-    /// Whether one of the operands takes `text`; `None` if `text` is not what can be compared.
-    fn takes(&self, text: &str, values: &Values<'_>, unresolved: Unresolved) -> Option<bool> {
+    /// Whether one of the operands takes `text` (or, as a text, its escaped form); `None` if `text`
+    /// is not what can be compared.
+    fn takes(
+        &self,
+        text: &str,
+        escaped: Option<&str>,
+        values: &Values<'_>,
+        unresolved: Unresolved,
+    ) -> Option<bool> {
         if self.is_empty() {
             return Some(false);
         }
         let value_of = |variable: &Variable| values.substitute(variable);
         Some(match self {
-            Self::Text(case, patterns) => patterns
-                .iter()
-                .any(|pattern| matches(pattern, Text::of(text), &value_of, unresolved, *case)),
+            Self::Text(case, patterns) => {
+                let takes = |text| {
+                    let text = Text::of(text);
+                    let mut patterns = patterns.iter();
+                    patterns.any(|pattern| matches(pattern, text, &value_of, unresolved, *case))
+                };
+                takes(text) || escaped.is_some_and(takes)
+            }
             Self::Number(order, numbers) => {
-                let number = parse_number(text)?;
-                let holds = |operand: &f64| number.partial_cmp(operand).map(|o| order.holds(o));
-                numbers.iter().any(|operand| holds(operand) == Some(true))
+                let number = Decimal::parse(text)?;
+                let holds = |operand: &Number| order.holds(number.compare(operand.as_decimal()));
+                numbers.iter().any(holds)
             }
             Self::Moment(order, moments) => {
                 let moment = parse_moment(text)?;
@@ -170,7 +195,7 @@ impl Comparison {
                     .iter()
                     .any(|network| network.contains(address.to_canonical()))
             }
-            Self::Arn(patterns) => {
+            Self::Arn(_, patterns) => {
                 let mut parts = text.splitn(6, ':');
                 let mut next = || parts.next();
                 let parts = [next()?, next()?, next()?, next()?, next()?, next()?];
@@ -189,7 +214,7 @@ impl Comparison {
             Self::Moment(_, moments) => moments.is_empty(),
             Self::Bool(expected) | Self::Null(expected) => expected.is_empty(),
             Self::Address(networks) => networks.is_empty(),
-            Self::Arn(patterns) => patterns.is_empty(),
+            Self::Arn(_, patterns) => patterns.is_empty(),
         }
     }
 }

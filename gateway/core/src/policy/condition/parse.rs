@@ -2,7 +2,8 @@
 
 use super::{
     Comparison, Condition, Quantifier, Test,
-    operand::{ArnPattern, Network, Order, parse_moment, parse_number},
+    decimal::{Decimal, Number},
+    operand::{ArnPattern, Network, Order, parse_moment},
     parse_bool,
 };
 use crate::{
@@ -151,7 +152,7 @@ impl<'n> Written<'n> {
     fn cannot_compare(self, key: &Key) -> Option<Fault> {
         use KeyKind::{Address, Arn, Bool, Date, Epoch, Text, Texts};
         let name = self.name;
-        let (fits, instead) = match (self.operator.family, key.kind()) {
+        let fits = match (self.operator.family, key.kind()) {
             (Family::Null, _) => return None,
             (_, Texts) if self.quantifier == Quantifier::One => {
                 return Some((
@@ -159,19 +160,20 @@ impl<'n> Written<'n> {
                     format!("write `ForAllValues:{name}` or `ForAnyValue:{name}`"),
                 ));
             }
-            (Family::Text(..), kind) => (kind != Arn, "`ArnEquals` or `ArnLike`"),
-            (Family::Number(_), kind) => (matches!(kind, Text | Texts | Epoch), "another"),
-            (Family::Moment(_), kind) => (matches!(kind, Text | Texts | Date | Epoch), "another"),
-            (Family::Bool, kind) => (matches!(kind, Text | Texts | Bool), "another"),
-            (Family::Address, kind) => (matches!(kind, Text | Texts | Address), "another"),
-            (Family::Arn, kind) => (matches!(kind, Text | Texts | Arn), "another"),
+            (Family::Text(..), _) => return None,
+            (Family::Number(_), kind) => matches!(kind, Text | Texts | Epoch),
+            (Family::Moment(_), kind) => matches!(kind, Text | Texts | Date | Epoch),
+            (Family::Bool, kind) => matches!(kind, Text | Texts | Bool),
+            (Family::Address, kind) => matches!(kind, Text | Texts | Address),
+            (Family::Arn, kind) => matches!(kind, Text | Texts | Arn),
         };
         (!fits).then(|| {
             let instead = match key.kind() {
                 Address => "`IpAddress`",
                 Bool => "`Bool`",
                 Date | Epoch => "a Date operator",
-                _ => instead,
+                Arn => "`ArnEquals` or `ArnLike`",
+                Text | Texts => "another",
             };
             (
                 format!("`{name}` cannot compare `{key}`"),
@@ -182,17 +184,10 @@ impl<'n> Written<'n> {
 }
 
 impl<'a> Reader<'a> {
-    /// The `Condition` of a statement; `None` if there is a mistake in it.
-    pub(in crate::policy) fn condition(&mut self, value: Value<'a>) -> Option<Condition> {
+    /// The `Condition` of a statement; `None` if there is a mistake in it, `Some(None)` if it asks for
+    /// nothing.
+    pub(in crate::policy) fn condition(&mut self, value: Value<'a>) -> Option<Option<Condition>> {
         let operators = self.members(value, "`Condition`")?;
-        if operators.is_empty() {
-            self.mistake(
-                value,
-                "`Condition` is empty",
-                "remove it, or write `{OPERATOR: {KEY: VALUE}}`",
-            );
-            return None;
-        }
         let mut tests = Some(Vec::new());
         for (name, at, keys) in operators {
             match Written::parse(&name) {
@@ -208,30 +203,29 @@ impl<'a> Reader<'a> {
         }
         let mut tests: Vec<Test> = tests?;
         tests.sort_by_key(|test| test.key.is_volatile());
-        Some(Condition {
+        Some((!tests.is_empty()).then(|| Condition {
             text: in_one_line(value.text()).into(),
             tests,
-        })
+        }))
     }
 
     fn tests(&mut self, written: Written<'_>, keys: Value<'a>) -> Option<Vec<Test>> {
         let members = self.members(keys, &format!("`{}`", written.name))?;
-        if members.is_empty() {
-            self.mistake(
-                keys,
-                format!("`{}` compares nothing", written.name),
-                "remove it, or write `{KEY: VALUE}`",
-            );
-            return None;
-        }
         let mut tests = Some(Vec::new());
+        let mut known: Vec<Key> = Vec::new();
         for (name, at, operands) in members {
             let key = Key::parse(&name).and_then(|key| match written.cannot_compare(&key) {
                 Some(mistake) => Err(mistake),
+                // In other letters.
+                None if known.contains(&key) => Err((
+                    format!("`{key}` stands here a second time"),
+                    "keep one of them".to_owned(),
+                )),
                 None => Ok(key),
             });
+            known.extend(key.as_ref().ok().cloned());
             let test = match key {
-                Ok(key) => self.comparison(written, operands).map(|comparison| Test {
+                Ok(key) => self.comparison(written, key.kind(), operands).map(|comparison| Test {
                     quantifier: written.quantifier,
                     negated: written.operator.negated,
                     if_exists: written.if_exists,
@@ -251,7 +245,12 @@ impl<'a> Reader<'a> {
         tests
     }
 
-    fn comparison(&mut self, written: Written<'_>, value: Value<'a>) -> Option<Comparison> {
+    fn comparison(
+        &mut self,
+        written: Written<'_>,
+        kind: KeyKind,
+        value: Value<'a>,
+    ) -> Option<Comparison> {
         let values = match value.kind() {
             Kind::Array => value.elements()?,
             _ => vec![value],
@@ -264,18 +263,28 @@ impl<'a> Reader<'a> {
             );
             return None;
         }
+        let arn = "write `arn:aws:iot:REGION:ACCOUNT:TYPE/NAME`, six parts with colons";
         Some(match written.operator.family {
+            // The account of a policy need not be the gateway's: compared part by part.
+            Family::Text(case, special) if kind == KeyKind::Arn => {
+                let read = |text: &str| match (text, special) {
+                    ("*", Wildcards::Honoured) => ArnPattern::parse("arn:*:*:*:*:*", special),
+                    _ => ArnPattern::parse(text, special),
+                };
+                Comparison::Arn(case, self.operands(written, values, &["text"], arn, &read)?)
+            }
             Family::Text(case, special) => {
                 let read = |text: &str| tokenize(text, special).map(Some);
-                Comparison::Text(case, self.operands(written, values, &["text"], "", &read)?)
+                let kinds = ["text", "number", "boolean"];
+                Comparison::Text(case, self.operands(written, values, &kinds, "", &read)?)
             }
             Family::Arn => {
-                let example = "write `arn:aws:iot:REGION:ACCOUNT:TYPE/NAME`, six parts with colons";
-                let read = |text: &str| ArnPattern::parse(text);
-                Comparison::Arn(self.operands(written, values, &["text"], example, &read)?)
+                let read = |text: &str| ArnPattern::parse(text, Wildcards::Honoured);
+                let patterns = self.operands(written, values, &["text"], arn, &read)?;
+                Comparison::Arn(Case::Sensitive, patterns)
             }
             Family::Number(order) => {
-                let read = |text: &str| Ok(parse_number(text));
+                let read = |text: &str| Ok(Decimal::parse(text).map(Number::from));
                 let kinds = ["text", "number"];
                 let example = "write a number, for example `21.5`";
                 Comparison::Number(
@@ -286,14 +295,15 @@ impl<'a> Reader<'a> {
             Family::Moment(order) => {
                 let read = |text: &str| Ok(parse_moment(text));
                 let kinds = ["text", "number"];
-                let example = "write `2026-11-22T10:00:00Z`, or seconds since 1970";
+                let example = "write `2026-11-22T10:00:00Z`, or seconds since 1970 (9 digits or \
+                               more, before the year 10000)";
                 Comparison::Moment(
                     order,
                     self.operands(written, values, &kinds, example, &read)?,
                 )
             }
             Family::Address => {
-                let read = |text: &str| Ok(Network::parse(text));
+                let read = |text: &str| Network::parse(text);
                 let example = "write an address or a block, for example `192.168.1.0/24`";
                 Comparison::Address(self.operands(written, values, &["text"], example, &read)?)
             }

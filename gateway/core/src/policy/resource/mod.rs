@@ -55,6 +55,8 @@ pub struct Reading {
 
 /// The types that AWS IoT has.
 const TYPES: [&str; 5] = ["client", "topic", "topicfilter", "thing", "rolealias"];
+/// Those of them that no message is about.
+const OTHER_TYPES: [&str; 2] = ["thing", "rolealias"];
 const PARTITIONS: [&str; 3] = ["aws", "aws-cn", "aws-us-gov"];
 
 impl Resource {
@@ -164,6 +166,12 @@ impl Pattern {
         if !wildcard_match(service, "iot") {
             return Err(not_an_arn());
         }
+        // As a page of AWS has it.
+        let of_others = |kind| name.strip_prefix('/')?.strip_prefix(kind)?.strip_prefix('/');
+        if let Some(others) = OTHER_TYPES.iter().find_map(of_others).filter(|n| !n.is_empty()) {
+            tokenize(others, Wildcards::Honoured)?;
+            return Ok(Self::Nothing);
+        }
         let mut tokens = tokenize(name, Wildcards::Honoured)?;
         check_type(text, &tokens)?;
         let only = match tokens.first().cloned() {
@@ -208,29 +216,62 @@ impl Owner {
     }
 }
 
-/// A literal type that AWS IoT does not have would silently match nothing.
+/// A type that AWS IoT does not have would silently match nothing, and so would a type without a name.
+/// What stands before the first `/` or `*` must therefore be a type, or the beginning of one; without
+/// variables: a client must not complete it.
 fn check_type(text: &str, tokens: &[Token]) -> Result<(), Fault> {
-    let Some(Token::Literal(start)) = tokens.first() else {
-        return if tokens.is_empty() {
-            Err(names_nothing(text))
-        } else {
-            Ok(())
-        };
-    };
-    let Some((resource_type, _)) = start.split_once('/') else {
-        return match tokens {
-            [Token::Literal(_)] => Err(names_nothing(text)),
-            _ => Ok(()),
-        };
-    };
-    if TYPES.contains(&resource_type) {
-        return Ok(());
+    let slash = |token: &Token| matches!(token, Token::Literal(literal) if literal.contains('/'));
+    let variable = |token: &Token| matches!(token, Token::Variable(_));
+    if tokens.iter().find(|token| slash(token) || variable(token)).is_some_and(variable) {
+        return Err((
+            format!("`{text}` has a variable before its first `/`"),
+            "write the type out, for example `topic/…`; variables stand in the name alone"
+                .to_owned(),
+        ));
     }
-    let remedy = match nearest(resource_type, TYPES) {
-        Some(near) => format!("write `{near}/…`"),
-        None => format!("use one of {}", TYPES.join(", ")),
-    };
-    Err((format!("unknown resource type `{resource_type}`"), remedy))
+    let fixed = tokens.iter().take_while(|token| **token != Token::Any);
+    let start: Vec<Option<char>> = fixed.flat_map(characters).collect();
+    let is_open = tokens.contains(&Token::Any);
+    let mut fitting = TYPES.iter().filter_map(|known| fits(&start, known));
+    match fitting.next() {
+        Some(has_name) if has_name || is_open || fitting.any(|has_name| has_name) => Ok(()),
+        Some(_) => Err(names_nothing(text)),
+        None => {
+            let until = |c: &&Option<char>| **c != Some('/');
+            let kind: String = start
+                .iter()
+                .take_while(until)
+                .map(|c| c.unwrap_or('?'))
+                .collect();
+            let remedy = match nearest(&kind, TYPES) {
+                Some(near) => format!("write `{near}/…`"),
+                None => format!("use one of {}", TYPES.join(", ")),
+            };
+            Err((format!("unknown resource type `{kind}`"), remedy))
+        }
+    }
+}
+
+/// The characters that a token takes, `None` for any; of a variable, one: it has a value.
+fn characters(token: &Token) -> Vec<Option<char>> {
+    match token {
+        Token::Literal(literal) => literal.chars().map(Some).collect(),
+        Token::One | Token::Variable(_) | Token::Any => vec![None],
+    }
+}
+
+/// Whether there is something behind `known/` in a pattern that begins with `start`; `None` if no
+/// resource of this type does.
+fn fits(start: &[Option<char>], known: &str) -> Option<bool> {
+    let mut behind = start.iter();
+    for expected in known.chars().chain(['/']) {
+        match behind.next() {
+            None => return Some(false),
+            Some(Some(c)) if *c != expected => return None,
+            Some(_) => {}
+        }
+    }
+    Some(behind.next().is_some())
 }
 
 fn names_nothing(text: &str) -> Fault {

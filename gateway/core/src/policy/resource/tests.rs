@@ -49,7 +49,9 @@ fn arns_are_matched_by_type_and_name() {
         ("arn:aws:iot:*:*:top*", "topicfilter", "a"),
         ("arn:aws:iot:*:*:topic?ilter/a", "topicfilter", "a"),
         ("arn:aws:iot:*:*:*/a", "topic", "b/a"),
-        ("arn:aws:iot:*:*:topic/", "topic", ""),
+        ("arn:aws:iot:*:*:topic??", "topic", "a"),
+        ("arn:aws:iot:*:*:topic?*", "topic", "a"),
+        ("arn:aws:iot:*:*:t?p*x/${iot:ClientId}", "topic", "x/c1"),
         ("*", "topicfilter", "#"),
     ] {
         assert!(takes(pattern, resource_type, name), "{pattern} {name}");
@@ -61,7 +63,7 @@ fn arns_are_matched_by_type_and_name() {
         ("arn:aws:iot:*:*:topic/a", "topic", "a/b"),
         ("arn:aws:iot:*:*:thing/a", "client", "a"),
         ("arn:aws:greengrass:*:*:*", "client", "a"),
-        ("arn:aws:iot:*:*:?topic/a", "topic", "a"),
+        ("arn:aws:iot:*:*:/thing/MyThing1", "topic", "MyThing1"),
     ] {
         assert!(!takes(pattern, resource_type, name), "{pattern} {name}");
     }
@@ -149,18 +151,20 @@ fn what_is_no_resource_is_refused_with_a_remedy() {
         ),
         ("arn:aws:iot:*:*:topic", "names no resource", "TYPE/NAME"),
         ("arn:aws:iot:*:*:", "names no resource", "TYPE/NAME"),
+        ("arn:aws:iot:*:*:topic/", "names no resource", "TYPE/NAME"),
+        ("arn:aws:iot:*:*:topic?", "names no resource", "TYPE/NAME"),
         (
             "arn:aws:iot:*:${iot:ClientId}:topic/a",
             "before its fifth colon",
             "TYPE/NAME alone",
         ),
         (
-            "arn:aws:iot:*:*:topic/${iot:ClientID",
+            "arn:aws:iot:*:*:topic/${iot:ClientId",
             "not closed",
             "${NAME}",
         ),
         (
-            "arn:aws:iot:*:*:topic/${iot:ClientID}",
+            "arn:aws:iot:*:*:topic/${iot:ClientI}",
             "unknown policy variable",
             "write `${iot:ClientId}`",
         ),
@@ -178,6 +182,35 @@ fn what_is_no_resource_is_refused_with_a_remedy() {
         let (got, hint) = Resource::parse(text).unwrap_err();
         assert!(got.contains(message), "{text}: {got}");
         assert!(hint.contains(remedy), "{text}: {hint}");
+    }
+}
+
+/// It would match nothing, and a Deny would deny nothing.
+#[test]
+fn a_misspelt_type_is_refused_though_a_wildcard_follows() {
+    for (name, kind, remedy) in [
+        ("topics*", "topics", "write `topic/…`"),
+        ("Topic*", "Topic", "write `topic/…`"),
+        ("toppic?/x", "toppic?", "write `topic/…`"),
+        ("?topic/a", "?topic", "write `topic/…`"),
+        ("topic${*}/a", "topic*", "write `topic/…`"),
+        ("x*", "x", "use one of client, topic"),
+        ("/topic/a", "", "use one of client, topic"),
+    ] {
+        let text = format!("arn:aws:iot:*:*:{name}");
+        let (message, hint) = Resource::parse(&text).unwrap_err();
+        assert_eq!(message, format!("unknown resource type `{kind}`"));
+        assert!(hint.contains(remedy), "{name}: {hint}");
+    }
+}
+
+#[test]
+fn a_variable_cannot_be_part_of_the_type() {
+    for name in ["topic${iot:ClientId}", "${iot:ClientId}/x", "to*${iot:ClientId}/x"] {
+        let text = format!("arn:aws:iot:*:*:{name}");
+        let (message, hint) = Resource::parse(&text).unwrap_err();
+        assert!(message.contains("before its first `/`"), "{message}");
+        assert!(hint.contains("write the type out"), "{hint}");
     }
 }
 

@@ -294,7 +294,7 @@ fn all_mistakes_of_a_document_are_told_with_their_places() {
   "Statement": [
     {"Effect": "allow", "Action": "iot:Pubish", "Resource": "*"},
     {"Effect": "Allow", "Effect": "Deny", "Action": [], "Resource": ["topic/a", 7]},
-    {"Effect": "Deny", "Action": "iot:*", "NotAction": "iot:*", "Condition": {}},
+    {"Effect": "Deny", "Action": "iot:*", "NotAction": "iot:*", "Condition": []},
     7
   ]
 }"#;
@@ -309,13 +309,34 @@ fn all_mistakes_of_a_document_are_told_with_their_places() {
         "6:81 `Resource` is no text",
         "7:5 the statement has no `Resource`",
         "7:56 the statement has both `Action` and `NotAction`",
-        "7:78 `Condition` is empty",
+        "7:78 `Condition` is a JSON object",
         "8:5 a statement is a JSON object",
     ];
     assert_eq!(got.len(), expected.len(), "{got:#?}");
     for (got, expected) in got.iter().zip(expected) {
         assert!(got.starts_with(expected), "{got}\n{expected}");
     }
+}
+
+#[test]
+fn an_oversized_document_is_told_its_size_alone() {
+    let statements = r#"{"Effect":"allow","Action":"iot:Pubish"},"#.repeat(100);
+    let json = format!(r#"{{"Statement":[{statements}7]}}"#);
+    let found = mistakes(&json);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("characters, white space aside"), "{found:?}");
+}
+
+#[test]
+fn control_characters_in_what_is_shown_are_refused() {
+    let statement = r#"{"Sid":"a\u001b[2J","Effect":"Deny","Action":"iot:*","Resource":"*"}"#;
+    let json = format!(
+        r#"{{"Version":"2012-10-17","Id":"a\nb","Statement":[{statement}]}}"#
+    );
+    let found = mistakes(&json);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("`Id` has a control character"), "{found:?}");
+    assert!(found[1].contains("`Sid` has a control character"), "{found:?}");
 }
 
 #[test]

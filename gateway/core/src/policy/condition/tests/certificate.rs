@@ -1,7 +1,21 @@
 //! The names in a certificate: one value, or several.
 
-use super::{NAMES, holds, holds_for_stranger, test};
-use crate::certificate::Certificate;
+use super::{NAMES, holds, holds_for, holds_for_stranger, test};
+use crate::{certificate::Certificate, policy::Rules};
+use x509_parser::pem::parse_x509_pem;
+
+const RICH: &str = include_str!("../../../certificate/fixtures/rich.pem");
+
+/// For a client with the certificate `rich.pem`.
+fn holds_for_rich(effect: &str, condition: &str) -> bool {
+    let der = parse_x509_pem(RICH.as_bytes()).unwrap().1.contents;
+    let certificate = Certificate::parse(&der).unwrap();
+    // What borrows the certificate may not outlive it.
+    let certificate = Box::leak(Box::new(certificate));
+    holds_for(effect, condition, Rules::default(), |context| {
+        context.certificate = Some(certificate);
+    })
+}
 
 /// Specification A.3 and G.1: the bare name is the first value, `.1` the second.
 #[test]
@@ -54,7 +68,7 @@ fn every_part_of_a_certificate_can_be_asked_for() {
         ("Subject.AlternativeName.IPAddress", "10.1.2.3"),
         ("Issuer.CommonName", "Site CA"),
         ("Issuer.Country", "DE"),
-        ("SerialNumber", "0a0b0c"),
+        ("SerialNumber", "658188"),
     ] {
         let key = format!("iot:Certificate.{name}");
         assert!(
@@ -113,4 +127,58 @@ fn lists_are_compared_value_by_value() {
     )));
     let issuer = r#""iot:Certificate.Issuer.Pseudonym""#;
     assert!(!holds(&test("ForAnyValue:StringEquals", available, issuer)));
+}
+
+/// Specification A.3: special characters of a compared value are written with a backslash.
+#[test]
+fn a_name_is_taken_as_it_is_or_with_its_special_characters_escaped() {
+    let organization = "iot:Certificate.Subject.Organization";
+    let all = "iot:Certificate.Subject.Organization.List";
+    for (operator, key, value, expected) in [
+        ("StringEquals", organization, "Example, Inc.", true),
+        ("StringEquals", organization, r"Example\\, Inc.", true),
+        ("StringEquals", organization, r"Example\\, inc.", false),
+        ("StringNotEquals", organization, r"Example\\, Inc.", false),
+        ("StringNotEquals", organization, "Example, Inc.", false),
+        ("StringNotEquals", organization, "Example Inc.", true),
+        ("StringLike", organization, r"*\\, I*", true),
+        ("StringEqualsIgnoreCase", organization, r"EXAMPLE\\, inc.", true),
+        ("ForAnyValue:StringEquals", all, r"Example\\, Inc.", true),
+        ("ForAllValues:StringNotEquals", all, r"Example\\, Inc.", false),
+    ] {
+        let condition = test(operator, key, &format!("\"{value}\""));
+        for effect in ["Allow", "Deny"] {
+            assert_eq!(
+                holds_for_rich(effect, &condition),
+                expected,
+                "{effect} {condition}"
+            );
+        }
+    }
+    let directory = "iot:Certificate.Subject.AlternativeName.DirectoryName";
+    for (value, expected) in [
+        (r"CN=\\#1,O=Acme \\+ Sons,C=DE", true),
+        (r"CN\\=\\\\\\#1\\,O\\=Acme \\\\\\+ Sons\\,C\\=DE", false),
+    ] {
+        let condition = test("StringEquals", directory, &format!("\"{value}\""));
+        assert_eq!(holds_for_rich("Allow", &condition), expected, "{condition}");
+    }
+}
+
+/// The module's own rule: five values are kept, and the sixth host name may be anything.
+#[test]
+fn values_beyond_those_that_are_kept_count_against_the_client() {
+    let hosts = "iot:Certificate.Subject.AlternativeName.DNSName.List";
+    for (operator, value, allow, deny) in [
+        ("ForAnyValue:StringEquals", r#""f.example.org""#, false, true),
+        ("ForAnyValue:StringEquals", r#""a.example.org""#, true, true),
+        ("ForAllValues:StringLike", r#""*.example.org""#, false, true),
+        ("ForAllValues:StringEquals", r#""a.example.org""#, false, false),
+        ("ForAllValues:StringNotEquals", r#""x""#, false, true),
+        ("ForAnyValue:StringEquals", "[]", false, false),
+    ] {
+        let condition = test(operator, hosts, value);
+        let held = ["Allow", "Deny"].map(|effect| holds_for_rich(effect, &condition));
+        assert_eq!(held, [allow, deny], "{condition}");
+    }
 }

@@ -40,11 +40,26 @@ fn an_absent_key_fails_unless_the_operator_says_otherwise() {
             }
         }
     }
+}
+
+#[test]
+fn an_empty_value_is_there_for_a_condition_and_missing_as_a_variable() {
     let empty = format!("{ATTRIBUTE}[empty]");
-    assert!(
-        !holds(&test("StringLike", &empty, r#""*""#)),
-        "an empty value is no value"
-    );
+    for (operator, value, expected) in [
+        ("StringLike", r#""*""#, true),
+        ("StringEquals", r#""""#, true),
+        ("StringNotEquals", r#""""#, false),
+        ("StringEqualsIfExists", r#""a""#, false),
+        ("ForAllValues:StringEquals", r#""a""#, false),
+        ("ForAnyValue:StringNotEquals", r#""a""#, true),
+        ("Null", "true", false),
+        ("Null", "false", true),
+    ] {
+        let condition = test(operator, &empty, value);
+        assert_eq!(holds(&condition), expected, "{condition}");
+    }
+    counts_against_the_client("StringEquals", &empty, &format!("\"${{{empty}}}\""), false);
+    counts_against_the_client("NumericLessThan", &empty, "5", false);
 }
 
 /// Specification A.4, `Null`.
@@ -54,7 +69,7 @@ fn null_asks_whether_a_key_has_a_value() {
         ("iot:ClientId", true),
         ("iot:Connection.Thing.Attributes[zone]", true),
         ("iot:Connection.Thing.Attributes[none]", false),
-        ("iot:Connection.Thing.Attributes[empty]", false),
+        ("iot:Connection.Thing.Attributes[empty]", true),
         ("iot:Certificate.Subject.OrganizationalUnit.List", true),
         ("iot:Certificate.Subject.OrganizationalUnit.3", false),
         ("iot:LastWillTopic", false),
@@ -122,6 +137,8 @@ fn what_cannot_be_compared_counts_against_the_client() {
     ] {
         counts_against_the_client(operator, &word, value, at_aws);
     }
+    let year = format!("{ATTRIBUTE}[year]");
+    counts_against_the_client("DateGreaterThan", &year, r#""2026-11-22""#, false);
     let nothing = test("ForAllValues:NumericEquals", &word, "[]");
     assert!(!holds(&nothing), "there is nothing to compare with");
 }

@@ -28,12 +28,8 @@ fn what_means_nothing_is_refused_with_a_remedy() {
 
 /// Conditions with a part of what is said of them.
 const REFUSED: &[(&str, &str)] = &[
-    ("{}", "`Condition` is empty; remove it"),
     ("[]", "`Condition` is a JSON object"),
-    (
-        r#"{"StringEquals":{}}"#,
-        "`StringEquals` compares nothing; remove it",
-    ),
+    (r#"{"StringEqual":{}}"#, "unknown condition operator"),
     (r#"{"StringEquals":"a"}"#, "`StringEquals` is a JSON object"),
     (
         r#"{"StringEqual":{"iot:ClientId":"a"}}"#,
@@ -60,8 +56,8 @@ const REFUSED: &[(&str, &str)] = &[
         "would ask twice",
     ),
     (
-        r#"{"StringEquals":{"iot:ClientID":"a"}}"#,
-        "unknown condition key `iot:ClientID`; write `iot:ClientId`",
+        r#"{"StringEquals":{"iot:ClientI":"a"}}"#,
+        "unknown condition key `iot:ClientI`; write `iot:ClientId`",
     ),
     (
         r#"{"StringEquals":{"aws:username":"a"}}"#,
@@ -72,8 +68,12 @@ const REFUSED: &[(&str, &str)] = &[
         "stands here a second time",
     ),
     (
-        r#"{"StringEquals":{"iot:ClientId":5}}"#,
-        "`StringEquals` compares no number; write a string",
+        r#"{"StringEquals":{"iot:ClientId":"a","iot:clientID":"b"}}"#,
+        "`iot:ClientId` stands here a second time; keep one of them",
+    ),
+    (
+        r#"{"StringEquals":{"iot:ClientId":{"a":1}}}"#,
+        "`StringEquals` compares no object; write a string",
     ),
     (
         r#"{"StringEquals":{"iot:ClientId":[["a"]]}}"#,
@@ -104,6 +104,22 @@ const REFUSED: &[(&str, &str)] = &[
         "cannot compare with `tomorrow`; write `2026-",
     ),
     (
+        r#"{"DateLessThan":{"aws:CurrentTime":"2027"}}"#,
+        "cannot compare with `2027`; write `2026-",
+    ),
+    (
+        r#"{"DateLessThan":{"aws:CurrentTime":20270101}}"#,
+        "cannot compare with `20270101`; write `2026-",
+    ),
+    (
+        r#"{"DateLessThan":{"aws:EpochTime":1795341600000}}"#,
+        "or seconds since 1970 (9 digits or more",
+    ),
+    (
+        r#"{"NotIpAddress":{"aws:SourceIp":"::ffff:10.0.0.0/8"}}"#,
+        "less than 96 bits; write the IPv4 form `10.0.0.0/8`",
+    ),
+    (
         r#"{"Bool":{"iot:Connection.Thing.IsAttached":"yes"}}"#,
         "cannot compare with `yes`; write `true`",
     ),
@@ -129,6 +145,14 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         r#"{"StringEquals":{"iot:LastWillTopic":"a"}}"#,
+        "`StringEquals` cannot compare with `a`; write `arn:aws:iot",
+    ),
+    (
+        r#"{"StringLike":{"iot:LastWillTopic":"*:topic/a"}}"#,
+        "six parts with colons",
+    ),
+    (
+        r#"{"NumericEquals":{"iot:LastWillTopic":"5"}}"#,
         "cannot compare `iot:LastWillTopic`; use `ArnEquals` or `ArnLike`",
     ),
     (

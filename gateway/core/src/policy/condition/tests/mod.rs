@@ -52,6 +52,8 @@ fn holds_on_connect(
         ("zone", "Cellar"),
         ("floor", "-2"),
         ("word", "abc"),
+        ("serial", "10525622389124227206"),
+        ("year", "2027"),
         ("empty", ""),
         ("on", "TRUE"),
         ("since", "2026-01-01"),
@@ -227,4 +229,31 @@ fn a_will_topic_is_an_arn_of_this_gateway() {
     }
     let any = test("ArnLike", "iot:LastWillTopic", r#""arn:*:*:*:*:*""#);
     assert!(!holds(&any), "no will, no value");
+}
+
+/// Part by part, as with `ArnLike`: the account of the policy need not be the gateway's.
+#[test]
+fn a_will_topic_is_compared_by_string_operators_too() {
+    let will = TopicName::parse("a/B").unwrap();
+    for (operator, value, expected) in [
+        ("StringEquals", "arn:aws:iot:eu:1:topic/a/B", true),
+        ("StringEquals", "arn:aws:iot:us:2:topic/a/B", true),
+        ("StringEquals", "arn:aws:iot:eu:1:topic/a/b", false),
+        ("StringEquals", "arn:aws:iot:eu:1:topic/a/*", false),
+        ("StringEqualsIgnoreCase", "arn:aws:iot:eu:1:topic/A/b", true),
+        ("StringLike", "arn:aws:iot:*:*:topic/a/*", true),
+        ("StringLike", "*", true),
+        ("StringNotLike", "arn:aws:iot:*:*:topic/a/*", false),
+        ("StringNotEquals", "arn:aws:iot:eu:1:topic/b", true),
+    ] {
+        let condition = test(operator, "iot:LastWillTopic", &format!("\"{value}\""));
+        for effect in ["Allow", "Deny"] {
+            let connect = Some(ConnectRequest {
+                persistent: false,
+                will_topic: Some(&will),
+            });
+            let held = holds_on_connect(effect, &condition, Rules::default(), connect, |_| {});
+            assert_eq!(held, expected, "{effect} {condition}");
+        }
+    }
 }

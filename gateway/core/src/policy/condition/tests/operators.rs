@@ -84,6 +84,46 @@ fn strings_are_compared_as_their_operators_say() {
     )));
 }
 
+/// Specification A.1: the values of a condition are strings, numbers or booleans.
+#[test]
+fn numbers_and_booleans_are_strings_as_they_are_written() {
+    let key = |name: &str| format!("{ATTRIBUTE}[{name}]");
+    for (operator, name, value, expected) in [
+        ("StringEquals", "floor", "-2", true),
+        ("StringEquals", "floor", "-2.0", false),
+        ("StringEquals", "floor", "[true, -2]", true),
+        ("StringEquals", "on", "true", false),
+        ("StringEqualsIgnoreCase", "on", "true", true),
+        ("StringNotLike", "on", "false", true),
+    ] {
+        let condition = test(operator, &key(name), value);
+        assert_eq!(holds(&condition), expected, "{condition}");
+    }
+}
+
+#[test]
+fn a_condition_that_asks_for_nothing_is_none() {
+    for condition in [
+        "{}",
+        r#"{"StringEquals":{}}"#,
+        r#"{"StringEquals":{},"ForAnyValue:Bool":{}}"#,
+    ] {
+        assert!(holds(condition), "{condition}");
+        assert!(holds_for_stranger(condition), "{condition}");
+    }
+    assert!(!holds(r#"{"Bool":{},"StringEquals":{"iot:ClientId":"x"}}"#));
+}
+
+/// As in IAM; the names of attributes are texts.
+#[test]
+fn the_case_of_a_key_does_not_matter() {
+    assert!(holds(&test("StringEquals", "IOT:clientid", r#""${iot:CLIENTID}""#)));
+    let zone = "iot:connection.thing.attributes[zone]";
+    assert!(holds(&test("StringEquals", zone, r#""Cellar""#)));
+    let other = "iot:Connection.Thing.Attributes[Zone]";
+    assert!(!holds(&test("StringEquals", other, r#""Cellar""#)));
+}
+
 /// Specification A.4, the operators on numbers.
 #[test]
 fn numbers_are_compared_as_numbers() {
@@ -106,6 +146,21 @@ fn numbers_are_compared_as_numbers() {
         "aws:EpochTime",
         "1795341599"
     )));
+}
+
+#[test]
+fn serial_numbers_are_compared_to_their_last_digit() {
+    let serial = "iot:Certificate.SerialNumber";
+    assert!(holds(&test("NumericEquals", serial, "658188")));
+    let floor = format!("{ATTRIBUTE}[serial]");
+    for (value, expected) in [
+        ("10525622389124227206", true),
+        ("10525622389124227207", false),
+        ("\"10525622389124227205\"", false),
+    ] {
+        let condition = test("NumericEquals", &floor, value);
+        assert_eq!(holds(&condition), expected, "{condition}");
+    }
 }
 
 /// Specification A.4, the operators on dates; the time of a request is in whole seconds.
