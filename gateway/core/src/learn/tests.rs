@@ -306,8 +306,9 @@ fn deed() -> impl Strategy<Value = (prop::sample::Index, usize, Vec<String>)> {
     (
         any::<prop::sample::Index>(),
         0..4_usize,
-        prop::collection::vec(level(), 1..4)
-            .prop_filter("no topic is empty", |levels| levels.concat() != "" || levels.len() > 1),
+        prop::collection::vec(level(), 1..4).prop_filter("no topic is empty", |levels| {
+            levels.concat() != "" || levels.len() > 1
+        }),
     )
 }
 

@@ -351,7 +351,10 @@ mod tests {
                 "iot:Certificate.Subject.CommonName.5",
                 "write `${iot:Certificate.Subject.CommonName}` for the first value, and `.1` to `.4`",
             ),
-            ("iot:Certificate.Issuer.CommonName.99999999999999999999", "`.4`"),
+            (
+                "iot:Certificate.Issuer.CommonName.99999999999999999999",
+                "`.4`",
+            ),
             (
                 "iot:Certificate.Subject.CommonNam",
                 "write `${iot:Certificate.Subject.CommonName}`",

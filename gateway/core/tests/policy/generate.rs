@@ -1,6 +1,10 @@
 //! Random policies and requests that are likely to meet: few words, used everywhere.
 
-use std::{collections::{BTreeMap, BTreeSet}, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use fastrand::Rng;
 use portcullis_core::{
@@ -658,10 +662,7 @@ const NAMES: Content = &[
 /// What is in `hostile.der`, likewise.
 const HOSTILE: Content = &[
     ("iot:Certificate.Subject.CommonName", &["*"]),
-    (
-        "iot:Certificate.Subject.Organization",
-        &["$ENV::HOSTILE_O"],
-    ),
+    ("iot:Certificate.Subject.Organization", &["$ENV::HOSTILE_O"]),
     (HOSTS, &["a*b"]),
     ("iot:Certificate.Subject.OrganizationalUnit", &["a+b"]),
     ("iot:Certificate.Subject.OrganizationalUnit.1", &["#"]),

@@ -254,11 +254,18 @@ impl Reader<'_> {
         }
         let operator = operator.replace("Not", "");
         let known = values.iter().map(Some);
-        let each = known.chain(self.known.more.iter().any(|k| folded(k) == folded(key)).then_some(None));
+        let each = known.chain(
+            self.known
+                .more
+                .iter()
+                .any(|k| folded(k) == folded(key))
+                .then_some(None),
+        );
         let each = each.map(|value| {
             let one = or(operands.iter().map(|operand| {
                 let operand = text_of(operand);
-                let answer = value.and_then(|value| self.in_any_form(&operator, key, value, &operand));
+                let answer =
+                    value.and_then(|value| self.in_any_form(&operator, key, value, &operand));
                 answer.or(self.ignores_unknown.then_some(false))
             }));
             if negated { not(one) } else { one }
@@ -303,7 +310,8 @@ impl Reader<'_> {
                 if parts.len() < 6 {
                     return None;
                 }
-                let any_owner = folded(key) == folded("iot:LastWillTopic") && self.known.strict.is_none();
+                let any_owner =
+                    folded(key) == folded("iot:LastWillTopic") && self.known.strict.is_none();
                 let patterns = split_arn(operand);
                 and((0..6).map(|part| match part {
                     1 | 3 | 4 if any_owner => Some(true),

@@ -225,13 +225,15 @@ impl<'a> Reader<'a> {
             });
             known.extend(key.as_ref().ok().cloned());
             let test = match key {
-                Ok(key) => self.comparison(written, key.kind(), operands).map(|comparison| Test {
-                    quantifier: written.quantifier,
-                    negated: written.operator.negated,
-                    if_exists: written.if_exists,
-                    key,
-                    comparison,
-                }),
+                Ok(key) => self
+                    .comparison(written, key.kind(), operands)
+                    .map(|comparison| Test {
+                        quantifier: written.quantifier,
+                        negated: written.operator.negated,
+                        if_exists: written.if_exists,
+                        key,
+                        comparison,
+                    }),
                 Err((message, remedy)) => {
                     self.mistake(at, message, remedy);
                     None

@@ -167,8 +167,16 @@ impl Pattern {
             return Err(not_an_arn());
         }
         // As a page of AWS has it.
-        let of_others = |kind| name.strip_prefix('/')?.strip_prefix(kind)?.strip_prefix('/');
-        if let Some(others) = OTHER_TYPES.iter().find_map(of_others).filter(|n| !n.is_empty()) {
+        let of_others = |kind| {
+            name.strip_prefix('/')?
+                .strip_prefix(kind)?
+                .strip_prefix('/')
+        };
+        if let Some(others) = OTHER_TYPES
+            .iter()
+            .find_map(of_others)
+            .filter(|n| !n.is_empty())
+        {
             tokenize(others, Wildcards::Honoured)?;
             return Ok(Self::Nothing);
         }
@@ -222,7 +230,11 @@ impl Owner {
 fn check_type(text: &str, tokens: &[Token]) -> Result<(), Fault> {
     let slash = |token: &Token| matches!(token, Token::Literal(literal) if literal.contains('/'));
     let variable = |token: &Token| matches!(token, Token::Variable(_));
-    if tokens.iter().find(|token| slash(token) || variable(token)).is_some_and(variable) {
+    if tokens
+        .iter()
+        .find(|token| slash(token) || variable(token))
+        .is_some_and(variable)
+    {
         return Err((
             format!("`{text}` has a variable before its first `/`"),
             "write the type out, for example `topic/…`; variables stand in the name alone"

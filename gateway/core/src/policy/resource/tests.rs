@@ -206,7 +206,11 @@ fn a_misspelt_type_is_refused_though_a_wildcard_follows() {
 
 #[test]
 fn a_variable_cannot_be_part_of_the_type() {
-    for name in ["topic${iot:ClientId}", "${iot:ClientId}/x", "to*${iot:ClientId}/x"] {
+    for name in [
+        "topic${iot:ClientId}",
+        "${iot:ClientId}/x",
+        "to*${iot:ClientId}/x",
+    ] {
         let text = format!("arn:aws:iot:*:*:{name}");
         let (message, hint) = Resource::parse(&text).unwrap_err();
         assert!(message.contains("before its first `/`"), "{message}");

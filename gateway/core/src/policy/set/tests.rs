@@ -324,19 +324,26 @@ fn an_oversized_document_is_told_its_size_alone() {
     let json = format!(r#"{{"Statement":[{statements}7]}}"#);
     let found = mistakes(&json);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("characters, white space aside"), "{found:?}");
+    assert!(
+        found[0].contains("characters, white space aside"),
+        "{found:?}"
+    );
 }
 
 #[test]
 fn control_characters_in_what_is_shown_are_refused() {
     let statement = r#"{"Sid":"a\u001b[2J","Effect":"Deny","Action":"iot:*","Resource":"*"}"#;
-    let json = format!(
-        r#"{{"Version":"2012-10-17","Id":"a\nb","Statement":[{statement}]}}"#
-    );
+    let json = format!(r#"{{"Version":"2012-10-17","Id":"a\nb","Statement":[{statement}]}}"#);
     let found = mistakes(&json);
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("`Id` has a control character"), "{found:?}");
-    assert!(found[1].contains("`Sid` has a control character"), "{found:?}");
+    assert!(
+        found[0].contains("`Id` has a control character"),
+        "{found:?}"
+    );
+    assert!(
+        found[1].contains("`Sid` has a control character"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -142,9 +142,19 @@ fn a_name_is_taken_as_it_is_or_with_its_special_characters_escaped() {
         ("StringNotEquals", organization, "Example, Inc.", false),
         ("StringNotEquals", organization, "Example Inc.", true),
         ("StringLike", organization, r"*\\, I*", true),
-        ("StringEqualsIgnoreCase", organization, r"EXAMPLE\\, inc.", true),
+        (
+            "StringEqualsIgnoreCase",
+            organization,
+            r"EXAMPLE\\, inc.",
+            true,
+        ),
         ("ForAnyValue:StringEquals", all, r"Example\\, Inc.", true),
-        ("ForAllValues:StringNotEquals", all, r"Example\\, Inc.", false),
+        (
+            "ForAllValues:StringNotEquals",
+            all,
+            r"Example\\, Inc.",
+            false,
+        ),
     ] {
         let condition = test(operator, key, &format!("\"{value}\""));
         for effect in ["Allow", "Deny"] {
@@ -170,10 +180,20 @@ fn a_name_is_taken_as_it_is_or_with_its_special_characters_escaped() {
 fn values_beyond_those_that_are_kept_count_against_the_client() {
     let hosts = "iot:Certificate.Subject.AlternativeName.DNSName.List";
     for (operator, value, allow, deny) in [
-        ("ForAnyValue:StringEquals", r#""f.example.org""#, false, true),
+        (
+            "ForAnyValue:StringEquals",
+            r#""f.example.org""#,
+            false,
+            true,
+        ),
         ("ForAnyValue:StringEquals", r#""a.example.org""#, true, true),
         ("ForAllValues:StringLike", r#""*.example.org""#, false, true),
-        ("ForAllValues:StringEquals", r#""a.example.org""#, false, false),
+        (
+            "ForAllValues:StringEquals",
+            r#""a.example.org""#,
+            false,
+            false,
+        ),
         ("ForAllValues:StringNotEquals", r#""x""#, false, true),
         ("ForAnyValue:StringEquals", "[]", false, false),
     ] {

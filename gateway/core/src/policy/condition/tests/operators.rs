@@ -117,7 +117,11 @@ fn a_condition_that_asks_for_nothing_is_none() {
 /// As in IAM; the names of attributes are texts.
 #[test]
 fn the_case_of_a_key_does_not_matter() {
-    assert!(holds(&test("StringEquals", "IOT:clientid", r#""${iot:CLIENTID}""#)));
+    assert!(holds(&test(
+        "StringEquals",
+        "IOT:clientid",
+        r#""${iot:CLIENTID}""#
+    )));
     let zone = "iot:connection.thing.attributes[zone]";
     assert!(holds(&test("StringEquals", zone, r#""Cellar""#)));
     let other = "iot:Connection.Thing.Attributes[Zone]";
