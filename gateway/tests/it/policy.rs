@@ -53,6 +53,7 @@ fn a_policy_test_answers_as_test_authorization_does() {
         "policy": "device",
         "statement": 1,
         "sid": "PublishItsOwnData",
+        "will": [],
     });
     assert_eq!((code, answer), (0, expected));
     let (code, answer) = test_json(&site, "subscribe", &["--topic", "#"]);
@@ -111,6 +112,67 @@ fn a_connect_is_tested_with_session_and_will() {
     assert_eq!(connect(&["--will-topic", "gone/#"]), 2, "no topic");
     let publish = test(&site, "publish", &["--topic", "a", "--persistent"]);
     assert_eq!(publish.code, 2, "{publish:?}");
+}
+
+#[test]
+fn a_connect_is_denied_if_its_will_is() {
+    let site = site();
+    let allow = |actions: &[&str]| {
+        set_policy(
+            &site,
+            &json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]),
+        );
+    };
+    let connect = |more: &[&str]| test(&site, "connect", more).code;
+    let (will, retain) = (["--will-topic", "gone"], ["--will-retain"]);
+    let retained = [&will[..], &retain].concat();
+    allow(&["iot:Connect"]);
+    assert_eq!((connect(&[]), connect(&will)), (0, 3));
+    let (code, answer) = test_json(&site, "connect", &will);
+    assert_eq!(
+        (code, &answer["authInfo"]["actionType"]),
+        (3, &json!("PUBLISH"))
+    );
+    let text = test(&site, "connect", &will).stdout;
+    assert!(
+        text.contains("IMPLICIT_DENY: iot:Publish on topic/gone")
+            && text.contains("cannot connect with this will"),
+        "{text}"
+    );
+    allow(&["iot:Connect", "iot:Publish"]);
+    assert_eq!((connect(&will), connect(&retained)), (0, 3));
+    allow(&["iot:Connect", "iot:Publish", "iot:RetainPublish"]);
+    let (code, answer) = test_json(&site, "connect", &retained);
+    assert_eq!(
+        (code, &answer["authInfo"]["actionType"]),
+        (0, &json!("CONNECT"))
+    );
+    assert_eq!(answer["will"].as_array().map(Vec::len), Some(2));
+    assert_eq!(connect(&retain), 2, "a will without a topic");
+    assert_eq!(connect(&["--will-topic", "$SYS/gone"]), 3);
+}
+
+#[test]
+fn nobody_may_publish_where_only_the_gateway_speaks() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Allow", "Action": "iot:*", "Resource": "*" }]),
+    );
+    for topic in [
+        "$aws/events/presence/connected/sensor-1",
+        "$SYS/uptime",
+        "$aws/certificates/create/json/accepted",
+    ] {
+        for (action, code) in [("publish", 3), ("retain-publish", 3), ("receive", 0)] {
+            let answer = test(&site, action, &["--topic", topic]);
+            assert_eq!(answer.code, code, "{action} {topic}: {answer:?}");
+            let is_refused = answer.stdout.contains("only the gateway itself speaks");
+            assert_eq!(is_refused, code == 3, "{answer:?}");
+        }
+    }
+    let own = ["--topic", "$aws/things/sensor-1/shadow/update"];
+    assert_eq!(test(&site, "publish", &own).code, 0);
 }
 
 #[test]
