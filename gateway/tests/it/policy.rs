@@ -53,6 +53,7 @@ fn a_policy_test_answers_as_test_authorization_does() {
         "policy": "device",
         "statement": 1,
         "sid": "PublishItsOwnData",
+        "reason": null,
         "will": [],
     });
     assert_eq!((code, answer), (0, expected));
@@ -173,6 +174,25 @@ fn nobody_may_publish_where_only_the_gateway_speaks() {
     }
     let own = ["--topic", "$aws/things/sensor-1/shadow/update"];
     assert_eq!(test(&site, "publish", &own).code, 0);
+}
+
+#[test]
+fn an_answer_has_one_shape_whoever_decides() {
+    let site = site();
+    let members = |json: &Value| {
+        let object = json.as_object().expect("an object");
+        object.keys().cloned().collect::<Vec<_>>()
+    };
+    let (_, decided) = test_json(&site, "publish", &["--topic", "dt/sensor-1/t"]);
+    let (_, reserved) = test_json(&site, "publish", &["--topic", "$SYS/x"]);
+    site.done(&["cert", "revoke", "sensor-1"]);
+    let (_, nobody) = test_json(&site, "publish", &["--topic", "a"]);
+    assert_eq!(members(&reserved), members(&decided));
+    assert_eq!(members(&nobody), members(&decided));
+    assert_eq!(
+        nobody["authInfo"]["resources"],
+        json!(["arn:aws:iot:local:000000000000:topic/a"])
+    );
 }
 
 #[test]

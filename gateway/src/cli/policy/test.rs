@@ -7,7 +7,7 @@ use std::path::Path;
 
 use portcullis_core::{
     identity::Principal,
-    policy::{Action, ConnectRequest, Context, Decision, Explanation, StatementRef},
+    policy::{Action, ArnIdentity, ConnectRequest, Context, Decision, Explanation, StatementRef},
     reserved::is_reserved,
     timestamp::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -65,12 +65,15 @@ pub(super) fn test(args: &TestArgs, config: &Path, as_json: bool) -> Result<Outc
     let thing = who::thing(&loaded.1, &args.thing)?;
     let client_id = args.connection.client_id(thing)?;
     let resource = args.topic.as_deref().unwrap_or(client_id.as_str());
+    let arns = &loaded.1.rules().arn;
     let principal = match args.connection.who(&loaded, thing, &client_id)? {
         Who::Known(principal) => principal,
         Who::Refused(reason) => {
             let refused = Answer::refused(action, resource, reason);
             if as_json {
-                say_json(&refused.to_json());
+                let mut json = refused.to_json(arns);
+                json["will"] = json!([]);
+                say_json(&json);
             } else {
                 refused.tell();
             }
@@ -96,8 +99,8 @@ pub(super) fn test(args: &TestArgs, config: &Path, as_json: bool) -> Result<Outc
     });
     let denied = [&answer].into_iter().chain(&will).find(|a| !a.is_allowed());
     if as_json {
-        let mut json = denied.unwrap_or(&answer).to_json();
-        json["will"] = will.iter().map(Answer::to_json).collect();
+        let mut json = denied.unwrap_or(&answer).to_json(arns);
+        json["will"] = will.iter().map(|answer| answer.to_json(arns)).collect();
         say_json(&json);
     } else {
         answer.tell();
@@ -176,14 +179,14 @@ impl Answer {
         }
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, arns: &ArnIdentity) -> Value {
         match self {
             Self::Decided { explanation, .. } => to_json(explanation),
             Self::Refused {
                 action,
                 resource,
                 reason,
-            } => refused(*action, resource, reason),
+            } => refused(*action, &arns.arn(*action, resource), reason),
         }
     }
 }
@@ -304,12 +307,12 @@ fn to_json(explanation: &Explanation) -> Value {
         "policy": statement.map(|statement| &*statement.policy),
         "statement": statement.map(|statement| statement.index),
         "sid": statement.and_then(|statement| statement.sid.as_deref()),
+        "reason": null,
     })
 }
 
 /// The same where the policies do not matter.
-fn refused(action: Action, resource: &str, reason: &str) -> Value {
-    let arn = format!("{}/{resource}", action.resource_type());
+fn refused(action: Action, arn: &str, reason: &str) -> Value {
     let none = json!({ "policies": [] });
     json!({
         "authInfo": { "actionType": action_type(action), "resources": [arn] },
@@ -317,6 +320,9 @@ fn refused(action: Action, resource: &str, reason: &str) -> Value {
         "denied": { "implicitDeny": none, "explicitDeny": none },
         "authDecision": "IMPLICIT_DENY",
         "missingContextValues": [],
+        "policy": null,
+        "statement": null,
+        "sid": null,
         "reason": reason,
     })
 }
