@@ -345,3 +345,30 @@ fn learning_without_traffic_says_what_is_missing() {
     let hours = ["policy", "learn", "--group", "cold-chain", "--hours", "169"];
     assert_eq!(site.run(&hours).code, 2);
 }
+
+#[test]
+fn a_failure_is_a_json_document_too() {
+    let site = site();
+    let commands: [(&[&str], i32); 5] = [
+        (&["thing", "show", "nosuch"], 2),
+        (&["thing", "add", "sensor-1", "--group", "g"], 2),
+        (&["thing", "remove", "nosuch"], 2),
+        (&["cert", "revoke", "nosuch"], 2),
+        (&["policy", "learn", "--group", "cold-chain"], 1),
+    ];
+    for (command, code) in commands {
+        let answer = site.run(&[command, &["--json"]].concat());
+        assert_eq!(answer.code, code, "{answer:?}");
+        let json: Value =
+            serde_json::from_str(&answer.stdout).unwrap_or_else(|_| panic!("{answer:?}"));
+        assert_eq!(json["exitCode"], json!(code));
+        let error = json["error"].as_str().unwrap();
+        assert_eq!(answer.stderr, format!("portcullis: {error}\n"));
+        assert_eq!(site.run(command).stdout, "", "nothing without `--json`");
+    }
+    site.write("policies/device.json", "{}");
+    let answer = test(&site, "publish", &["--topic", "a", "--json"]);
+    let json: Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!((answer.code, &json["exitCode"]), (2, &json!(2)));
+    assert!(json["error"].as_str().unwrap().contains("device.json:1:1"));
+}
