@@ -308,6 +308,42 @@ fn an_explanation_shows_what_holds_and_from_where_deny_first() {
 }
 
 #[test]
+fn an_explanation_of_everything_but_some_is_one_line() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Allow", "Action": "iot:Publish", "NotResource": [
+            "arn:aws:iot:*:*:topic/a", "arn:aws:iot:*:*:topic/b"] }]),
+    );
+    let text = site.done(&["policy", "explain", "sensor-1"]);
+    assert_eq!(text.matches("everything but").count(), 1, "{text}");
+    assert!(
+        text.contains("may   everything but topic/a and topic/b\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_explanation_says_what_a_deny_without_its_value_does_here() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Deny", "Action": "iot:Publish",
+            "Resource": "arn:aws:iot:*:*:topic/${iot:Connection.Thing.Attributes[floor]}" }]),
+    );
+    let explain = || site.done(&["policy", "explain", "sensor-1"]);
+    let text = explain();
+    assert!(text.contains("so this denies as if it were `*`"), "{text}");
+    site.replace(
+        "gateway.toml",
+        "deny-on-unresolved = true",
+        "deny-on-unresolved = false",
+    );
+    let text = explain();
+    assert!(text.contains("so this denies nothing"), "{text}");
+}
+
+#[test]
 fn a_thing_that_cannot_connect_may_do_nothing() {
     let site = site();
     site.done(&["cert", "revoke", "sensor-1"]);
