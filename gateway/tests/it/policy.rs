@@ -408,3 +408,22 @@ fn a_failure_is_a_json_document_too() {
     assert_eq!((answer.code, &json["exitCode"]), (2, &json!(2)));
     assert!(json["error"].as_str().unwrap().contains("device.json:1:1"));
 }
+
+#[test]
+fn a_learned_policy_that_the_gateway_would_not_read_is_refused() {
+    let site = site();
+    let learn = |out: &str| {
+        let out = site.path(out);
+        let out = out.to_str().unwrap();
+        site.run(&["policy", "learn", "--group", "cold-chain", "--out", out])
+    };
+    let answer = learn("policies/learned");
+    assert_eq!(answer.code, 2, "{answer:?}");
+    assert!(
+        answer.stderr.contains("policies/learned.json`"),
+        "{answer:?}"
+    );
+    // These are stopped by what comes after: there is no traffic.
+    assert_eq!(learn("policies/learned.json").code, 1);
+    assert_eq!(learn("learned").code, 1, "elsewhere any name will do");
+}
