@@ -18,5 +18,6 @@ pub mod problem;
 pub mod provisioning;
 pub mod record;
 pub mod registry;
+pub mod reserved;
 pub mod timestamp;
 pub mod topic;

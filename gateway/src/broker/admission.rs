@@ -5,10 +5,10 @@ use portcullis_core::{
     identity::Principal,
     limits::DECISIONS_PER_SESSION_MAX,
     policy::{Action, ConnectRequest, DecisionCache, Denial, Permit, StatementRef},
+    reserved::is_reserved,
     topic::{TopicFilter, TopicName},
 };
 
-use super::reserved::is_reserved;
 use crate::{clock::now, traffic::Recorder};
 
 /// A principal with the policies that are in force for it now.

@@ -16,7 +16,6 @@ mod denials;
 mod lifecycle;
 mod listener;
 mod metrics;
-mod reserved;
 mod retained;
 mod session;
 mod shared;

@@ -1,7 +1,8 @@
 //! The command line: a file per subcommand, each a thin layer over the library.
 //!
 //! Exit codes: 0 done, 1 failed, 2 bad input, 3 denied. Answers go to standard output, mistakes to
-//! standard error; with `--json` the answer is one JSON document.
+//! standard error; with `--json` the answer is one JSON document, that of a failure as well:
+//! `{"error", "exitCode"}`.
 
 mod cert;
 mod check;
@@ -89,6 +90,6 @@ impl Cli {
             Command::Cert(command) => cert::cert(&command, config, *json),
             Command::Policy(command) => policy::policy(&command, config, *json),
         };
-        done.unwrap_or_else(|failure| failure.report())
+        done.unwrap_or_else(|failure| failure.report(*json))
     }
 }

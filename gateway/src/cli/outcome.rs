@@ -7,6 +7,7 @@ use std::{
 };
 
 use portcullis_core::problem::Problem;
+use serde_json::json;
 
 use crate::identity::{
     authority::AuthorityError, edit::EditError, enrol::EnrolError, files::WriteError,
@@ -66,14 +67,20 @@ pub enum Outcome {
     Denied,
 }
 
+impl Outcome {
+    const fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::BadInput => 2,
+            Self::Denied => 3,
+        }
+    }
+}
+
 impl From<Outcome> for ExitCode {
     fn from(outcome: Outcome) -> Self {
-        Self::from(match outcome {
-            Outcome::Done => 0,
-            Outcome::Failed => 1,
-            Outcome::BadInput => 2,
-            Outcome::Denied => 3,
-        })
+        Self::from(outcome.exit_code())
     }
 }
 
@@ -118,32 +125,49 @@ impl Failure {
         }
     }
 
-    /// Says on standard error what went wrong.
-    pub(super) fn report(&self) -> Outcome {
+    /// Says on standard error what went wrong, and as a JSON document on standard output if the
+    /// answer was to be one.
+    pub(super) fn report(&self, as_json: bool) -> Outcome {
+        let (text, outcome) = self.told();
+        match self.mistakes() {
+            // Each begins with its place.
+            Some(_) => say_error(&text),
+            None => say_error(&format!("portcullis: {text}")),
+        }
+        if as_json {
+            say_json(&json!({ "error": text, "exitCode": outcome.exit_code() }));
+        }
+        outcome
+    }
+
+    fn mistakes(&self) -> Option<&[Problem]> {
         match self {
-            Self::Mistakes(problems) | Self::Edit(EditError::Mistakes(problems)) => {
-                for problem in problems {
-                    say_error(&problem.to_string());
-                }
-                Outcome::BadInput
-            }
+            Self::Mistakes(problems) | Self::Edit(EditError::Mistakes(problems)) => Some(problems),
+            _ => None,
+        }
+    }
+
+    fn told(&self) -> (String, Outcome) {
+        if let Some(problems) = self.mistakes() {
+            let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+            return (lines.join("\n"), Outcome::BadInput);
+        }
+        match self {
             Self::BadInput(_)
             | Self::Edit(
                 EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
             )
             | Self::Authority(AuthorityError::Request(_) | AuthorityError::NoKey(_)) => {
-                say_error(&format!("portcullis: {self}"));
-                Outcome::BadInput
+                (self.to_string(), Outcome::BadInput)
             }
             _ => {
-                let mut text = format!("portcullis: {self}");
+                let mut text = self.to_string();
                 let mut source = self.source();
                 while let Some(error) = source {
                     text += &format!(": {error}");
                     source = error.source();
                 }
-                say_error(&text);
-                Outcome::Failed
+                (text, Outcome::Failed)
             }
         }
     }

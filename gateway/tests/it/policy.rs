@@ -53,6 +53,8 @@ fn a_policy_test_answers_as_test_authorization_does() {
         "policy": "device",
         "statement": 1,
         "sid": "PublishItsOwnData",
+        "reason": null,
+        "will": [],
     });
     assert_eq!((code, answer), (0, expected));
     let (code, answer) = test_json(&site, "subscribe", &["--topic", "#"]);
@@ -111,6 +113,86 @@ fn a_connect_is_tested_with_session_and_will() {
     assert_eq!(connect(&["--will-topic", "gone/#"]), 2, "no topic");
     let publish = test(&site, "publish", &["--topic", "a", "--persistent"]);
     assert_eq!(publish.code, 2, "{publish:?}");
+}
+
+#[test]
+fn a_connect_is_denied_if_its_will_is() {
+    let site = site();
+    let allow = |actions: &[&str]| {
+        set_policy(
+            &site,
+            &json!([{ "Effect": "Allow", "Action": actions, "Resource": "*" }]),
+        );
+    };
+    let connect = |more: &[&str]| test(&site, "connect", more).code;
+    let (will, retain) = (["--will-topic", "gone"], ["--will-retain"]);
+    let retained = [&will[..], &retain].concat();
+    allow(&["iot:Connect"]);
+    assert_eq!((connect(&[]), connect(&will)), (0, 3));
+    let (code, answer) = test_json(&site, "connect", &will);
+    assert_eq!(
+        (code, &answer["authInfo"]["actionType"]),
+        (3, &json!("PUBLISH"))
+    );
+    let text = test(&site, "connect", &will).stdout;
+    assert!(
+        text.contains("IMPLICIT_DENY: iot:Publish on topic/gone")
+            && text.contains("cannot connect with this will"),
+        "{text}"
+    );
+    allow(&["iot:Connect", "iot:Publish"]);
+    assert_eq!((connect(&will), connect(&retained)), (0, 3));
+    allow(&["iot:Connect", "iot:Publish", "iot:RetainPublish"]);
+    let (code, answer) = test_json(&site, "connect", &retained);
+    assert_eq!(
+        (code, &answer["authInfo"]["actionType"]),
+        (0, &json!("CONNECT"))
+    );
+    assert_eq!(answer["will"].as_array().map(Vec::len), Some(2));
+    assert_eq!(connect(&retain), 2, "a will without a topic");
+    assert_eq!(connect(&["--will-topic", "$SYS/gone"]), 3);
+}
+
+#[test]
+fn nobody_may_publish_where_only_the_gateway_speaks() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Allow", "Action": "iot:*", "Resource": "*" }]),
+    );
+    for topic in [
+        "$aws/events/presence/connected/sensor-1",
+        "$SYS/uptime",
+        "$aws/certificates/create/json/accepted",
+    ] {
+        for (action, code) in [("publish", 3), ("retain-publish", 3), ("receive", 0)] {
+            let answer = test(&site, action, &["--topic", topic]);
+            assert_eq!(answer.code, code, "{action} {topic}: {answer:?}");
+            let is_refused = answer.stdout.contains("only the gateway itself speaks");
+            assert_eq!(is_refused, code == 3, "{answer:?}");
+        }
+    }
+    let own = ["--topic", "$aws/things/sensor-1/shadow/update"];
+    assert_eq!(test(&site, "publish", &own).code, 0);
+}
+
+#[test]
+fn an_answer_has_one_shape_whoever_decides() {
+    let site = site();
+    let members = |json: &Value| {
+        let object = json.as_object().expect("an object");
+        object.keys().cloned().collect::<Vec<_>>()
+    };
+    let (_, decided) = test_json(&site, "publish", &["--topic", "dt/sensor-1/t"]);
+    let (_, reserved) = test_json(&site, "publish", &["--topic", "$SYS/x"]);
+    site.done(&["cert", "revoke", "sensor-1"]);
+    let (_, nobody) = test_json(&site, "publish", &["--topic", "a"]);
+    assert_eq!(members(&reserved), members(&decided));
+    assert_eq!(members(&nobody), members(&decided));
+    assert_eq!(
+        nobody["authInfo"]["resources"],
+        json!(["arn:aws:iot:local:000000000000:topic/a"])
+    );
 }
 
 #[test]
@@ -226,6 +308,42 @@ fn an_explanation_shows_what_holds_and_from_where_deny_first() {
 }
 
 #[test]
+fn an_explanation_of_everything_but_some_is_one_line() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Allow", "Action": "iot:Publish", "NotResource": [
+            "arn:aws:iot:*:*:topic/a", "arn:aws:iot:*:*:topic/b"] }]),
+    );
+    let text = site.done(&["policy", "explain", "sensor-1"]);
+    assert_eq!(text.matches("everything but").count(), 1, "{text}");
+    assert!(
+        text.contains("may   everything but topic/a and topic/b\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_explanation_says_what_a_deny_without_its_value_does_here() {
+    let site = site();
+    set_policy(
+        &site,
+        &json!([{ "Effect": "Deny", "Action": "iot:Publish",
+            "Resource": "arn:aws:iot:*:*:topic/${iot:Connection.Thing.Attributes[floor]}" }]),
+    );
+    let explain = || site.done(&["policy", "explain", "sensor-1"]);
+    let text = explain();
+    assert!(text.contains("so this denies as if it were `*`"), "{text}");
+    site.replace(
+        "gateway.toml",
+        "deny-on-unresolved = true",
+        "deny-on-unresolved = false",
+    );
+    let text = explain();
+    assert!(text.contains("so this denies nothing"), "{text}");
+}
+
+#[test]
 fn a_thing_that_cannot_connect_may_do_nothing() {
     let site = site();
     site.done(&["cert", "revoke", "sensor-1"]);
@@ -262,4 +380,50 @@ fn learning_without_traffic_says_what_is_missing() {
     );
     let hours = ["policy", "learn", "--group", "cold-chain", "--hours", "169"];
     assert_eq!(site.run(&hours).code, 2);
+}
+
+#[test]
+fn a_failure_is_a_json_document_too() {
+    let site = site();
+    let commands: [(&[&str], i32); 5] = [
+        (&["thing", "show", "nosuch"], 2),
+        (&["thing", "add", "sensor-1", "--group", "g"], 2),
+        (&["thing", "remove", "nosuch"], 2),
+        (&["cert", "revoke", "nosuch"], 2),
+        (&["policy", "learn", "--group", "cold-chain"], 1),
+    ];
+    for (command, code) in commands {
+        let answer = site.run(&[command, &["--json"]].concat());
+        assert_eq!(answer.code, code, "{answer:?}");
+        let json: Value =
+            serde_json::from_str(&answer.stdout).unwrap_or_else(|_| panic!("{answer:?}"));
+        assert_eq!(json["exitCode"], json!(code));
+        let error = json["error"].as_str().unwrap();
+        assert_eq!(answer.stderr, format!("portcullis: {error}\n"));
+        assert_eq!(site.run(command).stdout, "", "nothing without `--json`");
+    }
+    site.write("policies/device.json", "{}");
+    let answer = test(&site, "publish", &["--topic", "a", "--json"]);
+    let json: Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!((answer.code, &json["exitCode"]), (2, &json!(2)));
+    assert!(json["error"].as_str().unwrap().contains("device.json:1:1"));
+}
+
+#[test]
+fn a_learned_policy_that_the_gateway_would_not_read_is_refused() {
+    let site = site();
+    let learn = |out: &str| {
+        let out = site.path(out);
+        let out = out.to_str().unwrap();
+        site.run(&["policy", "learn", "--group", "cold-chain", "--out", out])
+    };
+    let answer = learn("policies/learned");
+    assert_eq!(answer.code, 2, "{answer:?}");
+    assert!(
+        answer.stderr.contains("policies/learned.json`"),
+        "{answer:?}"
+    );
+    // These are stopped by what comes after: there is no traffic.
+    assert_eq!(learn("policies/learned.json").code, 1);
+    assert_eq!(learn("learned").code, 1, "elsewhere any name will do");
 }

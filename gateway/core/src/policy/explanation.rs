@@ -60,16 +60,9 @@ impl Decision {
 impl PolicySet {
     /// Looks at every statement instead of stopping at the one that decides.
     pub fn explain(&self, context: &Context<'_>, action: Action, resource: &str) -> Explanation {
-        let identity = &self.rules().arn;
         let mut explanation = Explanation {
             action,
-            resource_arn: format!(
-                "arn:{}:iot:{}:{}:{}/{resource}",
-                identity.partition,
-                identity.region,
-                identity.account,
-                action.resource_type()
-            ),
+            resource_arn: self.rules().arn.arn(action, resource),
             decision: Decision::ImplicitDeny,
             allows: Vec::new(),
             denies: Vec::new(),

@@ -1,5 +1,7 @@
 //! How a gateway reads policies: what the operator may choose.
 
+use super::Action;
+
 /// The partition, region and account that the gateway stands for: it builds the ARNs of requests
 /// from them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +12,19 @@ pub struct ArnIdentity {
     pub region: String,
     /// Twelve digits.
     pub account: String,
+}
+
+impl ArnIdentity {
+    /// The ARN of what `action` is asked for on `resource`: a client id, topic or topic filter.
+    pub fn arn(&self, action: Action, resource: &str) -> String {
+        let Self {
+            partition,
+            region,
+            account,
+        } = self;
+        let kind = action.resource_type();
+        format!("arn:{partition}:iot:{region}:{account}:{kind}/{resource}")
+    }
 }
 
 impl Default for ArnIdentity {

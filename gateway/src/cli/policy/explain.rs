@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use portcullis_core::{
     identity::{Principal, Thing},
-    policy::{Action, Context, Effect, Policy, Reading, StatementView},
+    policy::{Action, Context, Effect, Policy, Reading, Rules, StatementView},
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ pub(super) fn explain(
     if as_json {
         say_json(&to_json(&principal, &context, &attached));
     } else {
-        tell(&principal, &context, &attached);
+        tell(&principal, &context, &attached, snapshot.rules());
     }
     Ok(Outcome::Done)
 }
@@ -145,7 +145,7 @@ fn may_be(action: Action, resource: &str) -> bool {
     }
 }
 
-fn tell(principal: &Principal, context: &Context<'_>, attached: &[Attached]) {
+fn tell(principal: &Principal, context: &Context<'_>, attached: &[Attached], rules: &Rules) {
     say(&format!("thing        {}", principal.device()));
     say(&format!("client id    {}", principal.client_id));
     if let Some(id) = principal.certificate_id() {
@@ -172,42 +172,50 @@ fn tell(principal: &Principal, context: &Context<'_>, attached: &[Attached]) {
             say("  nothing: no statement allows it");
         }
         for line in lines {
-            tell_line(&line);
+            tell_line(&line, rules);
         }
     }
 }
 
-fn tell_line(line: &Line<'_>) {
+fn tell_line(line: &Line<'_>, rules: &Rules) {
     let statement = line.statement;
     let verb = match statement.effect() {
         Effect::Allow => "may  ",
         Effect::Deny => "never",
     };
-    let but = if statement.is_not_resource() {
-        "everything but "
+    let resources = line
+        .resources
+        .iter()
+        .map(|reading| format!("{}{}", short(&reading.text), gap(statement, reading, rules)));
+    if statement.is_not_resource() {
+        // One sentence: each alone would say that the others are in it.
+        let resources = resources.collect::<Vec<_>>().join(" and ");
+        say(&format!("  {verb} everything but {resources}"));
     } else {
-        ""
-    };
-    for reading in &line.resources {
-        let resource = short(&reading.text);
-        let gap = if reading.unresolved.is_empty() {
-            String::new()
-        } else {
-            let names = reading.unresolved.join(", ");
-            let effect = match (statement.effect(), statement.is_not_resource()) {
-                (Effect::Allow, false) => "so this allows nothing",
-                (Effect::Deny, false) => "so this denies as if it were `*`",
-                (Effect::Allow, true) => "so this leaves out as if it were `*`",
-                (Effect::Deny, true) => "so this leaves out nothing",
-            };
-            format!("  [{names} has no value, {effect}]")
-        };
-        say(&format!("  {verb} {but}{resource}{gap}"));
+        for resource in resources {
+            say(&format!("  {verb} {resource}"));
+        }
     }
     if let Some(condition) = statement.condition() {
         say(&format!("        if {condition}"));
     }
     say(&format!("        {}", describe(statement.source())));
+}
+
+/// What becomes of a resource whose variable has no value.
+fn gap(statement: StatementView<'_>, reading: &Reading, rules: &Rules) -> String {
+    if reading.unresolved.is_empty() {
+        return String::new();
+    }
+    let names = reading.unresolved.join(", ");
+    let effect = match (statement.effect(), statement.is_not_resource()) {
+        (Effect::Allow, false) => "so this allows nothing",
+        (Effect::Deny, false) if rules.deny_on_unresolved => "so this denies as if it were `*`",
+        (Effect::Deny, false) => "so this denies nothing",
+        (Effect::Allow, true) => "so this leaves out as if it were `*`",
+        (Effect::Deny, true) => "so this leaves out nothing",
+    };
+    format!("  [{names} has no value, {effect}]")
 }
 
 fn to_json(principal: &Principal, context: &Context<'_>, attached: &[Attached]) -> Value {

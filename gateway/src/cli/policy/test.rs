@@ -1,9 +1,14 @@
 //! `portcullis policy test`: the decision, and the statement that made it.
+//!
+//! What the gateway refuses before it asks the policies is refused here too. A connect with a will
+//! is several requests, as it is at the gateway: all of them must be allowed.
 
 use std::path::Path;
 
 use portcullis_core::{
-    policy::{Action, ConnectRequest, Context, Decision, Explanation, StatementRef},
+    identity::Principal,
+    policy::{Action, ArnIdentity, ConnectRequest, Context, Decision, Explanation, StatementRef},
+    reserved::is_reserved,
     timestamp::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -39,6 +44,9 @@ pub(in crate::cli) struct TestArgs {
     /// A connect with a will on this topic.
     #[arg(long, value_name = "TOPIC")]
     will_topic: Option<String>,
+    /// The will is to be retained.
+    #[arg(long)]
+    will_retain: bool,
     /// When, in RFC 3339; now unless said otherwise.
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
@@ -57,37 +65,142 @@ pub(super) fn test(args: &TestArgs, config: &Path, as_json: bool) -> Result<Outc
     let thing = who::thing(&loaded.1, &args.thing)?;
     let client_id = args.connection.client_id(thing)?;
     let resource = args.topic.as_deref().unwrap_or(client_id.as_str());
+    let arns = &loaded.1.rules().arn;
     let principal = match args.connection.who(&loaded, thing, &client_id)? {
         Who::Known(principal) => principal,
         Who::Refused(reason) => {
-            refused(action, resource, &reason, as_json);
+            let refused = Answer::refused(action, resource, reason);
+            if as_json {
+                let mut json = refused.to_json(arns);
+                json["will"] = json!([]);
+                say_json(&json);
+            } else {
+                refused.tell();
+            }
             return Ok(Outcome::Denied);
         }
     };
     let context = Context {
         source: args.connection.source_ip(),
-        connect: (action == Action::Connect).then_some(ConnectRequest {
-            persistent: args.persistent,
-            will_topic: will_topic.as_ref(),
-        }),
         ..principal.context(args.at.unwrap_or_else(now))
     };
-    let explanation = principal.policies.explain(&context, action, resource);
+    let connect = (action == Action::Connect).then_some(ConnectRequest {
+        persistent: args.persistent,
+        will_topic: will_topic.as_ref(),
+    });
+    let asked = Context { connect, ..context };
+    let answer = Answer::to(&principal, &asked, action, resource);
+    let will = will_topic.as_ref().map_or_else(Vec::new, |topic| {
+        let needed = [Action::RetainPublish, Action::Publish].into_iter();
+        let needed = needed.filter(|action| args.will_retain || *action == Action::Publish);
+        needed
+            .map(|action| Answer::to(&principal, &context, action, topic.as_str()))
+            .collect()
+    });
+    let denied = [&answer].into_iter().chain(&will).find(|a| !a.is_allowed());
     if as_json {
-        say_json(&to_json(&explanation));
+        let mut json = denied.unwrap_or(&answer).to_json(arns);
+        json["will"] = will.iter().map(|answer| answer.to_json(arns)).collect();
+        say_json(&json);
     } else {
-        tell(&explanation, resource);
+        answer.tell();
+        for answer in &will {
+            answer.tell();
+        }
+        if answer.is_allowed() && denied.is_some() {
+            say("So it cannot connect with this will.");
+        }
     }
-    Ok(match explanation.decision {
-        Decision::Allowed => Outcome::Done,
-        Decision::ExplicitDeny | Decision::ImplicitDeny => Outcome::Denied,
+    Ok(match denied {
+        None => Outcome::Done,
+        Some(_) => Outcome::Denied,
     })
+}
+
+/// What becomes of one request.
+enum Answer {
+    /// The policies decided.
+    Decided {
+        explanation: Explanation,
+        resource: String,
+    },
+    /// The policies do not matter.
+    Refused {
+        action: Action,
+        resource: String,
+        reason: String,
+    },
+}
+
+impl Answer {
+    fn to(principal: &Principal, context: &Context<'_>, action: Action, resource: &str) -> Self {
+        let speaks = matches!(action, Action::Publish | Action::RetainPublish);
+        if speaks && TopicName::parse(resource).is_ok_and(|topic| is_reserved(&topic)) {
+            let reason = "only the gateway itself speaks there, whatever policies allow";
+            return Self::refused(action, resource, reason.to_owned());
+        }
+        Self::Decided {
+            explanation: principal.policies.explain(context, action, resource),
+            resource: resource.to_owned(),
+        }
+    }
+
+    fn refused(action: Action, resource: &str, reason: String) -> Self {
+        Self::Refused {
+            action,
+            resource: resource.to_owned(),
+            reason,
+        }
+    }
+
+    fn is_allowed(&self) -> bool {
+        match self {
+            Self::Decided { explanation, .. } => explanation.decision == Decision::Allowed,
+            Self::Refused { .. } => false,
+        }
+    }
+
+    fn tell(&self) {
+        match self {
+            Self::Decided {
+                explanation,
+                resource,
+            } => tell(explanation, resource),
+            Self::Refused {
+                action,
+                resource,
+                reason,
+            } => {
+                let kind = action.resource_type();
+                say(&format!(
+                    "IMPLICIT_DENY: {action} on {kind}/{resource}, {reason}"
+                ));
+            }
+        }
+    }
+
+    fn to_json(&self, arns: &ArnIdentity) -> Value {
+        match self {
+            Self::Decided { explanation, .. } => to_json(explanation),
+            Self::Refused {
+                action,
+                resource,
+                reason,
+            } => refused(*action, &arns.arn(*action, resource), reason),
+        }
+    }
 }
 
 impl TestArgs {
     fn will_topic(&self, action: Action) -> Result<Option<TopicName>, Failure> {
-        if action != Action::Connect && (self.persistent || self.will_topic.is_some()) {
-            let text = "only a connect has `--persistent` and `--will-topic`; remove them";
+        let asks = self.persistent || self.will_retain || self.will_topic.is_some();
+        if action != Action::Connect && asks {
+            let text = "only a connect has `--persistent`, `--will-topic` and `--will-retain`; \
+                        remove them";
+            return Err(Failure::BadInput(text.to_owned()));
+        }
+        if self.will_retain && self.will_topic.is_none() {
+            let text = "a will needs a topic; add `--will-topic TOPIC`, or remove `--will-retain`";
             return Err(Failure::BadInput(text.to_owned()));
         }
         let Some(topic) = &self.will_topic else {
@@ -194,23 +307,22 @@ fn to_json(explanation: &Explanation) -> Value {
         "policy": statement.map(|statement| &*statement.policy),
         "statement": statement.map(|statement| statement.index),
         "sid": statement.and_then(|statement| statement.sid.as_deref()),
+        "reason": null,
     })
 }
 
-/// Says that the policies do not matter.
-fn refused(action: Action, resource: &str, reason: &str, as_json: bool) {
-    let arn = format!("{}/{resource}", action.resource_type());
-    if as_json {
-        let none = json!({ "policies": [] });
-        say_json(&json!({
-            "authInfo": { "actionType": action_type(action), "resources": [arn] },
-            "allowed": none,
-            "denied": { "implicitDeny": none, "explicitDeny": none },
-            "authDecision": "IMPLICIT_DENY",
-            "missingContextValues": [],
-            "reason": reason,
-        }));
-    } else {
-        say(&format!("IMPLICIT_DENY: {action} on {arn}, {reason}"));
-    }
+/// The same where the policies do not matter.
+fn refused(action: Action, arn: &str, reason: &str) -> Value {
+    let none = json!({ "policies": [] });
+    json!({
+        "authInfo": { "actionType": action_type(action), "resources": [arn] },
+        "allowed": none,
+        "denied": { "implicitDeny": none, "explicitDeny": none },
+        "authDecision": "IMPLICIT_DENY",
+        "missingContextValues": [],
+        "policy": null,
+        "statement": null,
+        "sid": null,
+        "reason": reason,
+    })
 }

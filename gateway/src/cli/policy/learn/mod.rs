@@ -62,7 +62,11 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
     let group = named(&args.group, GroupName::parse)?;
     let (settings, snapshot) = who::load(config)?;
     must_exist(&snapshot, &group)?;
-    let out = args.out.as_deref().map(Out::new).transpose()?;
+    let out = args.out.as_deref();
+    if let Some(document) = out {
+        must_be_read(document, &settings.identity.policies)?;
+    }
+    let out = out.map(Out::new).transpose()?;
 
     let dir = settings.data_dir.join("traffic");
     let from = now().as_millis().saturating_sub(args.hours * 3_600_000);
@@ -103,6 +107,30 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
         say_error(report.text().trim_end());
     }
     Ok(Outcome::Done)
+}
+
+/// The gateway takes files in `policies` for policies by their ending alone.
+fn must_be_read(document: &Path, policies: &Path) -> Result<(), Failure> {
+    if document.extension().is_some_and(|ending| ending == "json") {
+        return Ok(());
+    }
+    let parent = match document.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // Directories that are not there hold nothing that the gateway reads.
+    match (parent.canonicalize(), policies.canonicalize()) {
+        (Ok(parent), Ok(policies)) if parent.starts_with(&policies) => {
+            let mut named = document.as_os_str().to_owned();
+            named.push(".json");
+            Err(Failure::BadInput(format!(
+                "`{}` would be no policy, whose names end in `.json`; write `--out {}`",
+                document.display(),
+                Path::new(&named).display()
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn must_exist(snapshot: &Snapshot, group: &GroupName) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 //! Who subscribes to them trusts what they say: that a device connected, that a request was
 //! accepted. `$aws/rules/NAME/…` is not among them, whatever its last level: there clients speak.
 
-use portcullis_core::topic::TopicName;
+use crate::topic::TopicName;
 
 /// Last levels of what services answer and announce.
 const ANSWERS: [&str; 6] = [
@@ -19,7 +19,7 @@ const ANSWERS: [&str; 6] = [
 const ANSWER_LEVELS_MIN: usize = 4;
 
 /// Whether no client may publish to `topic`.
-pub(super) fn is_reserved(topic: &TopicName) -> bool {
+pub fn is_reserved(topic: &TopicName) -> bool {
     let mut levels = topic.as_str().split('/');
     match (levels.next(), levels.next()) {
         (Some("$SYS"), _) | (Some("$aws"), Some("events")) => true,
