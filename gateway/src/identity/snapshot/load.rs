@@ -194,6 +194,17 @@ impl Loader {
                 return (Arc::default(), None);
             }
         };
+        if text.trim().is_empty() {
+            problems.push(Problem {
+                file: file.clone(),
+                place: None,
+                message: "the registry is empty, as one is that is still being written".to_owned(),
+                remedy:
+                    "write its content; a registry without things is a comment, such as `# none`"
+                        .to_owned(),
+            });
+            return (Arc::default(), None);
+        }
         let (registry, mut found) = self.registry.parse(file, &text, Some(policies));
         let is_whole = found.is_empty() || Registry::parse(file, &text, None).1.is_empty();
         problems.append(&mut found);
