@@ -434,6 +434,27 @@ async fn what_is_shut_out_at_run_time_does_not_wait_for_the_correction_of_a_file
 }
 
 #[tokio::test]
+async fn a_journal_that_is_deleted_lets_nobody_out_of_quarantine_and_no_gateway_start() {
+    let site = Site::new();
+    let t1 = ThingName::parse("t1").unwrap();
+    let journal = Journal::open(&site.config.journal);
+    runtime::quarantine(&site.config.registry, &journal, &t1, "stolen", now()).unwrap();
+    let plain = Credential::Plain {
+        thing: None,
+        unknown_policy: None,
+    };
+    watched(&site, async |snapshots, _, metrics| {
+        fs::remove_file(&site.config.journal).unwrap();
+        until(|| metrics.stale.get() == 1).await;
+        let refused = connect(&snapshots.borrow(), plain, "t1").unwrap_err();
+        assert_eq!(refused, Refusal::Quarantined);
+    })
+    .await;
+    let problems = load(&site.config, &[]).unwrap_err();
+    assert!(problems[0].remedy.contains(".mark"), "{problems:?}");
+}
+
+#[tokio::test]
 async fn what_is_refused_is_noted_with_its_place_until_it_is_corrected() {
     let site = Site::new();
     let readiness = Readiness::default();

@@ -9,7 +9,7 @@ use crate::{
     chain::chain,
     document::read_text,
     identity::{
-        Config, Journal, Registry, Trust,
+        Config, Journal, JournalError, Registry, Trust,
         policies::{self, Policies},
         templates,
         trust::{self, Expiry},
@@ -227,8 +227,14 @@ impl Loader {
                     file: self.config.journal.clone(),
                     place: None,
                     message: chain(&error),
-                    remedy: "make it readable for the gateway's user; it says who is shut out"
-                        .to_owned(),
+                    remedy: match error {
+                        JournalError::Lost { .. } => {
+                            "put it back from a copy: it says who is shut out; or accept that they are \
+                             not any more: delete the file of the same name with `.mark`, and start again"
+                        }
+                        _ => "make it readable for the gateway's user; it says who is shut out",
+                    }
+                    .to_owned(),
                 });
                 None
             }
