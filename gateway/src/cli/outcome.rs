@@ -129,7 +129,10 @@ impl Failure {
             }
             Self::BadInput(_)
             | Self::Edit(
-                EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
+                EditError::Exists(_)
+                | EditError::Absent(_)
+                | EditError::Revoked(_)
+                | EditError::SameHierarchy { .. },
             )
             | Self::Authority(AuthorityError::Request(_) | AuthorityError::NoKey(_)) => {
                 say_error(&format!("portcullis: {self}"));

@@ -163,6 +163,7 @@ pub fn set_active(
             Err(EditError::Mistakes(_)) if status == Status::Inactive => {
                 return shut(config, &[id], status, reason.unwrap_or("by command"));
             }
+            Err(EditError::Revoked(id)) => return Err(LifecycleError::Revoked(id)),
             outcome => outcome?,
         }
     }
@@ -322,8 +323,13 @@ fn record(
     why: &str,
 ) -> Result<(), LifecycleError> {
     Journal::open(&config.journal).append_if(|state| {
-        let known = ids.iter().filter_map(|id| state.certificate(id));
-        let changes = known.map(|known| {
+        let known: Vec<_> = ids.iter().filter_map(|id| state.certificate(id)).collect();
+        // Somebody may have revoked it since it was looked at.
+        let revoked = known.iter().find(|known| known.status == Status::Revoked);
+        if let Some(revoked) = revoked {
+            return Err(LifecycleError::Revoked(revoked.id));
+        }
+        let changes = known.into_iter().map(|known| {
             Change::Certificate(StateCertificate {
                 status,
                 at: now(),

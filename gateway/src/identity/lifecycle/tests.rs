@@ -46,3 +46,26 @@ fn the_certificates_of_a_thing_are_revoked_beside_a_mistake_or_the_mistake_is_to
     let is_told = matches!(unknown, LifecycleError::Edit(EditError::Mistakes(_)));
     assert!(is_told, "{unknown:?}");
 }
+
+#[test]
+fn a_certificate_that_was_revoked_meanwhile_is_not_activated() {
+    let (bench, id) = bench(b"1", "thing = \"t1\"");
+    // What another command did after this one looked.
+    edit::revoke(&bench.config.registry, &id.to_string(), None).unwrap();
+    let file = edit::set_status(&bench.config.registry, id, Status::Active, None);
+    assert!(matches!(file, Err(EditError::Revoked(_))), "{file:?}");
+    let journal = Journal::open(&bench.config.journal);
+    let certificate = |status| StateCertificate::new(id, status, now(), "test");
+    let revoked = Change::Certificate(certificate(Status::Revoked));
+    journal.append(&[revoked]).unwrap();
+    let recorded = record(&bench.config, &[id], Status::Active, "test");
+    assert!(
+        matches!(recorded, Err(LifecycleError::Revoked(_))),
+        "{recorded:?}"
+    );
+    let later = Change::Certificate(certificate(Status::Active));
+    journal.append(&[later]).unwrap();
+    let state = journal.read().unwrap();
+    let known = state.certificate(&id).unwrap().status;
+    assert_eq!(known, Status::Revoked, "a later line does not count");
+}
