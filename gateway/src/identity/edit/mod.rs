@@ -241,8 +241,7 @@ pub fn revoke(
             .filter(|certificate| match wanted {
                 Some(id) => certificate.id == id,
                 None => {
-                    certificate.status != Status::Revoked
-                        && certificate.thing.as_ref().map(ThingName::as_str) == Some(id_or_thing)
+                    certificate.status != Status::Revoked && certificate.is_attached_to(id_or_thing)
                 }
             })
             .map(|certificate| certificate.id)

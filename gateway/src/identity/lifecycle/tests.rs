@@ -69,3 +69,11 @@ fn a_certificate_that_was_revoked_meanwhile_is_not_activated() {
     let known = state.certificate(&id).unwrap().status;
     assert_eq!(known, Status::Revoked, "a later line does not count");
 }
+
+#[test]
+fn a_certificate_that_several_things_share_is_revoked_with_any_of_them() {
+    let (bench, id) = bench(b"1", "things = [\"t1\", \"t2\"]");
+    bench.append("[[thing]]\nname = \"t2\"\n");
+    assert_eq!(revoke(&bench.config, "t2", None).unwrap(), [id]);
+    assert_eq!(status(&bench, id), Status::Revoked);
+}
