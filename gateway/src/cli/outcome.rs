@@ -155,7 +155,10 @@ impl Failure {
         match self {
             Self::BadInput(_)
             | Self::Edit(
-                EditError::Exists(_) | EditError::Absent(_) | EditError::SameHierarchy { .. },
+                EditError::Exists(_)
+                | EditError::Absent(_)
+                | EditError::Revoked(_)
+                | EditError::SameHierarchy { .. },
             )
             | Self::Authority(AuthorityError::Request(_) | AuthorityError::NoKey(_)) => {
                 (self.to_string(), Outcome::BadInput)

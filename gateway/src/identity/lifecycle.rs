@@ -9,6 +9,7 @@ use std::path::Path;
 use portcullis_core::{
     certificate::NameAttribute,
     identity::{CertificateId, ThingName},
+    problem::Problem,
     registry::{Change, Origin, StateCertificate, Status},
     timestamp::Timestamp,
 };
@@ -65,18 +66,21 @@ pub struct Known {
     pub merged: Registry,
     /// The journal.
     pub state: super::registry::State,
+    /// Mistakes of `registry.toml`: it may list more than is known.
+    pub mistakes: Vec<Problem>,
 }
 
 /// Reads both; mistakes of the registry that do not concern the question are for `check` to tell.
 pub fn read(config: &Config) -> Result<Known, LifecycleError> {
     let text = read_text(&config.registry).map_err(|problem| EditError::Mistakes(vec![problem]))?;
-    let (file, _) = Registry::parse(&config.registry, &text, None);
+    let (file, mistakes) = Registry::parse(&config.registry, &text, None);
     let state = Journal::open(&config.journal).read()?;
     let (merged, _) = state.merge_into(&file, None);
     Ok(Known {
         file,
         merged,
         state,
+        mistakes,
     })
 }
 
@@ -135,6 +139,10 @@ pub fn set_active(
         .into_iter()
         .chain(in_state.map(|found| found.status));
     match states.max() {
+        // It may stand where nothing can be made out; the journal takes access away all the same.
+        None if status == Status::Inactive && !known.mistakes.is_empty() => {
+            return shut(config, &[id], status, reason.unwrap_or("by command"));
+        }
         None => return Err(LifecycleError::Absent(id.to_string())),
         Some(Status::Revoked) => return Err(LifecycleError::Revoked(id)),
         Some(Status::PendingActivation) if status == Status::Active && in_file.is_none() => {
@@ -151,7 +159,13 @@ pub fn set_active(
         record(config, &[id], status, reason.unwrap_or("by command"))?;
     }
     if in_file.is_some() {
-        edit::set_status(&config.registry, id, status, reason)?;
+        match edit::set_status(&config.registry, id, status, reason) {
+            Err(EditError::Mistakes(_)) if status == Status::Inactive => {
+                return shut(config, &[id], status, reason.unwrap_or("by command"));
+            }
+            Err(EditError::Revoked(id)) => return Err(LifecycleError::Revoked(id)),
+            outcome => outcome?,
+        }
     }
     Ok(())
 }
@@ -192,6 +206,28 @@ pub fn revoke(
                 .collect::<Vec<_>>(),
         ),
         Err(EditError::Absent(_)) if !ids.is_empty() => {}
+        Err(EditError::Mistakes(problems)) => {
+            let more = match wanted {
+                Some(id) => vec![id],
+                None => {
+                    let listed = read(config)?.file.certificates.into_iter();
+                    listed
+                        .filter(|known| known.is_attached_to(which))
+                        .map(|known| known.id)
+                        .collect()
+                }
+            };
+            if more.is_empty() {
+                // Which ones the file lists is not known: better say so than half of it.
+                return Err(EditError::Mistakes(problems).into());
+            }
+            shut(config, &more, Status::Revoked, why)?;
+            ids.extend(
+                more.into_iter()
+                    .filter(|id| !ids.contains(id))
+                    .collect::<Vec<_>>(),
+            );
+        }
         Err(error) => return Err(error.into()),
     }
     Ok(ids)
@@ -258,6 +294,28 @@ pub(super) fn attach(
     Ok(Journal::open(&config.journal).append(&changes)?)
 }
 
+/// Makes certificates less active in the journal, whether it knows them or not: that is enough, and it
+/// takes changes when `registry.toml`, which has mistakes, does not.
+fn shut(
+    config: &Config,
+    ids: &[CertificateId],
+    status: Status,
+    why: &str,
+) -> Result<(), LifecycleError> {
+    Journal::open(&config.journal).append_if(|state| {
+        let shut = ids.iter().map(|id| match state.certificate(id) {
+            Some(known) => StateCertificate {
+                status: status.max(known.status),
+                at: now(),
+                why: why.to_owned(),
+                ..known.clone()
+            },
+            None => StateCertificate::new(*id, status, now(), why),
+        });
+        Ok(((), shut.map(Change::Certificate).collect()))
+    })
+}
+
 fn record(
     config: &Config,
     ids: &[CertificateId],
@@ -265,8 +323,13 @@ fn record(
     why: &str,
 ) -> Result<(), LifecycleError> {
     Journal::open(&config.journal).append_if(|state| {
-        let known = ids.iter().filter_map(|id| state.certificate(id));
-        let changes = known.map(|known| {
+        let known: Vec<_> = ids.iter().filter_map(|id| state.certificate(id)).collect();
+        // Somebody may have revoked it since it was looked at.
+        let revoked = known.iter().find(|known| known.status == Status::Revoked);
+        if let Some(revoked) = revoked {
+            return Err(LifecycleError::Revoked(revoked.id));
+        }
+        let changes = known.into_iter().map(|known| {
             Change::Certificate(StateCertificate {
                 status,
                 at: now(),
@@ -285,3 +348,6 @@ pub(super) fn is_same(a: &Path, b: &Path) -> bool {
         _ => a == b,
     }
 }
+
+#[cfg(test)]
+mod tests;

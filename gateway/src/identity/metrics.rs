@@ -11,6 +11,8 @@ pub struct Metrics {
     pub(super) generation: IntGauge,
     pub(super) things: IntGauge,
     pub(super) stale: IntGauge,
+    pub(super) narrowed_things: IntGauge,
+    pub(super) narrowed_certificates: IntGauge,
 }
 
 impl Metrics {
@@ -38,6 +40,14 @@ impl Metrics {
             stale: metrics.gauge(
                 "portcullis_identity_stale",
                 "1 while the files hold a change that was refused, else 0.",
+            ),
+            narrowed_things: metrics.gauge(
+                "portcullis_identity_narrowed_things",
+                "Things that a refused change has taken away.",
+            ),
+            narrowed_certificates: metrics.gauge(
+                "portcullis_identity_narrowed_certificates",
+                "Certificates that a refused change has taken away.",
             ),
         }
     }

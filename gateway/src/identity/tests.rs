@@ -348,6 +348,8 @@ async fn a_mistake_elsewhere_does_not_delay_a_revocation_and_admits_nobody_new()
         );
         assert!(snapshots.borrow().thing("t2").is_none());
         assert_eq!(metrics.stale.get(), 1);
+        until(|| metrics.narrowed_certificates.get() == 2).await;
+        assert_eq!(metrics.narrowed_things.get(), 1);
 
         site.policy("device", "Publish", "topic/dt/*");
         snapshots.changed().await.unwrap();
@@ -432,6 +434,27 @@ async fn what_is_shut_out_at_run_time_does_not_wait_for_the_correction_of_a_file
 }
 
 #[tokio::test]
+async fn a_journal_that_is_deleted_lets_nobody_out_of_quarantine_and_no_gateway_start() {
+    let site = Site::new();
+    let t1 = ThingName::parse("t1").unwrap();
+    let journal = Journal::open(&site.config.journal);
+    runtime::quarantine(&site.config.registry, &journal, &t1, "stolen", now()).unwrap();
+    let plain = Credential::Plain {
+        thing: None,
+        unknown_policy: None,
+    };
+    watched(&site, async |snapshots, _, metrics| {
+        fs::remove_file(&site.config.journal).unwrap();
+        until(|| metrics.stale.get() == 1).await;
+        let refused = connect(&snapshots.borrow(), plain, "t1").unwrap_err();
+        assert_eq!(refused, Refusal::Quarantined);
+    })
+    .await;
+    let problems = load(&site.config, &[]).unwrap_err();
+    assert!(problems[0].remedy.contains(".mark"), "{problems:?}");
+}
+
+#[tokio::test]
 async fn what_is_refused_is_noted_with_its_place_until_it_is_corrected() {
     let site = Site::new();
     let readiness = Readiness::default();
@@ -457,6 +480,44 @@ async fn what_is_refused_is_noted_with_its_place_until_it_is_corrected() {
     };
     let (ended, ()) = tokio::join!(watcher.run(Arc::default(), stop.clone()), test);
     ended.unwrap();
+}
+
+#[tokio::test]
+async fn a_registry_that_is_saved_in_two_steps_shuts_nobody_out() {
+    let site = Site::new();
+    let [kept, lost] = [b"1", b"2"].map(|der| CertificateId::of_der(der));
+    for id in [kept, lost] {
+        site.append(&format!("[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\n"));
+    }
+    watched(&site, async |mut snapshots, _, metrics| {
+        let good = fs::read_to_string(&site.config.registry).unwrap();
+        let refused = metrics.reloads.with_label_values(&["refused"]);
+        fs::write(&site.config.registry, "").unwrap();
+        until(|| refused.get() == 1).await;
+        assert!(
+            !snapshots.has_changed().unwrap(),
+            "an empty file is refused"
+        );
+
+        // Cut where no mistake shows it, and with a mistake elsewhere; the state that was worsened
+        // before the cut counts at once.
+        let cut = good.find(&lost.to_string()).unwrap() - "[[certificate]]\nid = \"".len();
+        let id = format!("id = \"{kept}\"");
+        let worse = format!("{id}\nstatus = \"REVOKED\"");
+        let cut = good[..cut].replace(&id, &worse);
+        fs::write(&site.config.registry, &cut).unwrap();
+        snapshots.changed().await.unwrap();
+        let as_t1 = |id| connect_with(&snapshots.borrow(), id, "t1");
+        assert_eq!(as_t1(kept).unwrap_err(), Refusal::CertificateRevoked);
+        assert!(as_t1(lost).is_ok(), "behind the cut");
+        fs::write(&site.config.registry, good.replace(&id, &worse)).unwrap();
+        snapshots.changed().await.unwrap();
+        assert!(connect_with(&snapshots.borrow(), lost, "t1").is_ok());
+
+        fs::write(&site.config.registry, &cut).unwrap();
+        until(|| connect_with(&snapshots.borrow(), lost, "t1").is_err()).await;
+    })
+    .await;
 }
 
 #[tokio::test]

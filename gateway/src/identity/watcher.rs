@@ -4,7 +4,11 @@
 //! have, and a dozen `stat` calls four times a second cost nothing. A change with any mistake is
 //! refused whole: every problem is logged and noted in `/readyz`, the last good snapshot stays. One thing does not wait
 //! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
-//! is taken from the last good snapshot at once.
+//! is taken from the last good snapshot at once, and `/readyz` says how much that is.
+//!
+//! A registry that lacks things, certificates or groups may be one that is still being copied. They
+//! stay until it has been unchanged for a second ([`RELOAD_SETTLE_LOSS`]), unless it replaced the
+//! former file in one step, as the commands do; a worse state of a certificate does not wait.
 
 use std::{
     fs,
@@ -14,20 +18,20 @@ use std::{
 };
 
 use portcullis_core::{
-    limits::{RELOAD_POLL, RELOAD_SETTLE},
+    limits::{RELOAD_POLL, RELOAD_SETTLE, RELOAD_SETTLE_LOSS},
     problem::Problem,
 };
 use tokio::{
     sync::{Notify, watch},
     task::{JoinError, spawn_blocking},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Metrics, Snapshot,
-    registry::RegisteredCa,
-    snapshot::{Loader, Refused},
+    Config, Metrics, Registry, Snapshot, Trust,
+    registry::{RegisteredCa, line::Reading},
+    snapshot::{Loader, Refused, Taken},
 };
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
@@ -45,6 +49,14 @@ pub struct Watcher {
     sender: watch::Sender<Arc<Snapshot>>,
     /// Of the files that were last loaded, or refused.
     seen: Fingerprint,
+    /// Since when the registry is as it is in `seen`.
+    unchanged_since: Instant,
+    /// Whether it replaced the former one in one step.
+    is_replaced: bool,
+    /// It lacks something, and is to be read again once it has been unchanged for longer.
+    is_held: bool,
+    /// Since the last good change.
+    taken: Taken,
 }
 
 impl Watcher {
@@ -59,6 +71,10 @@ impl Watcher {
             readiness: Readiness::default(),
             sender,
             seen,
+            unchanged_since: Instant::now(),
+            is_replaced: false,
+            is_held: false,
+            taken: Taken::default(),
         };
         watcher.show();
         (watcher, receiver)
@@ -79,10 +95,10 @@ impl Watcher {
                 () = sleep(RELOAD_POLL) => false,
             };
             let mut now = self.fingerprint().await?;
-            if now == self.seen && !forced {
+            if now == self.seen && !forced && !(self.is_held && self.is_settled()) {
                 continue;
             }
-            // An empty registry is a valid one: never read a file that is still being written.
+            // Better not read a file that is still being written.
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
@@ -93,6 +109,10 @@ impl Watcher {
                     break;
                 }
                 now = later;
+            }
+            if now.registry() != self.seen.registry() {
+                self.is_replaced = now.is_replacement_of(&self.seen);
+                self.unchanged_since = Instant::now();
             }
             self.seen = now;
             self.reload().await?;
@@ -114,12 +134,37 @@ impl Watcher {
         })
         .await?;
         self.loader = Some(loader);
-        match loaded {
-            Ok(snapshot) => self.take(snapshot),
-            Err(refused) => self.refuse(*refused),
+        let former = Arc::clone(&self.sender.borrow());
+        let newer = match &loaded {
+            Ok(snapshot) => Some(snapshot.file()),
+            Err(refused) => refused.file.as_ref(),
+        };
+        let whole = newer.filter(|_| !self.is_settled());
+        let whole = whole
+            .and_then(|newer| former.with_lost(newer))
+            .map(Arc::new);
+        self.is_held = whole.is_some();
+        match (loaded, whole) {
+            (Ok(snapshot), None) => self.take(snapshot),
+            (Ok(snapshot), Some(whole)) => {
+                tracing::info!(
+                    "The registry lacks what it had; it is read again once it has been unchanged for a second."
+                );
+                self.narrow(
+                    Some(&whole),
+                    Some(snapshot.journal()),
+                    Some(snapshot.trust()),
+                );
+            }
+            (Err(refused), whole) => self.refuse(*refused, whole),
         }
         self.show();
         Ok(())
+    }
+
+    /// Whether what the registry lacks may be taken away.
+    fn is_settled(&self) -> bool {
+        self.is_replaced || self.unchanged_since.elapsed() >= RELOAD_SETTLE_LOSS
     }
 
     fn take(&mut self, mut snapshot: Snapshot) {
@@ -133,10 +178,12 @@ impl Watcher {
         self.sender.send_replace(Arc::new(snapshot));
         self.metrics.reloads.with_label_values(&["applied"]).inc();
         self.metrics.stale.set(0);
+        self.taken = Taken::default();
         self.readiness.note(NOTE, None);
     }
 
-    fn refuse(&mut self, refused: Refused) {
+    /// `whole` is the registry with what it lacks, if that is not to be taken away yet.
+    fn refuse(&mut self, refused: Refused, whole: Option<Arc<Registry>>) {
         let Refused {
             problems,
             file,
@@ -152,12 +199,25 @@ impl Watcher {
         );
         self.metrics.reloads.with_label_values(&["refused"]).inc();
         self.metrics.stale.set(1);
-        self.readiness.note(NOTE, Some(note(&problems)));
+        let file = whole.or(file);
+        self.narrow(file.as_deref(), journal.as_ref(), trust.as_deref());
+        self.readiness.note(NOTE, Some(note(&problems, self.taken)));
+    }
+
+    fn narrow(
+        &mut self,
+        file: Option<&Registry>,
+        journal: Option<&Arc<Reading>>,
+        trust: Option<&Trust>,
+    ) {
         let former = Arc::clone(&self.sender.borrow());
-        if let Some(narrowed) = former.narrowed(file.as_deref(), journal.as_ref(), trust.as_deref())
-        {
+        if let Some((narrowed, taken)) = former.narrowed(file, journal, trust) {
+            self.taken.things += taken.things;
+            self.taken.certificates += taken.certificates;
             tracing::warn!(
                 generation = narrowed.generation,
+                things = taken.things,
+                certificates = taken.certificates,
                 "Things and certificates that the registry takes away are refused from now on."
             );
             self.sender.send_replace(Arc::new(narrowed));
@@ -172,6 +232,10 @@ impl Watcher {
         self.metrics
             .things
             .set(i64::try_from(things).unwrap_or(i64::MAX));
+        let taken = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (things, certificates) = (self.taken.things, self.taken.certificates);
+        self.metrics.narrowed_things.set(taken(things));
+        self.metrics.narrowed_certificates.set(taken(certificates));
     }
 }
 
@@ -179,7 +243,7 @@ impl Watcher {
 const NOTE: &str = "registry";
 
 /// `refused: 2 mistakes in registry.toml:3 registry.toml:7; the last good …`.
-fn note(problems: &[Problem]) -> String {
+fn note(problems: &[Problem], taken: Taken) -> String {
     const SHOWN: usize = 5;
     let mut places: Vec<String> = problems
         .iter()
@@ -198,7 +262,16 @@ fn note(problems: &[Problem]) -> String {
         many => format!("{many} mistakes"),
     };
     let places = places.join(" ");
-    format!("refused: {count} in {places}; the last good configuration is in force")
+    let narrowed = if taken == Taken::default() {
+        String::new()
+    } else {
+        let Taken {
+            things,
+            certificates,
+        } = taken;
+        format!(", narrowed: {things} things, {certificates} certificates taken away")
+    };
+    format!("refused: {count} in {places}; the last good configuration is in force{narrowed}")
 }
 
 /// What changes when a file does, without reading it.
@@ -231,6 +304,19 @@ impl Fingerprint {
         let dir = config.registry.parent().unwrap_or(Path::new(""));
         self.cas = cas.iter().map(|ca| dir.join(&ca.certificate)).collect();
         self.stamps.extend(self.cas.iter().cloned().map(stamped));
+    }
+
+    /// The registry comes first.
+    fn registry(&self) -> Option<Stamp> {
+        self.stamps.first().and_then(|(_, stamp)| *stamp)
+    }
+
+    /// Whether the registry is another file than in `former`, renamed after it was written.
+    fn is_replacement_of(&self, former: &Self) -> bool {
+        match (self.registry(), former.registry()) {
+            (Some(new), Some(old)) => new.inode != old.inode && new.changed > new.modified,
+            _ => false,
+        }
     }
 
     /// Of the same files now.

@@ -139,7 +139,15 @@ impl State {
     /// Makes `change`.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Certificate(certificate) => {
+            Change::Certificate(mut certificate) => {
+                // For good, whatever a later line says of it.
+                if let Some(known) = self.certificates.get(&certificate.id)
+                    && known.status == Status::Revoked
+                    && certificate.status != Status::Revoked
+                {
+                    certificate.status = Status::Revoked;
+                    certificate.why.clone_from(&known.why);
+                }
                 self.certificates.insert(certificate.id, certificate);
             }
             Change::Thing(thing) => {

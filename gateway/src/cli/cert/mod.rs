@@ -183,7 +183,23 @@ pub(super) fn cert(
         }
         CertCommand::Revoke { which, reason } => {
             let ids = lifecycle::revoke(&identity, which, reason.as_deref())?;
-            let text: Vec<_> = ids.iter().map(|id| format!("Revoked {id}.")).collect();
+            let known = lifecycle::read(&identity)?.merged;
+            let shared = |id| {
+                let known = known.certificate(id).map(|known| known.things.as_slice());
+                let things: Vec<_> = known
+                    .unwrap_or_default()
+                    .iter()
+                    .map(ThingName::as_str)
+                    .collect();
+                match things.len() {
+                    0 | 1 => format!("Revoked {id}."),
+                    _ => format!(
+                        "Revoked {id}, which was that of {} alike.",
+                        things.join(", ")
+                    ),
+                }
+            };
+            let text: Vec<_> = ids.iter().map(shared).collect();
             let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
             answer(&text.join("\n"), &json!({ "revoked": ids }), as_json);
         }

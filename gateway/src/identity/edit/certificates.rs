@@ -14,8 +14,11 @@ pub fn set_status(
     reason: Option<&str>,
 ) -> Result<(), EditError> {
     edit(registry, |current, text| {
-        if current.certificate(&id).is_none() {
+        let Some(known) = current.certificate(&id) else {
             return Err(EditError::Absent(format!("certificate `{id}`")));
+        };
+        if known.status == Status::Revoked && status != Status::Revoked {
+            return Err(EditError::Revoked(id));
         }
         set(text, &id.to_string(), "status", &quoted(status.as_str()));
         if let Some(reason) = reason {

@@ -54,6 +54,9 @@ pub enum EditError {
         "the registry has no {0}; `portcullis thing list` and `portcullis cert list` say what it has"
     )]
     Absent(String),
+    /// A revoked certificate stays revoked.
+    #[error("the certificate `{0}` is revoked for good")]
+    Revoked(CertificateId),
     /// The thing would be in two groups of one hierarchy.
     #[error(
         "the groups `{one}` and `{other}` are both of the hierarchy of `{root}`, of which a thing is in one group at most; name one of them"
@@ -238,8 +241,7 @@ pub fn revoke(
             .filter(|certificate| match wanted {
                 Some(id) => certificate.id == id,
                 None => {
-                    certificate.status != Status::Revoked
-                        && certificate.thing.as_ref().map(ThingName::as_str) == Some(id_or_thing)
+                    certificate.status != Status::Revoked && certificate.is_attached_to(id_or_thing)
                 }
             })
             .map(|certificate| certificate.id)

@@ -6,6 +6,9 @@
 //! lock: a line without its end is one that is still being written, and counts as not there. The
 //! watcher sees the file change as it sees `registry.toml` change.
 //!
+//! Beside it, `registry.journal.mark` says how long it is at least. A journal that is gone or shorter
+//! than that says nothing of who is shut out, and is none: [`JournalError::Lost`].
+//!
 //! Absent on purpose: sled, which lets one process in, and commands must work beside a running
 //! gateway (decision note 0004). Also undo: what holds is what the last line says.
 //!
@@ -77,6 +80,16 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
+    /// It is gone, or shorter than it was: who was shut out is not known any more.
+    #[error("the journal `{path}` lacks what it had: it has {bytes} bytes of {known} or more")]
+    Lost {
+        /// The file.
+        path: PathBuf,
+        /// Its length; 0 if there is none.
+        bytes: u64,
+        /// What it had.
+        known: u64,
+    },
     /// A change does not fit a line.
     #[error(transparent)]
     TooLong(#[from] TooLong),
@@ -104,9 +117,7 @@ impl Journal {
     /// What it says now, and which of its lines are not understood.
     pub fn reading(&self) -> Result<Arc<Reading>, JournalError> {
         let mut known = self.known();
-        self.refresh(&mut known)
-            .map(|(reading, _)| reading)
-            .map_err(|source| self.unreadable(source))
+        Ok(self.refreshed(&mut known)?.0)
     }
 
     /// Appends `changes`, in order. They are on disk when it returns.
@@ -121,9 +132,7 @@ impl Journal {
     ) -> Result<T, E> {
         let _lock = self.lock().map_err(|source| self.unwritten(source))?;
         let mut known = self.known();
-        let (mut reading, mut torn) = self
-            .refresh(&mut known)
-            .map_err(|source| self.unreadable(source))?;
+        let (mut reading, mut torn) = self.refreshed(&mut known)?;
         let (outcome, changes) = decide(&reading.state)?;
         if changes.is_empty() {
             return Ok(outcome);
@@ -139,9 +148,7 @@ impl Journal {
         if is_full(&reading) && reading.lines > reading.state.len() {
             self.compact(&reading)
                 .map_err(|source| self.unwritten(source))?;
-            (reading, torn) = self
-                .refresh(&mut known)
-                .map_err(|source| self.unreadable(source))?;
+            (reading, torn) = self.refreshed(&mut known)?;
         }
         if is_full(&reading) && !changes.iter().all(Change::only_takes_away) {
             let path = self.path.to_path_buf();
@@ -151,8 +158,12 @@ impl Journal {
             *known = None;
             return Err(self.unwritten(source).into());
         }
+        let end = (reading.bytes + text.len()) as u64;
         drop(reading);
         // The changes are on disk: what goes wrong from here on is not theirs.
+        if let Err(error) = self.mark(end, false) {
+            tracing::warn!(path = %self.path.display(), %error, "The length of the journal could not be noted.");
+        }
         if let Ok((reading, _)) = self.refresh(&mut known) {
             let idle = reading.lines.saturating_sub(reading.state.len());
             if idle > reading.state.len() + JOURNAL_IDLE_LINES_MAX
@@ -203,6 +214,59 @@ impl Journal {
         let mut name = self.path.as_os_str().to_owned();
         name.push(suffix);
         name.into()
+    }
+
+    /// Like [`Journal::refresh`], and refuses a journal that lost what it had.
+    fn refreshed(&self, known: &mut Option<Known>) -> Result<(Arc<Reading>, bool), JournalError> {
+        let unreadable = |source| self.unreadable(source);
+        loop {
+            // First: a journal only grows behind its mark, unless a compaction comes between.
+            let marked = self.marked().map_err(unreadable)?;
+            let bytes = match fs::metadata(&*self.path) {
+                Ok(metadata) => metadata.len(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+                Err(error) => return Err(unreadable(error)),
+            };
+            let had = known.as_ref().map_or(0, |known| known.reading.bytes as u64);
+            // A compaction leaves a shorter one with a mark of its own.
+            let is_compacted = bytes > 0 && marked > 0 && bytes >= marked;
+            if bytes >= marked.max(had) || is_compacted {
+                return self.refresh(known).map_err(unreadable);
+            }
+            if self.marked().map_err(unreadable)? == marked {
+                return Err(JournalError::Lost {
+                    path: self.path.to_path_buf(),
+                    bytes,
+                    known: marked.max(had),
+                });
+            }
+        }
+    }
+
+    /// How long the journal is at least; 0 if that is not known.
+    fn marked(&self) -> io::Result<u64> {
+        match fs::read_to_string(self.beside(".mark")) {
+            // A mark that a power cut left empty knows nothing.
+            Ok(text) if text.trim_matches(['\0', '\n']).is_empty() => Ok(0),
+            Ok(text) => text.trim().parse().map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that the journal has `bytes`. Called under the lock. Always as many digits, so that no
+    /// reader sees a half; on disk when it returns if the journal is to get shorter, or is new.
+    fn mark(&self, bytes: u64, shorter: bool) -> io::Result<()> {
+        let path = self.beside(".mark");
+        let is_new = !path.exists();
+        let mut options = File::options();
+        let mut file = self.open_own(&path, options.write(true).create(true))?;
+        file.write_all(format!("{bytes:020}\n").as_bytes())?;
+        if is_new || shorter {
+            file.sync_all()?;
+            self.sync_directory()?;
+        }
+        Ok(())
     }
 
     /// Reads what is new. Says also how many bytes of an unfinished line are behind it.
@@ -312,6 +376,8 @@ impl Journal {
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        // Before: a cut between the two leaves the longer journal, which has what the mark says.
+        self.mark(text.len() as u64, true)?;
         fs::rename(&new, &self.path)?;
         self.sync_directory()
     }

@@ -59,6 +59,7 @@ fn the_next_writer_cuts_a_torn_line_off_wherever_it_is_torn() {
     for cut in [1, torn.len() / 2, torn.len() - 1] {
         let mut bytes = first.clone();
         bytes.extend(&torn.as_bytes()[..cut]);
+        fs::remove_file(journal.beside(".mark")).unwrap();
         fs::write(journal.path(), bytes).unwrap();
         let after = Journal::open(journal.path());
         assert_eq!(after.read().unwrap().len(), 1);
@@ -164,6 +165,40 @@ fn a_full_journal_takes_what_takes_access_away_alone() {
     let state = Journal::open(journal.path()).read().unwrap();
     let id = CertificateId::of_der(&1usize.to_be_bytes());
     assert_eq!(state.certificate(&id).unwrap().status, Status::Revoked);
+}
+
+#[test]
+fn a_journal_that_is_gone_or_shorter_is_lost_until_that_is_accepted() {
+    let (_dir, journal) = journal();
+    journal
+        .append(&[active(1), certificate(2, Status::Revoked)])
+        .unwrap();
+    let whole = fs::read(journal.path()).unwrap();
+    let is_lost = |journal: &Journal| {
+        let read = journal.read();
+        let written = journal.append(&[active(3)]);
+        matches!(read, Err(JournalError::Lost { .. }))
+            && matches!(written, Err(JournalError::Lost { .. }))
+    };
+    fs::remove_file(journal.path()).unwrap();
+    for journal in [&journal, &Journal::open(journal.path())] {
+        assert!(is_lost(journal), "gone");
+        assert!(!journal.path().exists(), "and nobody makes another");
+    }
+    let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(journal.path(), &whole[..first]).unwrap();
+    for journal in [&journal, &Journal::open(journal.path())] {
+        assert!(is_lost(journal), "shorter");
+    }
+    fs::write(journal.path(), &whole).unwrap();
+    assert_eq!(journal.read().unwrap().len(), 2);
+    fs::remove_file(journal.path()).unwrap();
+    fs::remove_file(journal.beside(".mark")).unwrap();
+    assert!(is_lost(&journal), "who knew it knows better");
+    let started = Journal::open(journal.path());
+    assert!(started.read().unwrap().is_empty());
+    started.append(&[active(3)]).unwrap();
+    assert_eq!(journal.read().unwrap().len(), 1, "accepted");
 }
 
 #[test]

@@ -32,7 +32,8 @@ fn file(registry: &Path) -> Result<Registry, EditError> {
     }
 }
 
-/// Puts a thing into quarantine, at once.
+/// Puts a thing into quarantine, at once. While `registry.toml` has mistakes, who is in it is not
+/// known: then any name will do.
 ///
 /// # Errors
 /// There is no such thing.
@@ -43,9 +44,15 @@ pub fn quarantine(
     why: &str,
     now: Timestamp,
 ) -> Result<(), EditError> {
-    let file = file(registry)?;
+    let file = match file(registry) {
+        Ok(file) => Some(file),
+        Err(EditError::Mistakes(_)) => None,
+        Err(error) => return Err(error),
+    };
     journal.append_if(|state| {
-        must_exist(&file, state, thing)?;
+        if let Some(file) = &file {
+            must_exist(file, state, thing)?;
+        }
         let change = Change::Member {
             thing: thing.clone(),
             group: quarantine_group(),

@@ -120,3 +120,14 @@ fn a_thing_that_was_provisioned_can_be_removed() {
     let again = remove(&registry, &journal, &thing("c"), Timestamp::default());
     assert!(matches!(again, Err(EditError::Absent(_))));
 }
+
+#[test]
+fn a_thing_is_put_into_quarantine_whatever_mistakes_the_registry_has() {
+    let (_dir, registry, journal) = site();
+    fs::write(&registry, format!("{REGISTRY}[[thing")).unwrap();
+    let now = Timestamp::from_millis(1);
+    quarantine(&registry, &journal, &thing("a"), "stolen", now).unwrap();
+    fs::write(&registry, REGISTRY).unwrap();
+    let memberships = &in_force(&registry, &journal).unwrap();
+    assert_eq!(memberships.thing("a").unwrap().memberships.len(), 1);
+}

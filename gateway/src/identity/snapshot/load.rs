@@ -9,7 +9,7 @@ use crate::{
     chain::chain,
     document::read_text,
     identity::{
-        Config, Journal, Registry, Trust,
+        Config, Journal, JournalError, Registry, Trust,
         policies::{self, Policies},
         templates,
         trust::{self, Expiry},
@@ -194,6 +194,17 @@ impl Loader {
                 return (Arc::default(), None);
             }
         };
+        if text.trim().is_empty() {
+            problems.push(Problem {
+                file: file.clone(),
+                place: None,
+                message: "the registry is empty, as one is that is still being written".to_owned(),
+                remedy:
+                    "write its content; a registry without things is a comment, such as `# none`"
+                        .to_owned(),
+            });
+            return (Arc::default(), None);
+        }
         let (registry, mut found) = self.registry.parse(file, &text, Some(policies));
         let is_whole = found.is_empty() || Registry::parse(file, &text, None).1.is_empty();
         problems.append(&mut found);
@@ -216,8 +227,14 @@ impl Loader {
                     file: self.config.journal.clone(),
                     place: None,
                     message: chain(&error),
-                    remedy: "make it readable for the gateway's user; it says who is shut out"
-                        .to_owned(),
+                    remedy: match error {
+                        JournalError::Lost { .. } => {
+                            "put it back from a copy: it says who is shut out; or accept that they are \
+                             not any more: delete the file of the same name with `.mark`, and start again"
+                        }
+                        _ => "make it readable for the gateway's user; it says who is shut out",
+                    }
+                    .to_owned(),
                 });
                 None
             }

@@ -7,6 +7,7 @@ mod narrow;
 pub use authenticate::{Credential, Refusal};
 pub use load::{Inspection, inspect, inspect_change, load};
 pub(super) use load::{Loader, Refused};
+pub(super) use narrow::Taken;
 
 use std::{
     collections::{BTreeMap, HashMap},

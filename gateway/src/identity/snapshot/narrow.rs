@@ -2,18 +2,68 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
 };
 
 use portcullis_core::{
-    identity::{CertificateId, Thing, ThingName},
+    identity::{CertificateId, GroupName, Thing, ThingName},
     registry::{QUARANTINE, RegisteredCertificate, RegisteredThing, Registry, line::Reading},
 };
 
 use super::{Snapshot, Sources};
 use crate::identity::Trust;
 
+/// How much was taken away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::identity) struct Taken {
+    /// Things that are gone or in quarantine.
+    pub(in crate::identity) things: usize,
+    /// Certificates that are gone, less active, or have less time.
+    pub(in crate::identity) certificates: usize,
+}
+
 impl Snapshot {
+    /// The `registry.toml` that this was made of.
+    pub(in crate::identity) fn file(&self) -> &Arc<Registry> {
+        &self.sources.file
+    }
+
+    /// The journal that this was made of.
+    pub(in crate::identity) fn journal(&self) -> &Arc<Reading> {
+        &self.sources.journal
+    }
+
+    /// `newer`, a newer `registry.toml`, together with the things, certificates and groups that it
+    /// lacks and this one's has. `None`: it lacks none.
+    pub(in crate::identity) fn with_lost(&self, newer: &Registry) -> Option<Registry> {
+        let former = &self.sources.file;
+        let things: HashSet<&ThingName> =
+            newer.things.iter().map(|known| &known.thing.name).collect();
+        let ids: HashSet<CertificateId> = newer.certificates.iter().map(|known| known.id).collect();
+        let groups: HashSet<&GroupName> = newer.groups.iter().map(|group| &group.name).collect();
+        let things = former
+            .things
+            .iter()
+            .filter(|known| !things.contains(&known.thing.name));
+        let certificates = former
+            .certificates
+            .iter()
+            .filter(|known| !ids.contains(&known.id));
+        let groups = former
+            .groups
+            .iter()
+            .filter(|group| !groups.contains(&group.name));
+        let mut whole = newer.clone();
+        whole.things.extend(things.cloned());
+        whole.certificates.extend(certificates.cloned());
+        whole.groups.extend(groups.cloned());
+        let len = |registry: &Registry| {
+            registry.things.len() + registry.certificates.len() + registry.groups.len()
+        };
+        (len(&whole) > len(newer)).then_some(whole)
+    }
+
     /// The same without what a newer registry takes away: things that are gone or in quarantine,
     /// certificates that are gone, less active, with less time, or of a thing that is gone. What is new
     /// is left out. `file` is the newer `registry.toml` and `journal` the newer journal, each if it has
@@ -23,7 +73,7 @@ impl Snapshot {
         file: Option<&Registry>,
         journal: Option<&Arc<Reading>>,
         trust: Option<&Trust>,
-    ) -> Option<Self> {
+    ) -> Option<(Self, Taken)> {
         let file = file.unwrap_or(&self.sources.file);
         let journal = journal.unwrap_or(&self.sources.journal);
         let (newer, _) = journal.state.merge_into(file, None);
@@ -36,13 +86,23 @@ impl Snapshot {
         if is_same && narrower.is_none() {
             return None;
         }
+        let taken = Taken {
+            things: differing(&self.registry.things, &narrowed.things, |known| {
+                known.thing.name.clone()
+            }),
+            certificates: differing(
+                &self.registry.certificates,
+                &narrowed.certificates,
+                |known| known.id,
+            ),
+        };
         let sources = Sources {
             file: self.sources.file.clone(),
             journal: journal.clone(),
         };
         let rules = self.rules.clone();
         let trust = narrower.map_or_else(|| self.trust.clone(), Arc::new);
-        Some(Self {
+        let narrowed = Self {
             generation: self.generation + 1,
             fingerprint: self.fingerprint.clone(),
             plain_policies: self.plain_policies.clone(),
@@ -55,8 +115,20 @@ impl Snapshot {
                 sources,
                 trust,
             )
-        })
+        };
+        Some((narrowed, taken))
     }
+}
+
+/// How many of `before` are not the same in `after`, or not there.
+fn differing<T: PartialEq, K: Eq + Hash>(
+    before: &[T],
+    after: &[T],
+    key: impl Fn(&T) -> K,
+) -> usize {
+    let after: HashMap<K, &T> = after.iter().map(|known| (key(known), known)).collect();
+    let is_same = |known: &&T| after.get(&key(known)).is_some_and(|other| other == known);
+    before.iter().filter(|known| !is_same(known)).count()
 }
 
 fn narrow_things(registry: &mut Registry, newer: &Registry) {

@@ -140,7 +140,7 @@ fn a_line_that_is_not_understood_shuts_out_whom_it_names_and_the_rest_counts() {
 }
 
 #[test]
-fn a_broken_line_does_not_soften_a_revocation_and_a_later_one_says_what_holds() {
+fn a_broken_line_does_not_soften_a_revocation_nor_does_a_later_one() {
     let revoked = StateCertificate {
         status: Status::Revoked,
         ..active(1)
@@ -155,7 +155,7 @@ fn a_broken_line_does_not_soften_a_revocation_and_a_later_one_says_what_holds() 
     let text = text + &journal(&[Change::Certificate(active(1))]);
     assert_eq!(
         read(text.as_bytes()).state.certificate(&id).unwrap().status,
-        Status::Active
+        Status::Revoked
     );
 }
 
