@@ -64,7 +64,7 @@ impl Bench {
             require_thing: true,
             rules: Arc::default(),
         };
-        for name in ["policies", "templates", "pki", "data"] {
+        for name in ["policies", "templates", "pki", "pki/crl", "data"] {
             fs::create_dir(path(name)).unwrap();
         }
         let authority = Authority::create(&config.ca_certificates[0], "test").unwrap();

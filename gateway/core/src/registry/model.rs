@@ -53,6 +53,8 @@ pub struct RegisteredThing {
     pub direct_groups: Vec<GroupName>,
     /// The groups that it was put into at run time.
     pub memberships: Vec<Membership>,
+    /// Whether a device may become it by itself, with a claim or just in time.
+    pub provisionable: bool,
     /// Where its entry is.
     pub origin: Origin,
 }

@@ -129,7 +129,7 @@ pub fn create(options: &InitOptions<'_>) -> Result<PathBuf, InitError> {
     for name in ["policies", "profiles", "plugins"] {
         directory(&dir.join(name), 0o755)?;
     }
-    for name in ["pki", "data"] {
+    for name in ["pki", "pki/crl", "data"] {
         directory(&dir.join(name), 0o700)?;
     }
 

@@ -1,9 +1,9 @@
 //! What a filled-in template changes in the registry, and whether it may.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use portcullis_core::{
-    identity::{CertificateId, GroupName, ThingName},
+    identity::{CertificateId, GroupName},
     limits::GROUPS_PER_THING_MAX,
     provisioning::{Existing, FillError, InitialStatus, Outcome, Plan, PlannedThing, Way},
     registry::{Change, Origin, Registry, State, StateCertificate, StateThing, Status},
@@ -182,47 +182,78 @@ impl Grant<'_> {
         }))
     }
 
-    /// A thing that has an active certificate is somebody's. A CA may give it another one of its
-    /// own: that is how devices of that CA are renewed.
+    /// A thing that has a certificate, or had one, is somebody's: who was shut out does not come back
+    /// by asking again. A CA may give it another one while one of its own is in force and none is shut
+    /// out: that is how devices of that CA are renewed. A thing of `registry.toml` is for devices to
+    /// take only if it says so.
     fn check_owner(&self, registry: &Registry, state: &State) -> Result<(), Denied> {
         let thing = &self.plan.thing.name;
-        let mut active: BTreeMap<CertificateId, Option<CertificateId>> = registry
-            .certificates
-            .iter()
-            .filter(|known| {
-                known.status == Status::Active
-                    && known.is_attached_to(thing.as_str())
-                    && known.until.is_none_or(|until| until > self.at)
-            })
-            .map(|known| (known.id, None))
-            .collect();
+        if let Some(known) = registry.thing(thing.as_str())
+            && known.origin == Origin::File
+            && !known.provisionable
+        {
+            let message = format!(
+                "the thing `{thing}` is in the registry and not marked `provisionable = true`"
+            );
+            return Err(Denied::conflict(message));
+        }
+        let mut held: BTreeMap<CertificateId, Held> = BTreeMap::new();
+        let listed = registry.certificates.iter();
+        for known in listed.filter(|known| known.is_attached_to(thing.as_str())) {
+            let is_over = known.until.is_some_and(|until| until <= self.at);
+            let (status, ca) = (known.status, None);
+            held.insert(
+                known.id,
+                Held {
+                    status,
+                    is_over,
+                    ca,
+                },
+            );
+        }
         for known in state.certificates() {
-            match known.status {
-                Status::Active if known.things.contains(thing) => {
-                    active.insert(known.id, known.ca);
+            let is_over = known.until.is_some_and(|until| until <= self.at);
+            let (status, ca) = (known.status, known.ca);
+            let one = Held {
+                status,
+                is_over,
+                ca,
+            };
+            match held.entry(known.id) {
+                Entry::Occupied(mut other) => {
+                    let other = other.get_mut();
+                    other.status = other.status.max(status);
+                    other.is_over |= is_over;
+                    other.ca = ca;
                 }
-                Status::Active => {
-                    active.entry(known.id).and_modify(|ca| *ca = known.ca);
+                Entry::Vacant(place) if known.things.contains(thing) => {
+                    place.insert(one);
                 }
-                _ => {
-                    active.remove(&known.id);
-                }
+                Entry::Vacant(_) => {}
             }
         }
-        let is_other = |ca: &Option<CertificateId>| ca.is_none() || *ca != self.ca;
-        let taken = match self.way {
-            Way::Claim => !active.is_empty(),
-            Way::JustInTime => active.values().any(is_other),
+        let is_renewal = || {
+            let own = |held: &Held| held.ca.is_some() && held.ca == self.ca;
+            held.values()
+                .all(|held| own(held) && held.status == Status::Active)
+                && held.values().any(|held| !held.is_over)
         };
-        if taken {
-            return Err(Denied::conflict(taken_text(thing)));
+        if held.is_empty() || (self.way == Way::JustInTime && is_renewal()) {
+            return Ok(());
         }
-        Ok(())
+        let message = format!(
+            "the thing `{thing}` has or had a certificate; only `cert issue` or `cert import` gives it another one"
+        );
+        Err(Denied::conflict(message))
     }
 }
 
-fn taken_text(thing: &ThingName) -> String {
-    format!("the thing `{thing}` has an active certificate; it must be revoked first")
+/// A certificate of a thing, as it was at the time.
+struct Held {
+    status: Status,
+    /// Past its `until`.
+    is_over: bool,
+    ca: Option<CertificateId>,
 }
 
 /// As the registry takes them (specification A.10): they exist, there are not too many, and no two

@@ -9,8 +9,9 @@
 //! woken. Decisions are made under the journal's lock, on what it says then, so that two devices that
 //! ask for one thing do not both get it.
 //!
-//! Stricter than AWS, where a hook of the operator would decide: a claim cannot take over a thing
-//! that has an active certificate, and a CA only one whose certificates are its own. Bounds:
+//! Stricter than AWS, where a hook of the operator would decide: nobody takes over a thing of
+//! `registry.toml` that is not marked `provisionable`, a claim no thing that has or had a
+//! certificate, and a CA only one whose certificates are its own and not shut out. Bounds:
 //! registrations a minute, pending certificates, tokens; beyond them devices are refused and come
 //! again. Absent on purpose: pre-provisioning hooks, CBOR, temporary claims.
 

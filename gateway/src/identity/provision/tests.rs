@@ -325,6 +325,7 @@ async fn a_template_makes_thing_policy_and_certificate_at_once() {
         &ca,
         "template = \"factory\"\nauto-registration = \"ENABLE\"",
     );
+    bench.append("[[thing]]\nname = \"t2\"\nprovisionable = true\n");
     running(bench, async |running| {
         let leaf = ca.leaf("m-1");
         let id = leaf.certificate.id;
@@ -354,8 +355,13 @@ async fn a_template_makes_thing_policy_and_certificate_at_once() {
             running.introduce(&renewed).await,
             Introduction::Provisioned(_)
         ));
-        // t1 is in registry.toml and has no certificate: it may be given one, and stays as it is.
-        let listed = ca.leaf("t1");
+        // t1 is in registry.toml, and nobody said that devices may become it.
+        assert_eq!(
+            failure(&running.introduce(&ca.leaf("t1")).await),
+            "conflict"
+        );
+        // t2 may be given a certificate, and stays as it is.
+        let listed = ca.leaf("t2");
         assert!(matches!(
             running.introduce(&listed).await,
             Introduction::Provisioned(_)
@@ -385,9 +391,10 @@ async fn a_ca_takes_over_no_thing_of_another() {
         &other,
         "template = \"factory\"\nauto-registration = \"ENABLE\"",
     );
-    let of_file = one.leaf("t1");
+    let of_file = one.leaf("t2");
     let id = of_file.certificate.id;
-    bench.append(&format!("[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\n"));
+    bench.append("[[thing]]\nname = \"t2\"\nprovisionable = true\n");
+    bench.append(&format!("[[certificate]]\nid = \"{id}\"\nthing = \"t2\"\n"));
     running(bench, async |running| {
         assert!(matches!(
             running.introduce(&one.leaf("m")).await,
@@ -399,15 +406,74 @@ async fn a_ca_takes_over_no_thing_of_another() {
         );
         // Of a certificate in registry.toml nobody knows the CA.
         assert_eq!(
-            failure(&running.introduce(&other.leaf("t1")).await),
+            failure(&running.introduce(&other.leaf("t2")).await),
             "conflict"
         );
         lifecycle::revoke(&running.bench.config, &id.to_string(), None).unwrap();
         running.until(id, Status::Revoked).await;
-        assert!(matches!(
-            running.introduce(&other.leaf("t1")).await,
-            Introduction::Provisioned(_)
-        ));
+        assert_eq!(
+            failure(&running.introduce(&other.leaf("t2")).await),
+            "conflict",
+            "who was revoked does not come back by another CA"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thing_whose_certificate_was_revoked_is_not_provisioned_again() {
+    let (bench, claim) = claiming();
+    let ca = TestCa::root("factory");
+    bench.write("templates/factory.json", JUST_IN_TIME);
+    bench.register(
+        "factory",
+        &ca,
+        "template = \"factory\"\nauto-registration = \"ENABLE\"",
+    );
+    running(bench, async |running| {
+        let config = &running.bench.config;
+        let principal = running.connect(&claim.certificate).unwrap();
+        let claimed = async || {
+            let (_, made) = running.ask(&principal, CREATE, "").await;
+            let token = &made["certificateOwnershipToken"];
+            let asked = provision(token, &json!({ "Serial": "11" }));
+            let (accepted, answer) = running.ask(&principal, PROVISION, &asked).await;
+            let id: CertificateId = parsed(&made["certificatePem"]).id;
+            (accepted, answer["errorCode"].clone(), id)
+        };
+        let (accepted, _, id) = claimed().await;
+        assert!(accepted);
+        lifecycle::set_active(config, id, Status::Inactive, None).unwrap();
+        assert_eq!(claimed().await.1, "ResourceConflict", "inactive");
+        lifecycle::revoke(config, &id.to_string(), None).unwrap();
+        assert_eq!(claimed().await.1, "ResourceConflict", "revoked");
+
+        // Nor just in time, by the CA whose certificate it was.
+        let first = ca.leaf("m");
+        let introduced = running.introduce(&first).await;
+        assert!(matches!(introduced, Introduction::Provisioned(_)));
+        let id = first.certificate.id;
+        running.until(id, Status::Active).await;
+        lifecycle::revoke(config, &id.to_string(), None).unwrap();
+        assert_eq!(failure(&running.introduce(&ca.leaf("m")).await), "conflict");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_thing_of_the_registry_is_claimed_only_if_it_says_so() {
+    let (bench, claim) = claiming();
+    bench.append("[[thing]]\nname = \"logger-1\"\n");
+    bench.append("[[thing]]\nname = \"logger-2\"\nprovisionable = true\n");
+    running(bench, async |running| {
+        let principal = running.connect(&claim.certificate).unwrap();
+        let (_, made) = running.ask(&principal, CREATE, "").await;
+        let token = &made["certificateOwnershipToken"];
+        let asked = |serial: &str| provision(token, &json!({ "Serial": serial }));
+        let (accepted, answer) = running.ask(&principal, PROVISION, &asked("1")).await;
+        assert!(!accepted);
+        assert_eq!(answer["errorCode"], "ResourceConflict");
+        assert!(running.ask(&principal, PROVISION, &asked("2")).await.0);
     })
     .await;
 }
@@ -537,7 +603,7 @@ async fn what_a_claim_may_not_is_rejected_with_the_reason() {
     let (bench, claim) = claiming();
     let ca = TestCa::root("owner");
     let owned = ca.leaf("logger-1");
-    bench.append("[[thing]]\nname = \"logger-1\"\n");
+    bench.append("[[thing]]\nname = \"logger-1\"\nprovisionable = true\n");
     let id = owned.certificate.id;
     bench.append(&format!(
         "[[certificate]]\nid = \"{id}\"\nthing = \"logger-1\"\n"

@@ -1,6 +1,6 @@
 //! Reading all files of a configuration that identity is about, and telling all that is wrong.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use portcullis_core::{problem::Problem, registry::line::Reading};
 
@@ -78,6 +78,8 @@ pub(in crate::identity) struct Loader {
     journal: Journal,
     policies: policies::Cache,
     registry: portcullis_core::registry::Cache,
+    /// Directories of revocation lists that were there.
+    crl_directories: Vec<PathBuf>,
     /// Told already.
     warnings: Vec<Problem>,
 }
@@ -88,6 +90,7 @@ impl Loader {
             journal: Journal::open(&config.journal),
             policies: policies::Cache::default(),
             registry: portcullis_core::registry::Cache::default(),
+            crl_directories: trust::crl_directories(&config.crls),
             warnings: Vec::new(),
             config,
         }
@@ -146,7 +149,14 @@ impl Loader {
             }
             None => Arc::clone(&found),
         };
-        let (trust, mut of_trust, mut worth_a_look) = trust::read(config, &found.cas, expiry);
+        // Those that came meanwhile may not go either.
+        for dir in trust::crl_directories(&config.crls) {
+            if !self.crl_directories.contains(&dir) {
+                self.crl_directories.push(dir);
+            }
+        }
+        let (trust, mut of_trust, mut worth_a_look) =
+            trust::read(config, &found.cas, &self.crl_directories, expiry);
         problems.append(&mut of_trust);
         warnings.append(&mut worth_a_look);
         let trust = trust.map(Arc::new);

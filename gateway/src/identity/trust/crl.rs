@@ -3,7 +3,8 @@
 //! A list that nobody here signed has no effect, and is a warning: with the CA gone, its
 //! certificates are refused anyway. A list whose signature is wrong, or that TLS here cannot use, is
 //! a mistake. An expired list is used and warned about: forgetting revocations because nobody
-//! fetched the next list would let the revoked in again. Absent on purpose: delta and indirect
+//! fetched the next list would let the revoked in again. For the same reason a directory that cannot
+//! be listed, or that was there and is gone, is a mistake. Absent on purpose: delta and indirect
 //! lists, and fetching.
 
 use std::{
@@ -101,40 +102,88 @@ impl VerifiedCrl {
     }
 }
 
-/// The files that the settings name: files as they are, of directories what ends in `.pem`, `.crl`
-/// or `.der`.
+/// The files that the settings name, as far as they can be found; see [`listing`].
 pub(in crate::identity) fn files(paths: &[PathBuf]) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            // The directory that `cert import` makes need not be there.
-            if path.extension().is_some() || path.exists() {
-                files.push(path.clone());
-            }
-            continue;
-        }
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        let mut inside: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
-            .filter(|path| {
-                let extension = path.extension().and_then(|e| e.to_str());
-                matches!(extension, Some("pem" | "crl" | "der"))
-            })
-            .collect();
-        inside.sort();
-        files.extend(inside);
-    }
-    files
+    listing(paths).files
 }
 
-/// Reads all lists; what is wrong with them goes to `problems` and `warnings`.
+/// What the settings name.
+#[derive(Debug, Default)]
+struct Listing {
+    files: Vec<PathBuf>,
+    /// Directories that are not there.
+    absent: Vec<PathBuf>,
+    /// What cannot be looked into.
+    failed: Vec<(PathBuf, io::Error)>,
+}
+
+/// Files as they are, of directories what ends in `.pem`, `.crl` or `.der`.
+fn listing(paths: &[PathBuf]) -> Listing {
+    let mut listing = Listing::default();
+    for path in paths {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => match list(path) {
+                Ok(mut inside) => listing.files.append(&mut inside),
+                Err(error) => listing.failed.push((path.clone(), error)),
+            },
+            Ok(_) => listing.files.push(path.clone()),
+            // A file that is not there is told when it is read.
+            Err(_) if path.extension().is_some() => listing.files.push(path.clone()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                listing.absent.push(path.clone());
+            }
+            Err(error) => listing.failed.push((path.clone(), error)),
+        }
+    }
+    listing
+}
+
+fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut inside = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if matches!(extension, Some("pem" | "crl" | "der")) {
+            inside.push(path);
+        }
+    }
+    inside.sort();
+    Ok(inside)
+}
+
+/// Those of `paths` that are directories now: a reload that misses one is refused.
+pub(in crate::identity) fn directories(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let found = paths.iter().filter(|path| path.is_dir());
+    found.cloned().collect()
+}
+
+/// Reads all lists; what is wrong with them goes to `problems` and `warnings`. That a directory is
+/// not there is a mistake if it is among the `known`, which were there before.
 pub(super) fn read(
-    paths: &[PathBuf],
+    (paths, known): (&[PathBuf], &[PathBuf]),
     cas: &[TrustedCa],
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
 ) -> Lists {
-    let files = files(paths);
+    let Listing {
+        files,
+        absent,
+        failed,
+    } = listing(paths);
+    for (path, error) in failed {
+        let message = format!("the revocation lists cannot be looked for: {error}");
+        let remedy = "make it readable for the gateway's user";
+        problems.push(problem(&path, message, remedy));
+    }
+    for path in absent {
+        let message = "the directory of revocation lists is not there";
+        if known.contains(&path) {
+            let remedy = "bring it back: without it, the revoked would get in again";
+            problems.push(problem(&path, message, remedy));
+        } else {
+            warnings.push(problem(&path, message, "create it, even if it stays empty"));
+        }
+    }
     if let Some(file) = files.get(REVOCATION_LISTS_MAX) {
         problems.push(problem(
             file,

@@ -34,7 +34,9 @@ use x509_parser::{
 pub(super) use ca::check;
 pub use ca::{TrustedCa, Unfit};
 pub use crl::{CrlError, VerifiedCrl};
-pub(super) use crl::{files as crl_files, parse as parse_crls, read_bounded};
+pub(super) use crl::{
+    directories as crl_directories, files as crl_files, parse as parse_crls, read_bounded,
+};
 
 use super::Config;
 
@@ -103,10 +105,11 @@ impl Trust {
 }
 
 /// Reads the files that `config` and `registered` name; returns problems and warnings beside what
-/// could be read.
+/// could be read. `known` are directories of revocation lists that were there before.
 pub(super) fn read(
     config: &Config,
     registered: &[RegisteredCa],
+    known: &[PathBuf],
     expiry: Expiry,
 ) -> (Option<Trust>, Vec<Problem>, Vec<Problem>) {
     let mut reader = Reader {
@@ -116,7 +119,7 @@ pub(super) fn read(
     };
     let authorities = reader.authorities(config, registered);
     let lists = crl::read(
-        &config.crls,
+        (&config.crls, known),
         &authorities,
         &mut reader.problems,
         &mut reader.warnings,

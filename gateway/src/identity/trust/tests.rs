@@ -231,3 +231,41 @@ proptest::proptest! {
         proptest::prop_assert_eq!(check(cas, &changed.into(), &[]).is_ok(), is_same);
     }
 }
+
+#[test]
+fn a_directory_of_lists_that_is_gone_or_unreadable_forgets_no_revocation() {
+    let (bench, ca, lost, _) = revoking();
+    bench.write("pki/crl/x.crl", &ca.crl(1, 7, &[&lost]));
+    let mut loader = crate::identity::snapshot::Loader::new(bench.config.clone());
+    loader.reload(&[]).unwrap();
+
+    let (dir, away) = (bench.path("pki/crl"), bench.path("pki/away"));
+    fs::rename(&dir, &away).unwrap();
+    let refused = loader.reload(&[]).unwrap_err();
+    let told: Vec<_> = refused.problems.iter().map(ToString::to_string).collect();
+    assert!(told[0].contains("is not there"), "{told:?}");
+
+    // A link to itself can be neither followed nor listed, whoever asks.
+    std::os::unix::fs::symlink(&dir, &dir).unwrap();
+    let refused = loader.reload(&[]).unwrap_err();
+    let told: Vec<_> = refused.problems.iter().map(ToString::to_string).collect();
+    assert!(told[0].contains("cannot be looked for"), "{told:?}");
+    assert!(
+        bench.problems()[0].contains("cannot be looked for"),
+        "at start too"
+    );
+
+    fs::remove_file(&dir).unwrap();
+    fs::rename(&away, &dir).unwrap();
+    loader.reload(&[]).unwrap();
+}
+
+#[test]
+fn a_directory_of_lists_that_never_was_is_a_warning() {
+    let bench = Bench::new();
+    fs::remove_dir(bench.path("pki/crl")).unwrap();
+    let inspection = inspect(&bench.config, &[]);
+    assert!(inspection.problems.is_empty());
+    let warning = inspection.warnings.first().map(ToString::to_string);
+    assert!(warning.unwrap().contains("is not there"));
+}

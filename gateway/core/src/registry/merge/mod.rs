@@ -155,6 +155,7 @@ fn provisioned(
         }),
         direct_groups,
         memberships: Vec::new(),
+        provisionable: true,
         origin: Origin::RunTime {
             why: thing.why.clone(),
             at: thing.at,

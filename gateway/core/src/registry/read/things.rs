@@ -26,6 +26,8 @@ pub(super) struct ThingToml {
     groups: Vec<String>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
+    #[serde(default)]
+    provisionable: bool,
 }
 
 impl Table for ThingToml {
@@ -78,6 +80,7 @@ impl Reader<'_, '_> {
                     groups
                 }
             };
+            let provisionable = toml.provisionable;
             things.push(RegisteredThing {
                 thing: Arc::new(Thing {
                     name,
@@ -87,6 +90,7 @@ impl Reader<'_, '_> {
                 }),
                 direct_groups,
                 memberships: Vec::new(),
+                provisionable,
                 origin: Origin::File,
             });
         }
