@@ -33,6 +33,8 @@ where
         if matches!(end, End::Stopping | End::Disconnected) {
             self.await_commits().await;
         }
+        // Whatever ended the session, its rights may have ended before.
+        let leaves_will = !end.suppresses_will() && self.will.is_some() && self.may_stay().is_ok();
         let label = end.label();
         let disconnected = &self.shared.metrics.disconnected;
         disconnected.with_label_values(&[label]).inc();
@@ -46,11 +48,12 @@ where
         );
         self.shared
             .observe(self.principal(), ActivityKind::Disconnected);
+        if leaves_will {
+            self.publish_will().await;
+        }
+        // After the will, which may find that the thing is another one now.
         if let Some(thing) = &self.principal().thing {
             self.shared.neighbours.fleet.disconnected(&thing.name);
-        }
-        if !end.suppresses_will() {
-            self.publish_will().await;
         }
         let gone = Happened::Disconnected {
             connection: self.connection,

@@ -1,6 +1,5 @@
 //! What a client sends: PUBLISH with its acknowledgements, SUBSCRIBE, UNSUBSCRIBE.
 
-use futures_util::SinkExt;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
@@ -16,7 +15,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Decided, End, Pending, Session, in_time};
+use super::{Decided, End, Pending, Session};
 use crate::{
     broker::{
         admission::Denied,
@@ -140,14 +139,12 @@ where
             }
             return Ok(());
         }
-        // Waiting here is the back-pressure; neither a newcomer with our client id nor the stop
-        // waits for it. What is not taken is not acknowledged.
-        tokio::select! {
-            biased;
-            submitted = self.shared.neighbours.pipeline.submit(event, ack) => submitted.map_err(|_| End::NotCommitted),
-            () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
-            () = self.stop.cancelled() => Err(End::Stopping),
-        }
+        // Waiting here is the back-pressure; nothing that ends the session waits for it. What is not
+        // taken is not acknowledged.
+        let shared = Arc::clone(&self.shared);
+        let submitted = shared.neighbours.pipeline.submit(event, ack);
+        let submitted = self.while_it_may(submitted).await?;
+        submitted.map_err(|_| End::NotCommitted)
     }
 
     fn event(&self, topic: TopicName, level: Qos, publish: &Publish) -> Event {
@@ -285,8 +282,7 @@ where
             return Ok(());
         }
         // The client need not wait for the stream to have its SUBACK.
-        let flushed = in_time(self.framed.flush(), &self.stop, &self.ticket.taken_over).await?;
-        flushed.map_err(|_| End::ConnectionLost)?;
+        self.flush().await?;
         let happened = happened(self.connection, filters);
         let who = Who::of(&self.shared, self.principal());
         self.shared.tell(&who, &happened).await;

@@ -4,7 +4,8 @@
 //! the bus, a change of the registry, a newcomer with the same client id, the stop), handles what
 //! is at hand, and writes once. Publishes are pipelined: up to the receive maximum may wait for
 //! their commit; beyond it the session stops reading, which is the back-pressure that the client
-//! feels. A client that does not read is cut off after [`WRITE_TIMEOUT`].
+//! feels. A client that does not read is cut off after `WRITE_TIMEOUT`; whatever the
+//! session waits for, it hears meanwhile that it must end (see `waiting`).
 
 mod end;
 mod farewell;
@@ -12,6 +13,7 @@ mod inbound;
 mod outbound;
 mod provision;
 mod standing;
+mod waiting;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -24,7 +26,6 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
     identity::{GroupName, Principal},
-    limits::WRITE_TIMEOUT,
     topic::TopicName,
 };
 use rumqttc::v5::mqttbytes::v5::{
@@ -32,7 +33,7 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tokio_util::{codec::Framed, sync::CancellationToken};
 use tracing::warn;
@@ -223,8 +224,7 @@ where
             if !reading {
                 deadline = Instant::now() + self.keep_alive;
             }
-            let flushed = in_time(self.framed.flush(), &self.stop, &self.ticket.taken_over).await?;
-            flushed.map_err(|_| End::ConnectionLost)?;
+            self.flush().await?;
         }
     }
 
@@ -241,9 +241,7 @@ where
                 Some(Some(Err(error))) => return Err(End::broken(error)),
                 Some(Some(Ok(packet))) => {
                     // What was allowed a packet ago may not be allowed now.
-                    if self.identity.has_changed().unwrap_or(false) {
-                        self.reauthorize()?;
-                    }
+                    self.look()?;
                     self.handle(packet).await?;
                 }
             }
@@ -297,13 +295,8 @@ where
             Packet::Publish(publish) => publish.pkid,
             _ => 0,
         };
-        let written = in_time(
-            self.framed.feed(packet),
-            &self.stop,
-            &self.ticket.taken_over,
-        )
-        .await?;
-        match written {
+        self.room().await?;
+        match self.framed.start_send_unpin(packet) {
             Ok(()) => Ok(()),
             Err(EncodeError::TooLarge) => {
                 self.shared
@@ -345,20 +338,5 @@ async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
             pending.pop_front();
             decided
         }
-    }
-}
-
-/// A write that may take its time, but neither holds up the stop nor a newcomer.
-async fn in_time<T>(
-    write: impl Future<Output = Result<T, EncodeError>>,
-    stop: &CancellationToken,
-    taken_over: &CancellationToken,
-) -> Result<Result<T, EncodeError>, End> {
-    tokio::select! {
-        // First, so that what fits into the socket is written even then.
-        biased;
-        written = timeout(WRITE_TIMEOUT, write) => written.map_err(|_| End::NotWritable),
-        () = taken_over.cancelled() => Err(End::TakenOver),
-        () = stop.cancelled() => Err(End::Stopping),
     }
 }

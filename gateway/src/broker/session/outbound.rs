@@ -204,6 +204,7 @@ where
 {
     /// Sends what the bus forwarded, if the client may receive it.
     pub(super) async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+        self.ready_to_deliver().await?;
         // Forwarded before the subscription ended.
         let Some(subscription) = self
             .outbound
@@ -223,6 +224,7 @@ where
     /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
     /// receive it.
     pub(super) async fn answer(&mut self, message: Message) -> Result<(), End> {
+        self.ready_to_deliver().await?;
         let mut subscriptions = self.outbound.subscriptions.values();
         let subscription = subscriptions.find(|s| s.filter.matches(&message.topic));
         match subscription.cloned() {
@@ -235,6 +237,13 @@ where
         }
     }
 
+    /// There is room in the socket, and the client has the rights that it has now: what waits for a
+    /// client that reads slowly is not sent with rights that are gone.
+    async fn ready_to_deliver(&mut self) -> Result<(), End> {
+        self.room().await?;
+        self.look()
+    }
+
     /// Sends the retained messages that a new subscription takes.
     pub(super) async fn send_retained(&mut self, filter: &TopicFilter) -> Result<(), End> {
         let Some(number) = self.outbound.number_of(filter) else {
@@ -245,6 +254,11 @@ where
             return Ok(());
         };
         for mut message in self.shared.retained.matching(filter) {
+            self.ready_to_deliver().await?;
+            if self.outbound.number_of(filter) != Some(number) {
+                // It was taken away meanwhile.
+                break;
+            }
             if self.outbound.in_flight.len() >= self.outbound.window {
                 // The window is for live messages to wait in; stored ones go at QoS 0 beyond it.
                 message.qos = Qos::AtMostOnce;

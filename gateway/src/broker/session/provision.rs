@@ -21,13 +21,11 @@ where
     ) -> Result<(), End> {
         self.acknowledge_alone(level, publish.pkid, PubAckReason::Success);
         let provisioner = self.shared.neighbours.provisioner.clone();
-        let answer = provisioner.answer(self.admission.principal(), &topic, &publish.payload);
+        let asking = self.admission.principal().clone();
+        let answer = provisioner.answer(&asking, &topic, &publish.payload);
         // What is registered stays registered if nobody waits for the answer; the device asks again.
-        let answer = tokio::select! {
-            answer = Box::pin(answer) => answer,
-            () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
-            () = self.stop.cancelled() => return Err(End::Stopping),
-        };
+        // Nor is a claim answered that was taken away meanwhile.
+        let answer = self.while_it_may(Box::pin(answer)).await?;
         self.answer(own_message(answer.topic, answer.payload)).await
     }
 }

@@ -65,6 +65,12 @@ where
         Ok("renewed")
     }
 
+    /// Whether the client could stay, were it not for what ended the session.
+    pub(super) fn may_stay(&mut self) -> Result<(), End> {
+        self.look()?;
+        self.check_validity()
+    }
+
     fn shut_out(&self, refusal: &Refusal) -> End {
         let former = self.principal();
         self.shared.neighbours.denials.note(Denial {
