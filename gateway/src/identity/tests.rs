@@ -504,7 +504,7 @@ async fn a_registry_that_is_saved_in_two_steps_shuts_nobody_out() {
         let cut = good.find(&lost.to_string()).unwrap() - "[[certificate]]\nid = \"".len();
         let id = format!("id = \"{kept}\"");
         let worse = format!("{id}\nstatus = \"REVOKED\"");
-        let cut = good[..cut].replace(&id, &worse);
+        let cut = good.get(..cut).unwrap().replace(&id, &worse);
         fs::write(&site.config.registry, &cut).unwrap();
         snapshots.changed().await.unwrap();
         let as_t1 = |id| connect_with(&snapshots.borrow(), id, "t1");
