@@ -19,7 +19,7 @@ use super::{
     tls::{Shaken, Sni, Tls},
 };
 use crate::{
-    identity::{Credential, SnapshotWatch, Trust},
+    identity::{Chain, Credential, SnapshotWatch, Trust},
     supervisor::TaskResult,
 };
 
@@ -141,7 +141,8 @@ impl Trusted {
             return;
         }
         let trust = Arc::clone(identity.borrow_and_update().trust());
-        if Arc::ptr_eq(&trust, &self.trust) {
+        // Most reloads are about things and policies.
+        if Arc::ptr_eq(&trust, &self.trust) || trust.serves_like(&self.trust) {
             return;
         }
         match Tls::new(&trust, self.sni) {
@@ -181,12 +182,14 @@ async fn serve(
                 domain,
             }) = shaken
             {
+                let chain = Chain::new(chain);
                 let peer = Peer {
                     address,
-                    chain: &chain,
+                    chain: chain.ders(),
                     credential: Credential::Certificate {
                         certificate: &certificate,
                         domain: domain.as_ref(),
+                        chain: Some(&chain),
                     },
                 };
                 connect::serve(shared, stream, &peer, stop).await;

@@ -40,7 +40,7 @@ pub use snapshot::{
     AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
 };
 pub use templates::Templates;
-pub use trust::{CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
+pub use trust::{Chain, CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::{
         shared::{Shared, denial},
     },
     defend::ActivityKind,
+    identity::Provisioner,
 };
 
 /// The client id, and the one that was assigned if the client left it to the server.
@@ -120,6 +121,14 @@ fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
         let detail = format!("`{}`: {error}", cut(&topic, TEXT_BYTES_MAX / 2));
         Refusal::new("will-topic", code, detail)
     })?;
+    if Provisioner::serves(&topic) {
+        // What the gateway is asked there goes nowhere else, and nobody could take the answer.
+        return Err(Refusal::new(
+            "will-reserved",
+            ConnectReturnCode::NotAuthorized,
+            format!("`{topic}` takes no will"),
+        ));
+    }
     let properties = will.properties.map(|given| PublishProperties {
         payload_format_indicator: given.payload_format_indicator,
         message_expiry_interval: given.message_expiry_interval,

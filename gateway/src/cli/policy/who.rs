@@ -97,6 +97,7 @@ impl Connection {
                 Credential::Certificate {
                     certificate: &certificate,
                     domain: domain.as_ref(),
+                    chain: None,
                 }
             }
             Shown::NoneActive => {

@@ -11,7 +11,7 @@ use portcullis_core::{
 };
 
 use super::{Entry, Snapshot};
-use crate::clock::now;
+use crate::{clock::now, identity::trust::Chain};
 
 /// What a client shows.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub enum Credential<'a> {
         certificate: &'a Arc<Certificate>,
         /// The host name that the client asked for (SNI).
         domain: Option<&'a Arc<str>>,
+        /// What it was verified with; `None`: nobody asks whether its CA is still trusted.
+        chain: Option<&'a Chain>,
     },
     /// Nothing: a plain listener.
     Plain {
@@ -38,6 +40,7 @@ impl<'a> Credential<'a> {
         Self::Certificate {
             certificate,
             domain: None,
+            chain: None,
         }
     }
 }
@@ -55,6 +58,8 @@ pub enum Refusal {
     CertificateRevoked,
     /// Its own time is over, or the time that the registry gives it.
     CertificateExpired,
+    /// No CA here vouches for it any more, or one on the way to it is revoked.
+    CertificateUnknownIssuer,
     /// The certificate belongs to no thing, or the thing of a plain listener is gone.
     NoThing,
     /// The certificate belongs to things, and none of them is named like the client id.
@@ -76,6 +81,7 @@ impl Refusal {
             Self::CertificateNotActive => "certificate-not-active",
             Self::CertificateRevoked => "certificate-revoked",
             Self::CertificateExpired => "certificate-expired",
+            Self::CertificateUnknownIssuer => "certificate-unknown-issuer",
             Self::NoThing => "no-thing",
             Self::NotAttached => "not-attached",
             Self::Quarantined => "quarantined",
@@ -93,6 +99,7 @@ impl fmt::Display for Refusal {
             Self::CertificateNotActive => "the certificate is not active",
             Self::CertificateRevoked => "the certificate is revoked",
             Self::CertificateExpired => "the time of the certificate is over",
+            Self::CertificateUnknownIssuer => "no CA here vouches for the certificate",
             Self::NoThing => "the connection belongs to no registered thing",
             Self::NotAttached => {
                 "the certificate is not attached to a thing named like the client id"
@@ -138,13 +145,14 @@ impl Snapshot {
             Credential::Certificate {
                 certificate,
                 domain,
+                chain,
             } => {
                 let bare = Principal {
                     certificate: Some((*certificate).clone()),
                     domain: domain.cloned(),
                     ..bare
                 };
-                self.with_certificate(bare, certificate, now)
+                self.with_certificate(bare, certificate, *chain, now)
             }
             Credential::Plain {
                 thing,
@@ -157,6 +165,7 @@ impl Snapshot {
         &self,
         bare: Principal,
         shown: &Certificate,
+        chain: Option<&Chain>,
         now: Timestamp,
     ) -> Result<Principal, Refusal> {
         if self.trust.revokes(shown) {
@@ -180,6 +189,9 @@ impl Snapshot {
             .map_or(shown.not_after, |until| until.min(shown.not_after));
         if end <= now {
             return Err(Refusal::CertificateExpired);
+        }
+        if chain.is_some_and(|chain| !chain.leads_to(&self.trust)) {
+            return Err(Refusal::CertificateUnknownIssuer);
         }
         let bare = Principal {
             valid_until: (end < Timestamp::from_millis(u64::MAX)).then_some(end),

@@ -5,6 +5,7 @@
 //! one in the file of each `[[ca]]`; what follows there is the chain above it, for devices.
 
 mod ca;
+mod chain;
 mod crl;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use x509_parser::{
 
 pub(super) use ca::check;
 pub use ca::{TrustedCa, Unfit};
+pub use chain::Chain;
 pub use crl::{CrlError, VerifiedCrl};
 pub(super) use crl::{
     directories as crl_directories, files as crl_files, parse as parse_crls, read_bounded,
@@ -88,14 +90,23 @@ impl Trust {
         // Of CAs of which there is no newer list.
         let own = self.crls.iter().filter(|own| !newer.crls.contains(own));
         crls.extend(own.cloned());
+        let authorities = unrevoked(self.authorities.clone(), &revoked);
         Some(Self {
-            ca: self.ca.clone(),
-            authorities: self.authorities.clone(),
+            ca: authorities.iter().map(|ca| ca.der.clone()).collect(),
+            authorities,
             crls,
             revoked,
             server_chain: self.server_chain.clone(),
             server_key: self.server_key.clone_key(),
         })
+    }
+
+    /// Whether handshakes under `other` go as under this.
+    pub fn serves_like(&self, other: &Self) -> bool {
+        self.ca == other.ca
+            && self.crls == other.crls
+            && self.server_chain == other.server_chain
+            && self.server_key == other.server_key
     }
 
     /// How many certificates revocation lists name.
@@ -131,6 +142,16 @@ pub(super) fn read(
         && !server_chain.is_empty()
     {
         reader.check_match(config, &server_chain, &server_key);
+        let named = authorities.len();
+        let authorities = unrevoked(authorities, &lists.revoked);
+        if authorities.is_empty()
+            && named > 0
+            && let Some(file) = config.ca_certificates.first()
+        {
+            let message = "every CA is on a revocation list";
+            let remedy = "name a CA that is not, or remove the list";
+            reader.problems.push(problem(file, message, remedy));
+        }
         trust = Some(Trust {
             ca: authorities.iter().map(|ca| ca.der.clone()).collect(),
             authorities,
@@ -141,6 +162,15 @@ pub(super) fn read(
         });
     }
     (trust, reader.problems, reader.warnings)
+}
+
+/// Without those that a list names: TLS asks the lists about what leads to a CA, not about itself.
+fn unrevoked(mut authorities: Vec<TrustedCa>, revoked: &crl::Revoked) -> Vec<TrustedCa> {
+    if revoked.len() > 0 {
+        authorities
+            .retain(|ca| !Certificate::parse(&ca.der).is_ok_and(|ca| revoked.contains(&ca)));
+    }
+    authorities
 }
 
 /// The CAs that `config` and `registered` name, as far as their files can be read.
