@@ -167,8 +167,7 @@ pub(super) fn read(
 /// Without those that a list names: TLS asks the lists about what leads to a CA, not about itself.
 fn unrevoked(mut authorities: Vec<TrustedCa>, revoked: &crl::Revoked) -> Vec<TrustedCa> {
     if revoked.len() > 0 {
-        authorities
-            .retain(|ca| !Certificate::parse(&ca.der).is_ok_and(|ca| revoked.contains(&ca)));
+        authorities.retain(|ca| !Certificate::parse(&ca.der).is_ok_and(|ca| revoked.contains(&ca)));
     }
     authorities
 }

@@ -137,7 +137,7 @@ fn revoking() -> (Bench, TestCa, Leaf, Leaf) {
 fn a_revocation_list_wins_over_the_registry_until_a_newer_one_says_otherwise() {
     let (bench, ca, lost, kept) = revoking();
     assert_eq!(refusal(&bench, &lost), None);
-    std::fs::create_dir(bench.path("pki/crl")).unwrap();
+    std::fs::create_dir_all(bench.path("pki/crl")).unwrap();
     bench.write("pki/crl/x.pem", &ca.crl(1, 30, &[&lost]));
     assert_eq!(refusal(&bench, &lost), Some(Refusal::CertificateRevoked));
     assert_eq!(refusal(&bench, &kept), None);
@@ -170,7 +170,7 @@ fn a_revocation_list_wins_over_the_registry_until_a_newer_one_says_otherwise() {
 #[test]
 fn a_list_that_is_not_to_be_believed_is_told_and_changes_nothing() {
     let (bench, _, lost, _) = revoking();
-    std::fs::create_dir(bench.path("pki/crl")).unwrap();
+    std::fs::create_dir_all(bench.path("pki/crl")).unwrap();
     bench.write("pki/crl/x.pem", &TestCa::root("x").crl(1, 30, &[&lost]));
     assert!(bench.problems()[0].contains("whose signature it does not have"));
     bench.write("pki/crl/x.pem", "nothing");
