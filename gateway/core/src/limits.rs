@@ -157,12 +157,13 @@ pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Files with revocation lists.
 pub const REVOCATION_LISTS_MAX: usize = 256;
 /// How often the files of registry, policies and certificates are looked at.
-pub const RELOAD_POLL: Duration = Duration::from_millis(250);
+pub const RELOAD_POLL: Duration = Duration::from_millis(100);
 /// How long they must be unchanged before they are read: an editor may be half way through.
 pub const RELOAD_SETTLE: Duration = Duration::from_millis(50);
 /// How long a registry that lacks things, certificates or groups must be unchanged before they are
-/// taken away: it may be one that is still being copied.
-pub const RELOAD_SETTLE_LOSS: Duration = Duration::from_secs(1);
+/// taken away: it may be one that is still being copied. With the look that finds it, less than the
+/// second within which a change holds.
+pub const RELOAD_SETTLE_LOSS: Duration = Duration::from_millis(500);
 /// Characters of a policy document, white space aside (specification A.1).
 pub const POLICY_CHARACTERS_MAX: usize = 2048;
 /// The value of a policy variable, in characters; a longer one counts as no value (specification A.3).

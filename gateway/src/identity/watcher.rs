@@ -1,13 +1,13 @@
 //! Looks at the files and publishes a new snapshot when they change.
 //!
 //! Polling metadata needs no kernel interface that a container or a network file system might not
-//! have, and a dozen `stat` calls four times a second cost nothing. A change with any mistake is
+//! have, and a dozen `stat` calls ten times a second cost nothing. A change with any mistake is
 //! refused whole: every problem is logged and noted in `/readyz`, the last good snapshot stays. One thing does not wait
 //! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
 //! is taken from the last good snapshot at once, and `/readyz` says how much that is.
 //!
 //! A registry that lacks things, certificates or groups may be one that is still being copied. They
-//! stay until it has been unchanged for a second ([`RELOAD_SETTLE_LOSS`]), unless it replaced the
+//! stay until it has been unchanged for a moment ([`RELOAD_SETTLE_LOSS`]), unless it replaced the
 //! former file in one step, as the commands do; a worse state of a certificate does not wait.
 
 use std::{
@@ -15,6 +15,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use portcullis_core::{
@@ -125,6 +126,7 @@ impl Watcher {
     }
 
     async fn reload(&mut self) -> Result<(), JoinError> {
+        let started = Instant::now();
         let loader = self.loader.take();
         let mut loader = loader.unwrap_or_else(|| Loader::new(self.config.clone()));
         let plain_policies = self.sender.borrow().plain_policies.clone();
@@ -145,10 +147,10 @@ impl Watcher {
             .map(Arc::new);
         self.is_held = whole.is_some();
         match (loaded, whole) {
-            (Ok(snapshot), None) => self.take(snapshot),
+            (Ok(snapshot), None) => self.take(snapshot, started.elapsed()),
             (Ok(snapshot), Some(whole)) => {
                 tracing::info!(
-                    "The registry lacks what it had; it is read again once it has been unchanged for a second."
+                    "The registry lacks what it had; it is read again once it has been unchanged for a moment."
                 );
                 self.narrow(
                     Some(&whole),
@@ -167,11 +169,12 @@ impl Watcher {
         self.is_replaced || self.unchanged_since.elapsed() >= RELOAD_SETTLE_LOSS
     }
 
-    fn take(&mut self, mut snapshot: Snapshot) {
+    fn take(&mut self, mut snapshot: Snapshot, took: Duration) {
         snapshot.generation = self.sender.borrow().generation + 1;
         tracing::info!(
             generation = snapshot.generation,
             things = snapshot.things().count(),
+            took_ms = took.as_millis(),
             "Registry, policies and certificates reloaded."
         );
         self.seen = snapshot.fingerprint.clone();
