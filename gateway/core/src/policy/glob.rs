@@ -1,9 +1,10 @@
 //! Wildcards: `*` is any run of characters, `?` exactly one, both of them across `/`; anchored at
 //! both ends (specification A.2).
 //!
-//! Nothing is allocated: a resource is matched as the two parts it comes in, and the values of
-//! variables are looked up when a pattern reaches them. They are literals, never scanned for
-//! wildcards or variables again (a client that calls itself `*` gains nothing).
+//! Nothing is allocated: a resource that comes in two parts is put together on the stack, if a pattern
+//! needs that, and the values of variables are looked up when a pattern reaches them. They are
+//! literals, never scanned for wildcards or variables again (a client that calls itself `*` gains
+//! nothing).
 
 use super::{Fault, variable::Variable};
 
@@ -51,6 +52,9 @@ pub(super) struct Text<'t> {
     tail: &'t str,
 }
 
+/// Texts up to here are put together on the stack; topics are shorter.
+const JOINED_BYTES_MAX: usize = 512;
+
 impl<'t> Text<'t> {
     pub(super) const fn of(text: &'t str) -> Self {
         Self::joined("", text)
@@ -60,76 +64,22 @@ impl<'t> Text<'t> {
         Self { head, tail }
     }
 
-    const fn is_empty(self) -> bool {
-        self.head.is_empty() && self.tail.is_empty()
-    }
-
-    fn without_first_char(self) -> Option<(char, Self)> {
-        let mut head = self.head.chars();
-        if let Some(c) = head.next() {
-            return Some((c, Self::joined(head.as_str(), self.tail)));
-        }
-        let mut tail = self.tail.chars();
-        tail.next().map(|c| (c, Self::of(tail.as_str())))
-    }
-
-    fn strip(self, prefix: &str, case: Case) -> Option<Self> {
-        if case == Case::Ignored {
-            return self.strip_folded(prefix);
-        }
+    fn with<T>(self, read: impl FnOnce(&str) -> T) -> T {
         if self.head.is_empty() {
-            return self.tail.strip_prefix(prefix).map(Self::of);
+            return read(self.tail);
         }
-        match prefix.strip_prefix(self.head) {
-            Some(rest) => self.tail.strip_prefix(rest).map(Self::of),
-            None => {
-                let head = self.head.strip_prefix(prefix)?;
-                Some(Self::joined(head, self.tail))
-            }
+        let mut buffer = [0; JOINED_BYTES_MAX];
+        let length = self.head.len() + self.tail.len();
+        let joined = buffer.get_mut(..length).and_then(|buffer| {
+            let (head, tail) = buffer.split_at_mut(self.head.len());
+            head.copy_from_slice(self.head.as_bytes());
+            tail.copy_from_slice(self.tail.as_bytes());
+            str::from_utf8(buffer).ok()
+        });
+        match joined {
+            Some(joined) => read(joined),
+            None => read(&[self.head, self.tail].concat()),
         }
-    }
-
-    fn strip_end(self, suffix: &str) -> Option<Self> {
-        if let Some(tail) = self.tail.strip_suffix(suffix) {
-            return Some(Self::joined(self.head, tail));
-        }
-        let head = self.head.strip_suffix(suffix.strip_suffix(self.tail)?)?;
-        Some(Self::of(head))
-    }
-
-    /// The first place at which `needle` stands: the text from there on, and the text after it.
-    ///
-    /// Inlined, as is what calls it: texts then stay in registers, which is a third of the time.
-    #[inline(always)]
-    fn find(self, needle: &str, case: Case) -> Option<(Self, Self)> {
-        let mut from = self;
-        while case == Case::Ignored || !from.head.is_empty() {
-            if let Some(after) = from.strip(needle, case) {
-                return Some((from, after));
-            }
-            (_, from) = from.without_first_char()?;
-        }
-        let (first, others) = needle.as_bytes().split_first()?;
-        let stands = |at: &[u8]| {
-            at.split_first()
-                .is_some_and(|(a, b)| a == first && b == others)
-        };
-        let mut places = from.tail.as_bytes().windows(needle.len());
-        let at = places.position(stands)?;
-        let after = from.tail.get(at + needle.len()..)?;
-        Some((Self::of(from.tail.get(at..)?), Self::of(after)))
-    }
-
-    fn strip_folded(self, prefix: &str) -> Option<Self> {
-        let mut rest = self;
-        for expected in prefix.chars() {
-            let (c, after) = rest.without_first_char()?;
-            if c != expected && !c.to_lowercase().eq(expected.to_lowercase()) {
-                return None;
-            }
-            rest = after;
-        }
-        Some(rest)
     }
 }
 
@@ -141,17 +91,31 @@ pub(super) fn matches<'v>(
     unresolved: Unresolved,
     case: Case,
 ) -> bool {
+    // As everything below a bare resource, which needs no look at the text.
+    if let [Token::Any] = pattern {
+        return true;
+    }
+    text.with(|text| matches_text(pattern, text, value_of, unresolved, case))
+}
+
+fn matches_text<'v>(
+    pattern: &[Token],
+    text: &str,
+    value_of: &impl Fn(&Variable) -> Option<&'v str>,
+    unresolved: Unresolved,
+    case: Case,
+) -> bool {
     let (mut pattern, mut text) = (pattern, text);
     // Most patterns fail at one of their ends. What is left begins and ends with a wildcard.
     if case == Case::Sensitive {
         while let [Token::Literal(literal), rest @ ..] = pattern {
-            match text.strip(literal, case) {
+            match text.strip_prefix(&**literal) {
                 Some(after) => (pattern, text) = (rest, after),
                 None => return false,
             }
         }
         while let [rest @ .., Token::Literal(literal)] = pattern {
-            match text.strip_end(literal) {
+            match text.strip_suffix(&**literal) {
                 Some(before) => (pattern, text) = (rest, before),
                 None => return false,
             }
@@ -172,14 +136,14 @@ struct Star<'p, 't> {
     /// The token behind that.
     resume: usize,
     /// Where the needle was found, or the `*` ends.
-    at: Text<'t>,
+    at: &'t str,
 }
 
 /// Going back to the last `*` alone is enough, so the time is at most pattern × text: a policy cannot
 /// be made slow by a topic.
 fn matches_middle<'v>(
     pattern: &[Token],
-    text: Text<'_>,
+    text: &str,
     value_of: &impl Fn(&Variable) -> Option<&'v str>,
     unresolved: Unresolved,
     case: Case,
@@ -201,8 +165,8 @@ fn matches_middle<'v>(
             _ => None,
         };
         let step = match (pattern.get(next), literal) {
-            (_, Some(literal)) => rest.strip(literal, case),
-            (Some(Token::One), _) => rest.without_first_char().map(|(_, rest)| rest),
+            (_, Some(literal)) => strip(rest, literal, case),
+            (Some(Token::One), _) => without_first_char(rest),
             (None, _) if rest.is_empty() => return true,
             (None, _) => None,
             // A `*` at the end takes whatever is left.
@@ -217,16 +181,16 @@ fn matches_middle<'v>(
                     },
                     _ => None,
                 };
-                let passed = Star {
+                next += 1 + usize::from(needle.is_some());
+                let passed = star.insert(Star {
                     needle,
-                    resume: next + 1 + usize::from(needle.is_some()),
+                    resume: next,
                     at: rest,
-                };
-                let Some((passed, after)) = passed.look(case) else {
-                    return false;
-                };
-                star = Some(passed);
-                (next, rest) = (passed.resume, after);
+                });
+                match passed.look(case) {
+                    Some(after) => rest = after,
+                    None => return false,
+                }
                 continue;
             }
         };
@@ -235,15 +199,15 @@ fn matches_middle<'v>(
             continue;
         }
         // Let the last `*` take one character more, or as many as it must.
-        let longer = star.and_then(|mut star| {
-            (_, star.at) = star.at.without_first_char()?;
+        let longer = star.as_mut().and_then(|star| {
+            star.at = without_first_char(star.at)?;
+            next = star.resume;
             star.look(case)
         });
-        let Some((longer, after)) = longer else {
-            return false;
-        };
-        star = Some(longer);
-        (next, rest) = (longer.resume, after);
+        match longer {
+            Some(after) => rest = after,
+            None => return false,
+        }
     }
 }
 
@@ -251,16 +215,63 @@ fn matches_middle<'v>(
 struct NeverMatches;
 
 impl<'t> Star<'_, 't> {
-    /// Takes as little as it can, and says what is behind the needle.
-    #[inline(always)]
-    fn look(mut self, case: Case) -> Option<(Self, Text<'t>)> {
-        let after;
-        match self.needle {
-            Some(needle) => (self.at, after) = self.at.find(needle, case)?,
-            None => after = self.at,
+    /// Takes as little as it can; what is behind the needle.
+    #[inline]
+    fn look(&mut self, case: Case) -> Option<&'t str> {
+        let Some(needle) = self.needle else {
+            return Some(self.at);
+        };
+        if case == Case::Ignored {
+            loop {
+                if let Some(after) = strip(self.at, needle, case) {
+                    return Some(after);
+                }
+                self.at = without_first_char(self.at)?;
+            }
         }
-        Some((self, after))
+        self.at = self
+            .at
+            .get(position(self.at.as_bytes(), needle.as_bytes())?..)?;
+        self.at.get(needle.len()..)
     }
+}
+
+/// Where `needle` stands first. Both are short, and mostly it stands nowhere.
+#[inline]
+fn position(text: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, others) = needle.split_first()?;
+    let last = text.len().checked_sub(needle.len())?;
+    let mut from = 0;
+    loop {
+        let at = from
+            + text
+                .get(from..=last)?
+                .iter()
+                .position(|byte| byte == first)?;
+        if others.is_empty() || text.get(at + 1..at + needle.len()) == Some(others) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+fn strip<'t>(text: &'t str, prefix: &str, case: Case) -> Option<&'t str> {
+    if case == Case::Sensitive {
+        return text.strip_prefix(prefix);
+    }
+    let mut rest = text.chars();
+    for expected in prefix.chars() {
+        let c = rest.next()?;
+        if c != expected && !c.to_lowercase().eq(expected.to_lowercase()) {
+            return None;
+        }
+    }
+    Some(rest.as_str())
+}
+
+fn without_first_char(text: &str) -> Option<&str> {
+    let mut chars = text.chars();
+    chars.next().map(|_| chars.as_str())
 }
 
 /// Whether `pattern`, which has no variable, takes the whole of `text`.
