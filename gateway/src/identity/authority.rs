@@ -357,13 +357,18 @@ impl<'a> Subject<'a> {
 
 /// A certificate in PEM.
 pub(super) fn pem_of(der: &CertificateDer<'_>) -> String {
+    pem("CERTIFICATE", der)
+}
+
+/// DER in PEM; `label` says what it is.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let body = BASE64_STANDARD.encode(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     for line in body.as_bytes().chunks(64) {
         text.extend(line.iter().copied().map(char::from));
         text.push('\n');
     }
-    text + "-----END CERTIFICATE-----\n"
+    text + &format!("-----END {label}-----\n")
 }
 
 fn list(paths: &[PathBuf]) -> String {

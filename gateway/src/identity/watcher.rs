@@ -4,7 +4,8 @@
 //! have, and a dozen `stat` calls ten times a second cost nothing. A change with any mistake is
 //! refused whole: every problem is logged and noted in `/readyz`, the last good snapshot stays. One thing does not wait
 //! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
-//! is taken from the last good snapshot at once, and `/readyz` says how much that is.
+//! and what a new revocation list names, is taken from the last good snapshot at once, and `/readyz`
+//! says how much that is.
 //!
 //! A registry that lacks things, certificates or groups may be one that is still being copied. They
 //! stay until it has been unchanged for a moment ([`RELOAD_SETTLE_LOSS`]), unless it replaced the
@@ -30,9 +31,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Metrics, Registry, Snapshot, Trust,
+    Config, Metrics, Registry, Snapshot,
     registry::{RegisteredCa, line::Reading},
     snapshot::{Loader, Refused, Taken},
+    trust::Lists,
 };
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
@@ -64,9 +66,10 @@ impl Watcher {
     /// Starts from `initial`, which was loaded from `config`.
     pub fn new(config: Config, initial: Snapshot, metrics: Metrics) -> (Self, SnapshotWatch) {
         let seen = initial.fingerprint.clone();
+        let loader = Loader::after(config.clone(), initial.trust());
         let (sender, receiver) = watch::channel(Arc::new(initial));
         let watcher = Self {
-            loader: Some(Loader::new(config.clone())),
+            loader: Some(loader),
             config,
             metrics,
             readiness: Readiness::default(),
@@ -128,7 +131,8 @@ impl Watcher {
     async fn reload(&mut self) -> Result<(), JoinError> {
         let started = Instant::now();
         let loader = self.loader.take();
-        let mut loader = loader.unwrap_or_else(|| Loader::new(self.config.clone()));
+        let mut loader = loader
+            .unwrap_or_else(|| Loader::after(self.config.clone(), self.sender.borrow().trust()));
         let plain_policies = self.sender.borrow().plain_policies.clone();
         let (loader, loaded) = spawn_blocking(move || {
             let loaded = loader.reload(&plain_policies);
@@ -152,11 +156,8 @@ impl Watcher {
                 tracing::info!(
                     "The registry lacks what it had; it is read again once it has been unchanged for a moment."
                 );
-                self.narrow(
-                    Some(&whole),
-                    Some(snapshot.journal()),
-                    Some(snapshot.trust()),
-                );
+                let lists = snapshot.trust().lists();
+                self.narrow(Some(&whole), Some(snapshot.journal()), &lists);
             }
             (Err(refused), whole) => self.refuse(*refused, whole),
         }
@@ -191,7 +192,7 @@ impl Watcher {
             problems,
             file,
             journal,
-            trust,
+            lists,
         } = refused;
         for problem in &problems {
             tracing::error!(%problem, "The change has a mistake.");
@@ -203,18 +204,13 @@ impl Watcher {
         self.metrics.reloads.with_label_values(&["refused"]).inc();
         self.metrics.stale.set(1);
         let file = whole.or(file);
-        self.narrow(file.as_deref(), journal.as_ref(), trust.as_deref());
+        self.narrow(file.as_deref(), journal.as_ref(), &lists);
         self.readiness.note(NOTE, Some(note(&problems, self.taken)));
     }
 
-    fn narrow(
-        &mut self,
-        file: Option<&Registry>,
-        journal: Option<&Arc<Reading>>,
-        trust: Option<&Trust>,
-    ) {
+    fn narrow(&mut self, file: Option<&Registry>, journal: Option<&Arc<Reading>>, lists: &Lists) {
         let former = Arc::clone(&self.sender.borrow());
-        if let Some((narrowed, taken)) = former.narrowed(file, journal, trust) {
+        if let Some((narrowed, taken)) = former.narrowed(file, journal, lists) {
             self.taken.things += taken.things;
             self.taken.certificates += taken.certificates;
             tracing::warn!(

@@ -23,7 +23,7 @@ use crate::{
     identity::{
         authority::DEVICE_DAYS,
         enrol::{self, Wanted},
-        import::{self, Imported},
+        import::{self, Imported, ImportedList},
         lifecycle,
     },
 };
@@ -256,23 +256,45 @@ fn imported(imported: &Imported, as_json: bool) {
             ),
             json!({ "kind": "ca", "caCertificateId": id.to_string(), "subject": subject, "file": file.to_string_lossy() }),
         ),
-        Imported::Crl {
-            issuer,
-            entries,
-            next_update,
-            file,
-        } => (
-            format!(
-                "Took over the revocation list of `{issuer}` with {entries} certificates as {}{}.",
-                file.display(),
-                next_update
-                    .as_ref()
-                    .map_or_else(String::new, |next| format!(
-                        "; the next one is due at {next}"
-                    )),
-            ),
-            json!({ "kind": "crl", "issuer": issuer, "entries": entries, "nextUpdate": next_update, "file": file.to_string_lossy() }),
-        ),
+        Imported::Lists(lists) => {
+            let text: Vec<_> = lists.iter().map(list).collect();
+            let mut values: Vec<_> = lists.iter().map(list_json).collect();
+            let value = match values.len() {
+                1 => values.remove(0),
+                _ => json!({ "kind": "crls", "lists": values }),
+            };
+            (text.join("\n"), value)
+        }
     };
     answer(&text, &value, as_json);
+}
+
+fn list(list: &ImportedList) -> String {
+    let mut text = format!(
+        "Took over the revocation list of `{}` with {} certificates as {}",
+        list.issuer,
+        list.entries,
+        list.file.display()
+    );
+    match &list.next_update {
+        Some(next) if list.is_expired => {
+            text += &format!(
+                ".\nIt should have been replaced at {next}: fetch the next one; until then it stays in force"
+            );
+        }
+        Some(next) => text += &format!("; the next one is due at {next}"),
+        None => {}
+    }
+    text + "."
+}
+
+fn list_json(list: &ImportedList) -> Value {
+    json!({
+        "kind": "crl",
+        "issuer": list.issuer,
+        "entries": list.entries,
+        "nextUpdate": list.next_update,
+        "expired": list.is_expired,
+        "file": list.file.to_string_lossy(),
+    })
 }

@@ -1,6 +1,10 @@
 //! Takes over what others made: a device's certificate, a CA, a revocation list. Nothing is taken
 //! over unchecked (specification A.11).
 
+mod lists;
+
+pub use lists::ImportedList;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,8 +15,7 @@ use portcullis_core::{
     identity::{CertificateId, ThingName},
     registry::CaStatus,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use sha2::{Digest, Sha256};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
@@ -47,16 +50,7 @@ pub enum Imported {
         file: PathBuf,
     },
     /// Certificates are revoked.
-    Crl {
-        /// The CA.
-        issuer: String,
-        /// How many certificates it lists.
-        entries: usize,
-        /// When the next one is due.
-        next_update: Option<String>,
-        /// Where it is.
-        file: PathBuf,
-    },
+    Lists(Vec<ImportedList>),
 }
 
 /// Why nothing was taken over.
@@ -91,7 +85,7 @@ pub enum ImportError {
         why: String,
     },
     /// A revocation list is not to be believed.
-    #[error("the revocation list in `{path}` is refused: {source}")]
+    #[error("nothing of `{path}` is taken over: {source}{}", hint(.source))]
     Crl {
         /// The file.
         path: PathBuf,
@@ -99,8 +93,13 @@ pub enum ImportError {
         source: CrlError,
     },
     /// A newer list is there.
-    #[error("`{0}` is older than the revocation list that is in force")]
-    OldCrl(PathBuf),
+    #[error("the list of `{issuer}` in `{path}` is older than the one that is in force")]
+    OldCrl {
+        /// The file.
+        path: PathBuf,
+        /// Whose list.
+        issuer: String,
+    },
     /// No directory for lists is configured.
     #[error("`crls` in gateway.toml names no directory; write `crls = [\"pki/crl\"]`")]
     NoCrlDirectory,
@@ -120,6 +119,17 @@ pub enum ImportError {
     Write(#[from] WriteError),
 }
 
+/// What to do about it.
+fn hint(error: &CrlError) -> &'static str {
+    match error {
+        CrlError::UnknownIssuer(_) => {
+            "; import its CA first, or put the certificate of this intermediate into the same file, \
+             in PEM"
+        }
+        _ => "",
+    }
+}
+
 /// Takes over what is in `file`. A device's certificate becomes one of `thing`, or else of the thing
 /// named like its common name.
 pub fn import(
@@ -137,9 +147,13 @@ pub fn import(
     if certificates.is_empty() && X509Certificate::from_der(&bytes).is_ok() {
         certificates.push(bytes.clone().into());
     }
+    let mut of_lists = CertificateRevocationListDer::pem_slice_iter(&bytes);
     let Some((first, rest)) = certificates.split_first() else {
-        return crl(config, file, &bytes);
+        return lists::import(config, file, &bytes);
     };
+    if of_lists.any(|list| list.is_ok()) {
+        return lists::import(config, file, &bytes);
+    }
     let (_, parsed) =
         X509Certificate::from_der(first).map_err(|_| ImportError::Nothing(file.to_owned()))?;
     if parsed.is_ca() {
@@ -239,55 +253,6 @@ fn ca(
     Ok(Imported::Ca {
         id,
         subject: parsed.subject().to_string(),
-        file: target,
-    })
-}
-
-fn crl(config: &Config, file: &Path, bytes: &[u8]) -> Result<Imported, ImportError> {
-    let known = lifecycle::read(config)?;
-    let cas = trust::authorities(config, &known.file.cas);
-    let refused = |source| ImportError::Crl {
-        path: file.to_owned(),
-        source,
-    };
-    let mut lists = trust::parse_crls(bytes, &cas).into_iter();
-    let list = match lists.next() {
-        Some(Ok(list)) => list,
-        Some(Err(CrlError::NoList)) | None => {
-            return Err(ImportError::Nothing(file.to_owned()));
-        }
-        Some(Err(error)) => return Err(refused(error)),
-    };
-    // The directory that is watched; it need not be there yet.
-    let is_directory = |path: &&PathBuf| path.is_dir() || path.extension().is_none();
-    let dir = config.crls.iter().find(is_directory);
-    let dir = dir.ok_or(ImportError::NoCrlDirectory)?;
-    fs::create_dir_all(dir).map_err(|source| WriteError {
-        path: dir.clone(),
-        source,
-    })?;
-    let digest = Sha256::digest(list.key());
-    let short: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let target = dir.join(format!("{short}.crl"));
-    for other in trust::crl_files(&config.crls) {
-        let Ok(bytes) = trust::read_bounded(&other) else {
-            continue;
-        };
-        let newer = trust::parse_crls(&bytes, &cas).into_iter().flatten();
-        let mut newer = newer.filter(|other| other.key() == list.key());
-        if newer.any(|other| other.this_update > list.this_update) {
-            return Err(ImportError::OldCrl(file.to_owned()));
-        }
-    }
-    files::write(&target, &list.der)?;
-    Ok(Imported::Crl {
-        issuer: list.issuer,
-        entries: list.entries,
-        next_update: list.next_update.map(|time| time.to_string()),
         file: target,
     })
 }

@@ -19,6 +19,13 @@ fn text(result: Result<Imported, ImportError>) -> String {
     result.unwrap_err().to_string()
 }
 
+fn lists(result: Result<Imported, ImportError>) -> Vec<ImportedList> {
+    match result.unwrap() {
+        Imported::Lists(lists) => lists,
+        other => panic!("no list: {other:?}"),
+    }
+}
+
 fn thing(name: &str) -> ThingName {
     ThingName::parse(name).unwrap()
 }
@@ -69,10 +76,10 @@ fn certificate_ca_and_list_are_taken_over_after_their_checks() {
     let kept = issued::certificate(&bench.config, nobody.certificate.id).unwrap();
     assert_eq!(kept, *nobody.certificate);
 
-    let Imported::Crl { entries, file, .. } = take(&ca.crl(2, 30, &[&leaf]), None).unwrap() else {
-        panic!("no list");
-    };
-    assert_eq!(entries, 1);
+    let [first] = lists(take(&ca.crl(2, 30, &[&leaf]), None))
+        .try_into()
+        .unwrap();
+    assert_eq!((first.entries, first.is_expired), (1, false));
     assert!(
         load(&bench.config, &[])
             .unwrap()
@@ -80,10 +87,11 @@ fn certificate_ca_and_list_are_taken_over_after_their_checks() {
             .revokes(&leaf.certificate)
     );
     assert!(text(take(&ca.crl(1, 30, &[]), None)).contains("older than"));
-    let Imported::Crl { file: same, .. } = take(&ca.crl(3, 30, &[]), None).unwrap() else {
-        panic!("no list");
-    };
-    assert_eq!(same, file, "a newer list replaces the older one");
+    let [newer] = lists(take(&ca.crl(3, 30, &[]), None)).try_into().unwrap();
+    assert_eq!(
+        newer.file, first.file,
+        "a newer list replaces the older one"
+    );
     assert!(
         !load(&bench.config, &[])
             .unwrap()
@@ -275,4 +283,78 @@ fn a_renewal_lets_the_others_end_wherever_they_stand() {
         [made.issued.id]
     );
     assert!(lifecycle::revoke(&bench.config, "p1", None).is_err());
+}
+
+#[test]
+fn all_lists_of_a_file_are_taken_over_or_none() {
+    let bench = Bench::new();
+    let [one, two] = ["one", "two"].map(TestCa::root);
+    for (name, ca) in [("one", &one), ("two", &two)] {
+        bench.register(name, ca, "");
+    }
+    let [of_one, of_two] = [one.leaf("t1"), two.leaf("t1")];
+    let take = |lists: &[String]| {
+        bench.write("import", &lists.concat());
+        import(&bench.config, &bench.path("import"), None)
+    };
+    let revoked = || {
+        let trust = load(&bench.config, &[]).unwrap().trust().clone();
+        [&of_one, &of_two].map(|leaf| trust.revokes(&leaf.certificate))
+    };
+    let stranger = TestCa::root("stranger").crl(1, 30, &[]);
+    let refused = take(&[one.crl(1, 30, &[&of_one]), stranger]).unwrap_err();
+    assert!(
+        refused.to_string().contains("import its CA first"),
+        "{refused}"
+    );
+    assert_eq!(revoked(), [false, false], "none of them");
+
+    let both = [
+        one.crl(2, 30, &[&of_one]),
+        two.crl(2, -1, &[&of_two]),
+        one.crl(1, 30, &[]),
+    ];
+    let taken = lists(take(&both));
+    let told: Vec<_> = taken.iter().map(|l| (l.entries, l.is_expired)).collect();
+    assert_eq!(told, [(1, false), (1, true)], "the newest of each CA");
+    assert_eq!(revoked(), [true, true]);
+
+    let refused = take(&[two.crl(3, 30, &[]), one.crl(1, 30, &[])]).unwrap_err();
+    assert!(
+        refused.to_string().contains("the list of `CN=one`"),
+        "{refused}"
+    );
+    assert_eq!(revoked(), [true, true], "nothing was replaced");
+}
+
+#[test]
+fn the_list_of_an_intermediate_is_taken_over_with_its_certificate() {
+    let bench = Bench::new();
+    let root = TestCa::root("root");
+    let below = root.intermediate("below");
+    bench.register("root", &root, "");
+    let lost = below.leaf("t1");
+    let take = |text: &str| {
+        bench.write("import", text);
+        import(&bench.config, &bench.path("import"), None)
+    };
+    let list = below.crl(1, 30, &[&lost]);
+    let refused = text(take(&list));
+    assert!(
+        refused.contains("of this intermediate into the same file"),
+        "{refused}"
+    );
+    assert_eq!(lists(take(&format!("{}{list}", below.pem))).len(), 1);
+    assert!(bench.problems().is_empty(), "{:?}", bench.problems());
+    let trust = load(&bench.config, &[]).unwrap().trust().clone();
+    assert!(trust.revokes(&lost.certificate));
+    assert_eq!(trust.ca.len(), 2, "it is no CA because of that");
+    // The next ones need not bring it along.
+    assert_eq!(lists(take(&below.crl(2, 30, &[]))).len(), 1);
+    assert!(
+        !load(&bench.config, &[])
+            .unwrap()
+            .trust()
+            .revokes(&lost.certificate)
+    );
 }

@@ -15,10 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, TrustAnchor, UnixTime},
 };
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::{
-    prelude::{FromDer, X509Certificate},
-    x509::SubjectPublicKeyInfo,
-};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A CA whose certificates may connect.
 #[derive(Clone, Debug)]
@@ -74,18 +71,6 @@ impl TrustedCa {
     /// Whether unknown certificates of it are registered when they connect.
     pub fn registers(&self) -> bool {
         self.status == CaStatus::Active && self.auto_registration == AutoRegistration::Enable
-    }
-
-    /// Its name in DER.
-    pub(super) fn subject_der(&self) -> Option<&[u8]> {
-        let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
-        Some(certificate.tbs_certificate.subject.as_raw())
-    }
-
-    /// Does something with its key.
-    pub(super) fn with_key<T>(&self, f: impl FnOnce(&SubjectPublicKeyInfo<'_>) -> T) -> Option<T> {
-        let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
-        Some(f(certificate.public_key()))
     }
 }
 
