@@ -225,6 +225,11 @@ fn ca(
     if may_sign.is_some_and(|usage| !usage.value.key_cert_sign()) {
         return Err(unfit("it may not sign certificates".to_owned()));
     }
+    let is_usable = |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).is_ok();
+    if !chain.first().is_some_and(is_usable) {
+        let why = "TLS here cannot verify certificates with it; make a new one with a current tool";
+        return Err(unfit(why.to_owned()));
+    }
     if parsed.subject() == parsed.issuer() && parsed.verify_signature(None).is_err() {
         return Err(unfit("its own signature is wrong".to_owned()));
     }

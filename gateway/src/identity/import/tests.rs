@@ -113,14 +113,22 @@ fn what_is_weak_or_over_is_refused() {
     };
     let weak = include_str!("../../../core/src/certificate/fixtures/rsa-1024.pem");
     assert!(text(take(weak)).contains("1024 bits"));
+    let bitcoin = include_str!("../../../core/src/certificate/fixtures/secp256k1.pem");
+    assert!(text(take(bitcoin)).contains("on the curve secp256k1"));
+    let stranger = TestCa::root("theirs").leaf("t1").pem;
+    assert!(text(take(&stranger)).contains("no CA here signed it"));
     let expired = ca.leaf_with("t1", |params| {
         params.not_after = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
     });
     assert!(text(take(&expired.pem)).contains("not valid now"));
+    let future = ca.leaf_with("t1", |params| {
+        params.not_before = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    });
+    assert!(text(take(&future.pem)).contains("not valid now: it is from"));
     let server = ca.leaf_with("t1", |params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     });
-    assert!(text(take(&server.pem)).contains("no CA here signed it for a client"));
+    assert!(text(take(&server.pem)).contains("not for client authentication"));
     bench.register("closed", &TestCa::root("unused"), "status = \"INACTIVE\"");
     let closed = TestCa::root("closed");
     bench.write("pki/closed.pem", &closed.pem);
@@ -357,4 +365,24 @@ fn the_list_of_an_intermediate_is_taken_over_with_its_certificate() {
             .trust()
             .revokes(&lost.certificate)
     );
+}
+
+#[test]
+fn a_mark_of_utf_8_and_line_ends_of_windows_are_no_hindrance() {
+    let bench = Bench::new();
+    let ca = TestCa::root("theirs");
+    let windows = |text: &str| {
+        let text = text.replace("\r\n", "\n").replace('\n', "\r\n");
+        bench.write("import", &format!("\u{feff}{text}"));
+        import(&bench.config, &bench.path("import"), None)
+    };
+    let Imported::Ca { file, .. } = windows(&ca.pem).unwrap() else {
+        panic!("no CA");
+    };
+    windows(&ca.leaf("t1").pem).unwrap();
+    assert_eq!(lists(windows(&ca.crl(1, 30, &[]))).len(), 1);
+    // What people put there themselves.
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(file, format!("\u{feff}{text}")).unwrap();
+    assert!(bench.problems().is_empty(), "{:?}", bench.problems());
 }

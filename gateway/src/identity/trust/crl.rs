@@ -360,13 +360,21 @@ pub(in crate::identity) fn issuers(
     Issuers::new(cas, &[], &candidates)
 }
 
-/// A file, if it is not absurdly large.
+/// A file, if it is not absurdly large; see [`without_mark`].
 pub(in crate::identity) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(file)?.len() > CONFIG_FILE_BYTES_MAX {
         let text = format!("it has more than {CONFIG_FILE_BYTES_MAX} bytes");
         return Err(io::Error::other(text));
     }
-    fs::read(file)
+    fs::read(file).map(without_mark)
+}
+
+/// Without the mark of UTF-8 that some editors put in front of a text.
+fn without_mark(bytes: Vec<u8>) -> Vec<u8> {
+    match bytes.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => rest.to_vec(),
+        None => bytes,
+    }
 }
 
 /// The lists in `bytes`, PEM or DER, each verified.

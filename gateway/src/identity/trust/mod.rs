@@ -228,8 +228,8 @@ fn problem(file: &Path, message: impl Into<String>, remedy: &str) -> Problem {
 
 impl Reader {
     /// The text, unless it cannot be read.
-    fn pem(&mut self, file: &PathBuf) -> Option<Vec<u8>> {
-        match fs::read(file) {
+    fn pem(&mut self, file: &Path) -> Option<Vec<u8>> {
+        match read_bounded(file) {
             Ok(pem) => Some(pem),
             Err(error) => {
                 self.problems.push(problem(
@@ -331,7 +331,7 @@ impl Reader {
             ));
         }
         if let Err(error) = check_key(certificate.public_key()) {
-            let message = format!("the CA is too weak: {error}");
+            let message = format!("the CA cannot be used: {error}");
             self.problems.push(problem(
                 file,
                 message,
@@ -340,7 +340,7 @@ impl Reader {
         }
     }
 
-    fn certificates(&mut self, file: &PathBuf) -> Vec<CertificateDer<'static>> {
+    fn certificates(&mut self, file: &Path) -> Vec<CertificateDer<'static>> {
         let Some(pem) = self.pem(file) else {
             return Vec::new();
         };
@@ -391,7 +391,7 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, file: &PathBuf) -> Option<PrivateKeyDer<'static>> {
+    fn key(&mut self, file: &Path) -> Option<PrivateKeyDer<'static>> {
         let pem = self.pem(file)?;
         if let Ok(metadata) = fs::metadata(file)
             && metadata.permissions().mode() & 0o077 != 0
