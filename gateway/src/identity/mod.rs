@@ -11,6 +11,7 @@
 //! files; a running gateway finds the change by itself.
 
 pub mod authority;
+mod ca_key;
 pub mod config;
 pub mod edit;
 pub mod enrol;
@@ -29,6 +30,7 @@ mod templates;
 mod trust;
 mod watcher;
 
+pub use ca_key::{CaKeyError, unusable as unusable_ca_keys};
 pub use config::Config;
 pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
