@@ -32,8 +32,13 @@ pub struct ImportedList {
     pub file: PathBuf,
 }
 
-/// `bytes` are the content of `file`; certificates of intermediates may be among it.
-pub(super) fn import(config: &Config, file: &Path, bytes: &[u8]) -> Result<Imported, ImportError> {
+/// The newest list of each CA in `bytes`, the content of `file`; certificates of intermediates may be
+/// among it.
+pub(super) fn check(
+    config: &Config,
+    file: &Path,
+    bytes: &[u8],
+) -> Result<Vec<VerifiedCrl>, ImportError> {
     let known = lifecycle::read(config)?;
     let cas = trust::authorities(config, &known.file.cas);
     let mut candidates = trust::chains(config, &known.file.cas);
@@ -70,8 +75,13 @@ pub(super) fn import(config: &Config, file: &Path, bytes: &[u8]) -> Result<Impor
             }
         }
     }
+    Ok(newest)
+}
+
+/// Puts the lists where they are watched.
+pub(super) fn write(config: &Config, lists: Vec<VerifiedCrl>) -> Result<Imported, ImportError> {
     let dir = directory(config)?;
-    let written = newest.into_iter().map(|list| write(dir, list));
+    let written = lists.into_iter().map(|list| write_one(dir, list));
     Ok(Imported::Lists(written.collect::<Result<_, _>>()?))
 }
 
@@ -88,7 +98,7 @@ fn directory(config: &Config) -> Result<&PathBuf, ImportError> {
 }
 
 /// In DER; in PEM if certificates of intermediates are to stand beside it.
-fn write(dir: &Path, list: VerifiedCrl) -> Result<ImportedList, ImportError> {
+fn write_one(dir: &Path, list: VerifiedCrl) -> Result<ImportedList, ImportError> {
     let digest = Sha256::digest(list.key());
     let short: String = digest
         .iter()

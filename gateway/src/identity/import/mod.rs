@@ -19,7 +19,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemOb
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Config, CrlError, Unfit,
+    Config, CrlError, Holder, Unfit,
     authority::pem_of,
     edit::{self, EditError},
     files::{self, WriteError},
@@ -37,6 +37,15 @@ pub enum Imported {
         id: CertificateId,
         /// As whom.
         thing: ThingName,
+        /// The CA that signed it.
+        ca: String,
+    },
+    /// A certificate may connect and ask for another one.
+    Claim {
+        /// It.
+        id: CertificateId,
+        /// Under which template.
+        template: String,
         /// The CA that signed it.
         ca: String,
     },
@@ -111,6 +120,9 @@ pub enum ImportError {
         "the certificate is for `{0}`, and there is no such thing; add it with `portcullis thing add`, or say `--thing NAME`"
     )]
     NoThing(String),
+    /// What the file holds belongs to nobody.
+    #[error("`{0}` holds no device's certificate, so leave `--thing` and `--claim` out")]
+    NoDevice(PathBuf),
     /// Registry or journal refused.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
@@ -130,12 +142,12 @@ fn hint(error: &CrlError) -> &'static str {
     }
 }
 
-/// Takes over what is in `file`. A device's certificate becomes one of `thing`, or else of the thing
-/// named like its common name.
+/// Takes over what is in `file`. A device's certificate becomes that of `holder`, or else of the
+/// thing named like its common name.
 pub fn import(
     config: &Config,
     file: &Path,
-    thing: Option<&ThingName>,
+    holder: Option<Holder<'_>>,
 ) -> Result<Imported, ImportError> {
     let bytes = trust::read_bounded(file).map_err(|source| ImportError::Read {
         path: file.to_owned(),
@@ -148,18 +160,21 @@ pub fn import(
         certificates.push(bytes.clone().into());
     }
     let mut of_lists = CertificateRevocationListDer::pem_slice_iter(&bytes);
-    let Some((first, rest)) = certificates.split_first() else {
-        return lists::import(config, file, &bytes);
+    let leaf = certificates.split_first();
+    let Some((first, rest)) = leaf.filter(|_| !of_lists.any(|list| list.is_ok())) else {
+        // What is neither is told first.
+        let imported = lists::check(config, file, &bytes)?;
+        return match holder {
+            Some(_) => Err(ImportError::NoDevice(file.to_owned())),
+            None => lists::write(config, imported),
+        };
     };
-    if of_lists.any(|list| list.is_ok()) {
-        return lists::import(config, file, &bytes);
-    }
     let (_, parsed) =
         X509Certificate::from_der(first).map_err(|_| ImportError::Nothing(file.to_owned()))?;
-    if parsed.is_ca() {
-        ca(config, file, &parsed, &certificates)
-    } else {
-        certificate(config, file, first, rest, thing)
+    match (parsed.is_ca(), holder) {
+        (true, Some(_)) => Err(ImportError::NoDevice(file.to_owned())),
+        (true, None) => ca(config, file, &parsed, &certificates),
+        (false, holder) => certificate(config, file, first, rest, holder),
     }
 }
 
@@ -168,7 +183,7 @@ fn certificate(
     file: &Path,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    thing: Option<&ThingName>,
+    holder: Option<Holder<'_>>,
 ) -> Result<Imported, ImportError> {
     let known = lifecycle::read(config)?;
     let unfit = |source| ImportError::Unfit {
@@ -190,18 +205,35 @@ fn certificate(
     if known.merged.certificate(&id).is_some() {
         return Err(ImportError::Known(format!("the certificate `{id}`")));
     }
+    let why = "imported by command";
+    let ca_name = ca.subject.clone();
+    if let Some(holder @ Holder::Claim(claim)) = holder {
+        let checked = holder.check(config, &known.merged);
+        checked.map_err(LifecycleError::from)?;
+        issued::keep(config, leaf)?;
+        holder.list(config, id, ca.id, why)?;
+        let template = claim.template.to_owned();
+        return Ok(Imported::Claim {
+            id,
+            template,
+            ca: ca_name,
+        });
+    }
     let common_name = certificate.subject.get(NameAttribute::CommonName).first();
-    let common_name = common_name.map_or("", String::as_str);
-    let named = thing.map_or(common_name, ThingName::as_str);
+    let named = match (&holder, common_name) {
+        (Some(holder), _) => holder.name(),
+        (None, Some(name)) => name,
+        (None, None) => "",
+    };
     let registered = known.merged.thing(named);
     let thing = registered.map(|registered| registered.thing.name.clone());
     let thing = thing.ok_or_else(|| ImportError::NoThing(named.to_owned()))?;
     issued::keep(config, leaf)?;
-    lifecycle::attach(config, id, &thing, Some(ca.id), "imported by command")?;
+    Holder::Thing(&thing).list(config, id, ca.id, why)?;
     Ok(Imported::Certificate {
         id,
         thing,
-        ca: ca.subject.clone(),
+        ca: ca_name,
     })
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     clock::now,
     identity::{
-        Journal,
+        Claim, Journal,
         enrol::{self, Wanted},
         load,
         registry::Change,
@@ -37,7 +37,11 @@ fn certificate_ca_and_list_are_taken_over_after_their_checks() {
     let take = |text: &str, of: Option<&str>| {
         bench.write("import", text);
         let of = of.map(thing);
-        import(&bench.config, &bench.path("import"), of.as_ref())
+        import(
+            &bench.config,
+            &bench.path("import"),
+            of.as_ref().map(Holder::Thing),
+        )
     };
     let (leaf, nobody) = (ca.leaf("t1"), ca.leaf("nobody"));
     assert!(text(take(&leaf.pem, None)).contains("no CA here signed it"));
@@ -72,7 +76,14 @@ fn certificate_ca_and_list_are_taken_over_after_their_checks() {
     // DER, of another thing than it says.
     bench.write("import", "");
     fs::write(bench.path("import"), &*nobody.der).unwrap();
-    assert!(import(&bench.config, &bench.path("import"), Some(&thing("t1"))).is_ok());
+    assert!(
+        import(
+            &bench.config,
+            &bench.path("import"),
+            Some(Holder::Thing(&thing("t1")))
+        )
+        .is_ok()
+    );
     let kept = issued::certificate(&bench.config, nobody.certificate.id).unwrap();
     assert_eq!(kept, *nobody.certificate);
 
@@ -148,13 +159,18 @@ fn only(bench: &mut Bench, name: &str, pem: &str, key_pem: &str) {
 
 fn issue(bench: &Bench, name: &str, to: &str) -> enrol::Enrolment {
     let wanted = Wanted {
-        thing: &thing(name),
         days: 30,
         request: None,
         organization: Some("Acme"),
         unit: Some("cold"),
     };
-    enrol::enrol(&bench.config, &wanted, &bench.path(to)).unwrap()
+    enrol::enrol(
+        &bench.config,
+        Holder::Thing(&thing(name)),
+        &wanted,
+        &bench.path(to),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -216,13 +232,18 @@ fn a_ca_with_an_rsa_key_signs_certificates_and_lists_of_it_are_verified() {
     assert!(ca.subject.contains("RSA device CA"));
     fs::remove_file(bench.path("pki/rsa.key")).unwrap();
     let wanted = Wanted {
-        thing: &thing("t1"),
         days: 1,
         request: None,
         organization: None,
         unit: None,
     };
-    let none = enrol::enrol(&bench.config, &wanted, &bench.path("other")).unwrap_err();
+    let none = enrol::enrol(
+        &bench.config,
+        Holder::Thing(&thing("t1")),
+        &wanted,
+        &bench.path("other"),
+    )
+    .unwrap_err();
     assert!(none.to_string().contains("none of"), "{none}");
     assert!(!bench.path("other").exists());
 }
@@ -238,8 +259,7 @@ fn a_renewal_lets_the_others_end_wherever_they_stand() {
         .append(&[Change::Certificate(state)])
         .unwrap();
     let until = Timestamp::from_millis(now().as_millis() / 1000 * 1000 + 7 * 24 * 3600 * 1000);
-    let wanted = |name| Wanted {
-        thing: name,
+    let wanted = Wanted {
         days: 30,
         request: None,
         organization: None,
@@ -247,7 +267,7 @@ fn a_renewal_lets_the_others_end_wherever_they_stand() {
     };
     let t1 = thing("t1");
     let (second, retired) =
-        enrol::renew(&bench.config, &wanted(&t1), &bench.path("second"), until).unwrap();
+        enrol::renew(&bench.config, &t1, &wanted, &bench.path("second"), until).unwrap();
     assert_eq!(retired, [first, at_run_time]);
     let ends = |id: CertificateId| {
         let known = lifecycle::read(&bench.config).unwrap();
@@ -259,7 +279,7 @@ fn a_renewal_lets_the_others_end_wherever_they_stand() {
     // A later end never prolongs an earlier one.
     let later = until.plus_millis(1000);
     let (_, retired) =
-        enrol::renew(&bench.config, &wanted(&t1), &bench.path("third"), later).unwrap();
+        enrol::renew(&bench.config, &t1, &wanted, &bench.path("third"), later).unwrap();
     assert_eq!(retired, [second.issued.id]);
     assert_eq!(ends(first), Some(until));
 
@@ -276,7 +296,13 @@ fn a_renewal_lets_the_others_end_wherever_they_stand() {
         })])
         .unwrap();
     let p1 = thing("p1");
-    let made = enrol::enrol(&bench.config, &wanted(&p1), &bench.path("p1")).unwrap();
+    let made = enrol::enrol(
+        &bench.config,
+        Holder::Thing(&p1),
+        &wanted,
+        &bench.path("p1"),
+    )
+    .unwrap();
     let known = lifecycle::read(&bench.config).unwrap();
     assert!(known.file.certificate(&made.issued.id).is_none());
     assert!(
@@ -386,3 +412,67 @@ fn a_mark_of_utf_8_and_line_ends_of_windows_are_no_hindrance() {
     fs::write(file, format!("\u{feff}{text}")).unwrap();
     assert!(bench.problems().is_empty(), "{:?}", bench.problems());
 }
+
+#[test]
+fn a_claim_certificate_is_listed_with_its_template_and_policies() {
+    let bench = Bench::new();
+    let ca = TestCa::root("theirs");
+    bench.register("theirs", &ca, "");
+    bench.write("templates/fleet.json", TEMPLATE);
+    let policies = ["extra".to_owned()];
+    let take = |template: &str, policies: &[String], text: &str| {
+        bench.write("import", text);
+        let claim = Claim { template, policies };
+        import(
+            &bench.config,
+            &bench.path("import"),
+            Some(Holder::Claim(claim)),
+        )
+    };
+    let leaf = ca.leaf("anything");
+    let refused = |template: &str, policies: &[String], text: &str| {
+        let error = take(template, policies, text).unwrap_err();
+        assert_eq!(bench.problems(), [""; 0]);
+        match error {
+            ImportError::Lifecycle(LifecycleError::Edit(EditError::Mistakes(told))) => {
+                told[0].to_string()
+            }
+            other => other.to_string(),
+        }
+    };
+    assert!(refused("fleat", &policies, &leaf.pem).contains("write `fleet`"));
+    assert!(refused("fleet", &["extro".to_owned()], &leaf.pem).contains("write `extra`"));
+    assert!(refused("fleet", &policies, &ca.pem).contains("leave `--thing`"));
+    assert!(refused("fleet", &policies, &ca.crl(1, 7, &[])).contains("leave `--thing`"));
+    take("fleet", &policies, &leaf.pem).unwrap();
+    assert!(refused("fleet", &policies, &leaf.pem).contains("is registered already"));
+
+    let wanted = Wanted {
+        days: 9,
+        request: None,
+        organization: None,
+        unit: None,
+    };
+    let claim = Holder::Claim(Claim {
+        template: "fleet",
+        policies: &policies,
+    });
+    let made = enrol::enrol(&bench.config, claim, &wanted, &bench.path("claim")).unwrap();
+    let snapshot = load(&bench.config, &[]).unwrap();
+    for id in [leaf.certificate.id, made.issued.id] {
+        let known = snapshot.certificate(&id).unwrap();
+        assert_eq!(known.claim.as_deref(), Some("fleet"));
+        assert_eq!(known.policies, policies);
+        assert_eq!(
+            (known.status, known.attached().count()),
+            (Status::Active, 0)
+        );
+    }
+}
+
+const TEMPLATE: &str = r#"{"Parameters": {"Serial": {"Type": "String"},
+    "AWS::IoT::Certificate::Id": {"Type": "String"}},
+  "Resources": {
+    "thing": {"Type": "AWS::IoT::Thing", "Properties": {"ThingName": {"Ref": "Serial"}}},
+    "certificate": {"Type": "AWS::IoT::Certificate", "Properties": {
+      "CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}, "Status": "ACTIVE"}}}}"#;
