@@ -303,7 +303,13 @@ impl Authority {
         subject: &Subject<'_>,
         days: u32,
     ) -> Result<Issued, AuthorityError> {
-        self.sign_request_text(&read(request)?, subject, days)
+        let text = read(request).map_err(|error| match error {
+            AuthorityError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                AuthorityError::Request(format!("there is no file `{}`", path.display()))
+            }
+            other => other,
+        })?;
+        self.sign_request_text(&text, subject, days)
             .map_err(|error| match error {
                 AuthorityError::Request(why) => {
                     AuthorityError::Request(format!("`{}`: {why}", request.display()))

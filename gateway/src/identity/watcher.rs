@@ -34,7 +34,7 @@ use super::{
     Config, Metrics, Registry, Snapshot,
     registry::{RegisteredCa, line::Reading},
     snapshot::{Loader, Refused, Taken},
-    trust::Lists,
+    trust::{Lists, server_names},
 };
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
@@ -92,6 +92,7 @@ impl Watcher {
 
     /// Runs until `stop`; `reload` forces a look.
     pub async fn run(mut self, reload: Arc<Notify>, stop: CancellationToken) -> TaskResult {
+        self.keep_names(true).await?;
         loop {
             let forced = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -128,6 +129,12 @@ impl Watcher {
         spawn_blocking(move || seen.again(&config)).await
     }
 
+    /// See [`server_names`].
+    async fn keep_names(&self, at_start: bool) -> Result<(), JoinError> {
+        let (config, snapshot) = (self.config.clone(), self.sender.borrow().clone());
+        spawn_blocking(move || server_names::keep(&config, snapshot.trust(), at_start)).await
+    }
+
     async fn reload(&mut self) -> Result<(), JoinError> {
         let started = Instant::now();
         let loader = self.loader.take();
@@ -150,6 +157,7 @@ impl Watcher {
             .and_then(|newer| former.with_lost(newer))
             .map(Arc::new);
         self.is_held = whole.is_some();
+        let is_taken = loaded.is_ok() && whole.is_none();
         match (loaded, whole) {
             (Ok(snapshot), None) => self.take(snapshot, started.elapsed()),
             (Ok(snapshot), Some(whole)) => {
@@ -162,6 +170,9 @@ impl Watcher {
             (Err(refused), whole) => self.refuse(*refused, whole),
         }
         self.show();
+        if is_taken {
+            self.keep_names(false).await?;
+        }
         Ok(())
     }
 

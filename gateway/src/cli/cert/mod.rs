@@ -70,7 +70,7 @@ pub(super) enum CertCommand {
         #[arg(long)]
         thing: Option<String>,
     },
-    /// Let a certificate connect again that was deactivated.
+    /// Let a certificate connect again that was deactivated; one that waits needs `approve`.
     Activate {
         /// Its id.
         id: String,

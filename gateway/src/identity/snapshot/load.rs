@@ -180,6 +180,9 @@ impl Loader {
         }
         problems.append(&mut of_trust);
         warnings.append(&mut worth_a_look);
+        if let Some(trust) = &trust {
+            warnings.extend(trust::server_names::warning(config, trust));
+        }
         let trust: Option<Arc<Trust>> = trust.map(Arc::new);
         let templates = templates::read(config, &registry, &names, &mut problems, &mut warnings);
         let snapshot = match (&trust, &journal) {

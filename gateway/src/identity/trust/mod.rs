@@ -8,6 +8,7 @@ mod ca;
 mod chain;
 mod crl;
 mod issuers;
+pub(super) mod server_names;
 #[cfg(test)]
 mod tests;
 
