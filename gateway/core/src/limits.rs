@@ -124,6 +124,8 @@ pub const SERIAL_BYTES_MAX: usize = 64;
 pub const NAME_VALUES_MAX: usize = 5;
 /// The modulus of an RSA key that may be registered (specification A.11).
 pub const RSA_BITS_MIN: usize = 2048;
+/// What TLS here verifies at most.
+pub const RSA_BITS_MAX: usize = 8192;
 /// A provisioning template, in characters.
 pub const TEMPLATE_BYTES_MAX: usize = 10 * 1024;
 /// Provisioning templates in all.

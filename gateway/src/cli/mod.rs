@@ -62,10 +62,11 @@ enum Command {
     Status,
     /// Find every mistake of a configuration.
     Check,
-    /// Add, list, show and remove things.
+    /// Add, list, show and remove things, and put them into quarantine.
     #[command(subcommand)]
     Thing(thing::ThingCommand),
-    /// Issue, list and revoke device certificates.
+    /// Issue, renew and import certificates, CAs and revocation lists; list, show, approve, activate,
+    /// deactivate and revoke certificates.
     #[command(subcommand)]
     Cert(cert::CertCommand),
     /// Ask what a policy would decide.

@@ -35,6 +35,7 @@ impl From<LifecycleError> for Failure {
             LifecycleError::Journal(error) => Self::other("the journal was not changed", error),
             LifecycleError::Absent(_)
             | LifecycleError::NotPending { .. }
+            | LifecycleError::Pending(_)
             | LifecycleError::Revoked(_)
             | LifecycleError::NoThing(_) => Self::BadInput(error.to_string()),
         }
@@ -46,6 +47,9 @@ impl From<ImportError> for Failure {
         match error {
             ImportError::Lifecycle(error) => error.into(),
             ImportError::Write(error) => error.into(),
+            ImportError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                Self::BadInput(format!("there is no file `{}`", path.display()))
+            }
             ImportError::Read { path, source } => {
                 Self::other(format!("failed to read `{}`", path.display()), source)
             }

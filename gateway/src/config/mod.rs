@@ -4,7 +4,7 @@
 //! serve.
 //!
 //! Only [`inspect`] also compiles plugins and starts them with their settings, for which a running
-//! gateway has its own turn.
+//! gateway has its own turn; and to it alone the key of a CA that cannot sign is a mistake.
 
 mod rules;
 
@@ -222,6 +222,13 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
             .into_iter()
             .filter(|problem| !absent(problem)),
     );
+    let mut warnings = identity.warnings;
+    let unusable = identity::unusable_ca_keys(&identity_config, &identity.registry.cas);
+    match depth {
+        // Who serves can do without.
+        Depth::Files => warnings.extend(unusable),
+        Depth::Engine => problems.extend(unusable),
+    }
     let profiles = profiles.map_err(|found| problems.extend(found)).ok();
     let loaded = match (config, identity.snapshot, profiles) {
         (Some(config), Some(snapshot), Some(profiles)) if problems.is_empty() => {
@@ -234,7 +241,7 @@ fn examine(file: &Path, depth: Depth) -> Inspection {
     Inspection {
         loaded,
         problems,
-        warnings: identity.warnings,
+        warnings,
     }
 }
 

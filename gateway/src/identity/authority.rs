@@ -1,8 +1,8 @@
 //! The local certificate authority: makes certificates for the gateway and for devices.
 //!
 //! `init` makes one with an ECDSA P-256 key; any CA or intermediate whose key lies beside its
-//! certificate will do (`x.pem`, `x.key`: ECDSA, Ed25519 or RSA of 2048 bits and more, PKCS #8). The
-//! file of an intermediate holds the chain above it, too.
+//! certificate will do (`x.pem`, `x.key`: ECDSA, Ed25519 or RSA of 2048 bits and more). The file of an
+//! intermediate holds the chain above it, too.
 //!
 //! Absent on purpose: making revocation lists (the registry says which certificates may connect;
 //! those of other CAs are imported) and keys in hardware.
@@ -30,7 +30,10 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use super::files::{self, WriteError};
+use super::{
+    ca_key::{self, CaKeyError},
+    files::{self, WriteError},
+};
 
 /// Life of a CA certificate.
 const CA_DAYS: u32 = 20 * 365;
@@ -97,6 +100,17 @@ pub enum AuthorityError {
         /// Why.
         #[source]
         source: rcgen::Error,
+    },
+    /// What lies beside the authority's certificate is not its key.
+    #[error(
+        "`{path}` cannot be used: {why}; `openssl pkcs8 -topk8 -nocrypt -in {path} -out NEW` makes \
+         of another form what can be used"
+    )]
+    CaKey {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: CaKeyError,
     },
     /// None of the authorities has its key beside it.
     #[error(
@@ -188,7 +202,10 @@ impl Authority {
             move |source| AuthorityError::Content { path, source }
         };
         let text = read(certificate)?;
-        let key = KeyPair::from_pem(&read(&key_file)?).map_err(content(&key_file))?;
+        let key = ca_key::read(&read(&key_file)?).map_err(|why| AuthorityError::CaKey {
+            path: key_file.clone(),
+            why,
+        })?;
         let unusable = || AuthorityError::Content {
             path: certificate.to_owned(),
             source: rcgen::Error::CouldNotParseCertificate,
@@ -286,7 +303,13 @@ impl Authority {
         subject: &Subject<'_>,
         days: u32,
     ) -> Result<Issued, AuthorityError> {
-        self.sign_request_text(&read(request)?, subject, days)
+        let text = read(request).map_err(|error| match error {
+            AuthorityError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                AuthorityError::Request(format!("there is no file `{}`", path.display()))
+            }
+            other => other,
+        })?;
+        self.sign_request_text(&text, subject, days)
             .map_err(|error| match error {
                 AuthorityError::Request(why) => {
                     AuthorityError::Request(format!("`{}`: {why}", request.display()))
@@ -357,13 +380,18 @@ impl<'a> Subject<'a> {
 
 /// A certificate in PEM.
 pub(super) fn pem_of(der: &CertificateDer<'_>) -> String {
+    pem("CERTIFICATE", der)
+}
+
+/// DER in PEM; `label` says what it is.
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     let body = BASE64_STANDARD.encode(der);
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut text = format!("-----BEGIN {label}-----\n");
     for line in body.as_bytes().chunks(64) {
         text.extend(line.iter().copied().map(char::from));
         text.push('\n');
     }
-    text + "-----END CERTIFICATE-----\n"
+    text + &format!("-----END {label}-----\n")
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -419,10 +447,12 @@ pub(super) fn key_of(certificate: &Path) -> PathBuf {
 }
 
 fn read(path: &Path) -> Result<String, AuthorityError> {
-    fs::read_to_string(path).map_err(|source| AuthorityError::Read {
+    let text = fs::read_to_string(path).map_err(|source| AuthorityError::Read {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    // Some editors put the mark of UTF-8 in front.
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 /// Whether `text` can be a subject alternative name: an address or a host name.

@@ -1,4 +1,4 @@
-//! A certificate for a thing: made by the local authority, written to files, listed beside the thing.
+//! A certificate for a thing or a claim: made by the local authority, written to files, listed.
 //!
 //! In this order: a certificate that is listed exists, and a key that a device may be using is never
 //! overwritten.
@@ -21,9 +21,8 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Config, Registry,
+    Config, Holder, Registry,
     authority::{Authority, AuthorityError, Issued, Subject, pem_of},
-    edit::EditError,
     files::{self, WriteError},
     issued,
     lifecycle::{self, LifecycleError},
@@ -63,11 +62,9 @@ pub enum EnrolError {
     Write(#[from] WriteError),
 }
 
-/// What a certificate is asked for.
+/// What a certificate is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// For whom; it must be registered.
-    pub thing: &'a ThingName,
     /// How long it is valid.
     pub days: u32,
     /// A PKCS #10 file of a device that keeps its key.
@@ -78,13 +75,18 @@ pub struct Wanted<'a> {
     pub unit: Option<&'a str>,
 }
 
-/// Makes a certificate with the first of the authorities that has its key here, and writes
+/// Makes a certificate of `holder` with the first of the authorities that has its key here, and writes
 /// `cert.pem`, `key.pem` (0600) and `ca.pem` to `dir`.
-pub fn enrol(config: &Config, wanted: &Wanted<'_>, dir: &Path) -> Result<Enrolment, EnrolError> {
+pub fn enrol(
+    config: &Config,
+    holder: Holder<'_>,
+    wanted: &Wanted<'_>,
+    dir: &Path,
+) -> Result<Enrolment, EnrolError> {
     let known = lifecycle::read(config)?;
     let authority = authority(config, &known.file)?;
     let subject = Subject {
-        name: wanted.thing.as_str(),
+        name: holder.name(),
         organization: wanted.organization,
         unit: wanted.unit,
     };
@@ -93,10 +95,9 @@ pub fn enrol(config: &Config, wanted: &Wanted<'_>, dir: &Path) -> Result<Enrolme
         None => authority.issue_device(&subject, wanted.days)?,
     };
     // Before anything is written; the registry has the last word.
-    if known.merged.thing(wanted.thing.as_str()).is_none() {
-        let absent = EditError::Absent(format!("thing `{}`", wanted.thing));
-        return Err(LifecycleError::from(absent).into());
-    }
+    holder
+        .check(config, &known.merged)
+        .map_err(LifecycleError::from)?;
     fs::create_dir_all(dir).map_err(|source| EnrolError::Directory {
         dir: dir.to_owned(),
         source,
@@ -126,8 +127,7 @@ pub fn enrol(config: &Config, wanted: &Wanted<'_>, dir: &Path) -> Result<Enrolme
             issued::keep(config, &der)?;
         }
         let why = "issued by command";
-        let ca = Some(authority.id());
-        Ok(lifecycle::attach(config, issued.id, wanted.thing, ca, why)?)
+        Ok(holder.list(config, issued.id, authority.id(), why)?)
     };
     if let Err(error) = listed() {
         // Of no use to anybody, and in the way of the next attempt.
@@ -140,16 +140,17 @@ pub fn enrol(config: &Config, wanted: &Wanted<'_>, dir: &Path) -> Result<Enrolme
     Ok(Enrolment { issued })
 }
 
-/// Like [`enrol`]; the thing's other active certificates end at `until`, so that the device can
+/// Like [`enrol`] for `thing`; its other active certificates end at `until`, so that the device can
 /// change over meanwhile. Returns them too.
 pub fn renew(
     config: &Config,
+    thing: &ThingName,
     wanted: &Wanted<'_>,
     dir: &Path,
     until: Timestamp,
 ) -> Result<(Enrolment, Vec<CertificateId>), EnrolError> {
-    let enrolment = enrol(config, wanted, dir)?;
-    let retired = lifecycle::retire(config, wanted.thing, enrolment.issued.id, until)?;
+    let enrolment = enrol(config, Holder::Thing(thing), wanted, dir)?;
+    let retired = lifecycle::retire(config, thing, enrolment.issued.id, until)?;
     Ok((enrolment, retired))
 }
 

@@ -11,11 +11,13 @@
 //! files; a running gateway finds the change by itself.
 
 pub mod authority;
+mod ca_key;
 pub mod config;
 pub mod edit;
 pub mod enrol;
 pub mod files;
 pub mod fleet;
+mod holder;
 pub mod import;
 pub mod issued;
 pub mod journal;
@@ -29,8 +31,10 @@ mod templates;
 mod trust;
 mod watcher;
 
+pub use ca_key::{CaKeyError, unusable as unusable_ca_keys};
 pub use config::Config;
 pub use fleet::Fleet;
+pub use holder::{Claim, Holder};
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;

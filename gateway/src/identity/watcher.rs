@@ -4,7 +4,8 @@
 //! have, and a dozen `stat` calls ten times a second cost nothing. A change with any mistake is
 //! refused whole: every problem is logged and noted in `/readyz`, the last good snapshot stays. One thing does not wait
 //! for the correction: what a registry without mistakes takes away, such as a revoked certificate,
-//! is taken from the last good snapshot at once, and `/readyz` says how much that is.
+//! and what a new revocation list names, is taken from the last good snapshot at once, and `/readyz`
+//! says how much that is.
 //!
 //! A registry that lacks things, certificates or groups may be one that is still being copied. They
 //! stay until it has been unchanged for a moment ([`RELOAD_SETTLE_LOSS`]), unless it replaced the
@@ -30,9 +31,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Metrics, Registry, Snapshot, Trust,
+    Config, Metrics, Registry, Snapshot,
     registry::{RegisteredCa, line::Reading},
     snapshot::{Loader, Refused, Taken},
+    trust::{Lists, server_names},
 };
 use crate::{supervisor::TaskResult, telemetry::Readiness};
 
@@ -64,9 +66,10 @@ impl Watcher {
     /// Starts from `initial`, which was loaded from `config`.
     pub fn new(config: Config, initial: Snapshot, metrics: Metrics) -> (Self, SnapshotWatch) {
         let seen = initial.fingerprint.clone();
+        let loader = Loader::after(config.clone(), initial.trust());
         let (sender, receiver) = watch::channel(Arc::new(initial));
         let watcher = Self {
-            loader: Some(Loader::new(config.clone())),
+            loader: Some(loader),
             config,
             metrics,
             readiness: Readiness::default(),
@@ -89,6 +92,7 @@ impl Watcher {
 
     /// Runs until `stop`; `reload` forces a look.
     pub async fn run(mut self, reload: Arc<Notify>, stop: CancellationToken) -> TaskResult {
+        self.keep_names(true).await?;
         loop {
             let forced = tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -125,10 +129,17 @@ impl Watcher {
         spawn_blocking(move || seen.again(&config)).await
     }
 
+    /// See [`server_names`].
+    async fn keep_names(&self, at_start: bool) -> Result<(), JoinError> {
+        let (config, snapshot) = (self.config.clone(), self.sender.borrow().clone());
+        spawn_blocking(move || server_names::keep(&config, snapshot.trust(), at_start)).await
+    }
+
     async fn reload(&mut self) -> Result<(), JoinError> {
         let started = Instant::now();
         let loader = self.loader.take();
-        let mut loader = loader.unwrap_or_else(|| Loader::new(self.config.clone()));
+        let mut loader = loader
+            .unwrap_or_else(|| Loader::after(self.config.clone(), self.sender.borrow().trust()));
         let plain_policies = self.sender.borrow().plain_policies.clone();
         let (loader, loaded) = spawn_blocking(move || {
             let loaded = loader.reload(&plain_policies);
@@ -146,21 +157,22 @@ impl Watcher {
             .and_then(|newer| former.with_lost(newer))
             .map(Arc::new);
         self.is_held = whole.is_some();
+        let is_taken = loaded.is_ok() && whole.is_none();
         match (loaded, whole) {
             (Ok(snapshot), None) => self.take(snapshot, started.elapsed()),
             (Ok(snapshot), Some(whole)) => {
                 tracing::info!(
                     "The registry lacks what it had; it is read again once it has been unchanged for a moment."
                 );
-                self.narrow(
-                    Some(&whole),
-                    Some(snapshot.journal()),
-                    Some(snapshot.trust()),
-                );
+                let lists = snapshot.trust().lists();
+                self.narrow(Some(&whole), Some(snapshot.journal()), &lists);
             }
             (Err(refused), whole) => self.refuse(*refused, whole),
         }
         self.show();
+        if is_taken {
+            self.keep_names(false).await?;
+        }
         Ok(())
     }
 
@@ -191,7 +203,7 @@ impl Watcher {
             problems,
             file,
             journal,
-            trust,
+            lists,
         } = refused;
         for problem in &problems {
             tracing::error!(%problem, "The change has a mistake.");
@@ -203,18 +215,13 @@ impl Watcher {
         self.metrics.reloads.with_label_values(&["refused"]).inc();
         self.metrics.stale.set(1);
         let file = whole.or(file);
-        self.narrow(file.as_deref(), journal.as_ref(), trust.as_deref());
+        self.narrow(file.as_deref(), journal.as_ref(), &lists);
         self.readiness.note(NOTE, Some(note(&problems, self.taken)));
     }
 
-    fn narrow(
-        &mut self,
-        file: Option<&Registry>,
-        journal: Option<&Arc<Reading>>,
-        trust: Option<&Trust>,
-    ) {
+    fn narrow(&mut self, file: Option<&Registry>, journal: Option<&Arc<Reading>>, lists: &Lists) {
         let former = Arc::clone(&self.sender.borrow());
-        if let Some((narrowed, taken)) = former.narrowed(file, journal, trust) {
+        if let Some((narrowed, taken)) = former.narrowed(file, journal, lists) {
             self.taken.things += taken.things;
             self.taken.certificates += taken.certificates;
             tracing::warn!(

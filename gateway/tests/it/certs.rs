@@ -76,6 +76,7 @@ fn a_certificate_lives_from_issue_to_revocation() {
     for (arguments, message) in [
         (["cert", "activate", second], "revoked for good"),
         (["cert", "approve", second], "does not wait for approval"),
+        (["cert", "import", "/nowhere"], "there is no file"),
         (["cert", "approve", "12"], "is no certificate id"),
         (
             ["cert", "show", &"0".repeat(64)],
@@ -91,8 +92,22 @@ fn a_certificate_lives_from_issue_to_revocation() {
         assert_eq!(answer.code, 2, "{answer:?}");
         assert!(answer.stderr.contains(message), "{answer:?}");
     }
+    let out = site.path("none").to_str().unwrap().to_owned();
+    let answer = site.run(&[
+        "cert", "issue", "sensor-1", "--csr", "/nowhere", "--out", &out,
+    ]);
+    assert_eq!(answer.code, 2, "{answer:?}");
+    assert!(answer.stderr.contains("there is no file"), "{answer:?}");
     let listed = json(&site, &["cert", "list"]);
     assert_eq!(listed.as_array().unwrap().len(), 2);
+    // A key with which the CA could not sign.
+    let key = site.read("pki/ca.key");
+    site.write("pki/ca.key", "nothing");
+    let answer = site.run(&["check"]);
+    assert_eq!(answer.code, 2, "{answer:?}");
+    assert!(answer.stderr.contains("the CA cannot sign"), "{answer:?}");
+    site.write("pki/ca.key", &key);
+    assert_eq!(site.done(&["check"]), "ok\n");
 }
 
 /// A CA, a certificate and a list that this project's libraries had no hand in.

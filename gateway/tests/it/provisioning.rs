@@ -109,18 +109,22 @@ const TEMPLATE: &str = r#"{
 #[test]
 fn a_claim_gets_a_certificate_of_its_own_and_nobody_else_sees_the_answer() {
     let mut served = Served::new();
-    let (claim, id) = unknown_certificate(&served, "claim");
+    let (imported, _) = unknown_certificate(&served, "claim");
     served.site.write("policies/claim.json", CLAIM_POLICY);
     fs::create_dir_all(served.site.path("templates")).unwrap();
     served.site.write("templates/fleet.json", TEMPLATE);
-    served.site.append(
-        "registry.toml",
-        &format!(
-            "\n[[certificate]]\nid = \"{id}\"\nclaim = \"fleet\"\nstatus = \"ACTIVE\"\npolicies = [\"claim\"]\n"
-        ),
-    );
+    let as_claim = ["--claim", "fleet", "--policy", "claim"];
+    let run = |arguments: &[&str]| served.site.done(&[arguments, &as_claim].concat());
+    run(&["cert", "import", imported.certificate.to_str().unwrap()]);
+    let out = served.site.path("claim-issued");
+    run(&["cert", "issue", "--out", out.to_str().unwrap()]);
+    let claim = Credentials {
+        ca: out.join("ca.pem"),
+        certificate: out.join("cert.pem"),
+        key: out.join("key.pem"),
+    };
     served.start();
-    let mut other = Device::tls(served.mqtt, "other", &claim);
+    let mut other = Device::tls(served.mqtt, "other", &imported);
     other.subscribe("$aws/certificates/#");
     let mut device = Device::tls(served.mqtt, "new-device", &claim);
     device.subscribe("$aws/certificates/create/json/+");

@@ -136,7 +136,18 @@ fn keys_are_strong_enough_or_named() {
             include_str!("fixtures/rsa-1024.pem"),
             Err(KeyError::Weak(1024)),
         ),
-        (include_str!("fixtures/p192.pem"), Err(KeyError::Kind)),
+        (
+            include_str!("fixtures/p192.pem"),
+            Err(KeyError::Curve("prime192v1".to_owned())),
+        ),
+        (
+            include_str!("fixtures/secp256k1.pem"),
+            Err(KeyError::Curve("secp256k1".to_owned())),
+        ),
+        (
+            include_str!("fixtures/p521.pem"),
+            Err(KeyError::Curve("secp521r1 (P-521)".to_owned())),
+        ),
     ] {
         let der = der(pem);
         let (_, certificate) = X509Certificate::from_der(&der).unwrap();

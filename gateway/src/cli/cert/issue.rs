@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde_json::json;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::ClaimArgs;
 use crate::{
     broker::Listener,
     cli::outcome::{say, say_json},
@@ -49,18 +50,52 @@ pub(super) fn issued(
     say(&format!(
         "Issued and registered {id} for `{thing}`, valid until {not_after}."
     ));
-    let key = if enrolment.issued.key_pem.is_some() {
-        "cert.pem, key.pem and ca.pem"
-    } else {
-        "cert.pem and ca.pem"
-    };
-    say(&format!("Wrote {key} to {}.", out.display()));
+    say(&format!(
+        "Wrote {} to {}.",
+        written(enrolment),
+        out.display()
+    ));
     for (id, until) in ending {
         say(&format!("{id} ends at {until}."));
     }
     say("Try it while the gateway runs:");
     say("");
     say(&format!("  {line}"));
+}
+
+/// What `cert issue --claim` says.
+pub(super) fn issued_claim(claim: &ClaimArgs, enrolment: &Enrolment, out: &Path, as_json: bool) {
+    let issued = &enrolment.issued;
+    let template = claim.claim.as_deref().unwrap_or_default();
+    let not_after = issued.not_after.date();
+    if as_json {
+        say_json(&json!({
+            "certificateId": issued.id.to_string(),
+            "claim": template,
+            "policies": claim.policies,
+            "notAfter": not_after.to_string(),
+            "directory": out.to_string_lossy(),
+        }));
+        return;
+    }
+    say(&format!(
+        "Issued and registered {} as a claim for the template `{template}`, valid until {not_after}.{}",
+        issued.id,
+        claim.hint()
+    ));
+    say(&format!(
+        "Wrote {} to {}.",
+        written(enrolment),
+        out.display()
+    ));
+    say("Put them into the devices that are to ask for certificates of their own.");
+}
+
+fn written(enrolment: &Enrolment) -> &'static str {
+    match enrolment.issued.key_pem {
+        Some(_) => "cert.pem, key.pem and ca.pem",
+        None => "cert.pem and ca.pem",
+    }
 }
 
 /// A command of Debian's mosquitto-clients that works with the certificate.

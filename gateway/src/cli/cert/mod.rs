@@ -21,9 +21,10 @@ use crate::{
     clock::now,
     config,
     identity::{
+        Claim, Holder,
         authority::DEVICE_DAYS,
         enrol::{self, Wanted},
-        import::{self, Imported},
+        import::{self, Imported, ImportedList},
         lifecycle,
     },
 };
@@ -31,10 +32,13 @@ use crate::{
 /// What to do with certificates.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum CertCommand {
-    /// Make a certificate for a thing and register it.
+    /// Make a certificate for a thing, or a claim certificate, and register it.
     Issue {
         /// The thing.
-        thing: String,
+        #[arg(required_unless_present = "claim", conflicts_with = "claim")]
+        thing: Option<String>,
+        #[command(flatten)]
+        claim: ClaimArgs,
         #[command(flatten)]
         how: HowArgs,
     },
@@ -48,13 +52,15 @@ pub(super) enum CertCommand {
         #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u32).range(0..=365))]
         overlap: u32,
     },
-    /// Take over a device's certificate, a CA or a revocation list.
+    /// Take over a device's certificate, a claim certificate, a CA or revocation lists.
     Import {
         /// PEM or DER.
         file: PathBuf,
         /// Whose certificate it is; unless said, the thing named like its common name.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "claim")]
         thing: Option<String>,
+        #[command(flatten)]
+        claim: ClaimArgs,
     },
     /// Let a certificate that registered itself connect.
     Approve {
@@ -64,7 +70,7 @@ pub(super) enum CertCommand {
         #[arg(long)]
         thing: Option<String>,
     },
-    /// Let a certificate connect again that was deactivated.
+    /// Let a certificate connect again that was deactivated; one that waits needs `approve`.
     Activate {
         /// Its id.
         id: String,
@@ -95,6 +101,38 @@ pub(super) enum CertCommand {
     },
 }
 
+/// With which template and policies devices ask for certificates of their own.
+#[derive(Debug, clap::Args)]
+pub(super) struct ClaimArgs {
+    /// It is a claim: with it, devices ask for certificates of their own by templates/TEMPLATE.json.
+    #[arg(long, value_name = "TEMPLATE")]
+    claim: Option<String>,
+    /// A policy of the claim: what it may do is to connect and to ask.
+    #[arg(long = "policy", value_name = "POLICY", requires = "claim")]
+    policies: Vec<String>,
+}
+
+impl ClaimArgs {
+    /// Whose the certificate is, if anything says so.
+    fn holder<'a>(&'a self, thing: Option<&'a ThingName>) -> Option<Holder<'a>> {
+        let claim = self.claim.as_deref().map(|template| Claim {
+            template,
+            policies: &self.policies,
+        });
+        claim.map(Holder::Claim).or(thing.map(Holder::Thing))
+    }
+
+    /// That it may do nothing yet.
+    fn hint(&self) -> &'static str {
+        match self.policies.is_empty() {
+            true => {
+                "\nIt has no policy yet, so it may not even connect: add `policies` in registry.toml."
+            }
+            false => "",
+        }
+    }
+}
+
 /// How a certificate is made.
 #[derive(Debug, clap::Args)]
 pub(super) struct HowArgs {
@@ -116,9 +154,8 @@ pub(super) struct HowArgs {
 }
 
 impl HowArgs {
-    fn wanted<'a>(&'a self, thing: &'a ThingName) -> Wanted<'a> {
+    fn wanted(&self) -> Wanted<'_> {
         Wanted {
-            thing,
             days: self.days,
             request: self.csr.as_deref(),
             organization: self.org.as_deref(),
@@ -136,11 +173,18 @@ pub(super) fn cert(
     registry_file(config)?;
     let identity = config::identity(config);
     match command {
-        CertCommand::Issue { thing, how } => {
+        CertCommand::Issue { thing, claim, how } => {
             let settings = config::load(config).map_err(Failure::Mistakes)?.config;
-            let thing = named(thing, ThingName::parse)?;
-            let enrolment = enrol::enrol(&settings.identity, &how.wanted(&thing), &how.out)?;
-            issue::issued(&settings, &thing, &enrolment, &how.out, &[], as_json);
+            let thing = named_if(thing.as_deref())?;
+            let holder = claim.holder(thing.as_ref());
+            let holder = holder.ok_or_else(|| Failure::BadInput("name a thing".to_owned()))?;
+            let enrolment = enrol::enrol(&settings.identity, holder, &how.wanted(), &how.out)?;
+            match thing {
+                Some(thing) => {
+                    issue::issued(&settings, &thing, &enrolment, &how.out, &[], as_json);
+                }
+                None => issue::issued_claim(claim, &enrolment, &how.out, as_json),
+            }
         }
         CertCommand::Renew {
             thing,
@@ -150,23 +194,19 @@ pub(super) fn cert(
             let settings = config::load(config).map_err(Failure::Mistakes)?.config;
             let thing = named(thing, ThingName::parse)?;
             let until = now().plus_millis(u64::from(*overlap) * 24 * 3600 * 1000);
-            let wanted = how.wanted(&thing);
-            let (enrolment, retired) = enrol::renew(&settings.identity, &wanted, &how.out, until)?;
+            let wanted = how.wanted();
+            let (enrolment, retired) =
+                enrol::renew(&settings.identity, &thing, &wanted, &how.out, until)?;
             let ending: Vec<_> = retired.into_iter().map(|id| (id, until)).collect();
             issue::issued(&settings, &thing, &enrolment, &how.out, &ending, as_json);
         }
-        CertCommand::Import { file, thing } => {
-            let thing = match thing {
-                Some(name) => Some(named(name, ThingName::parse)?),
-                None => None,
-            };
-            imported(&import::import(&identity, file, thing.as_ref())?, as_json);
+        CertCommand::Import { file, thing, claim } => {
+            let thing = named_if(thing.as_deref())?;
+            let done = import::import(&identity, file, claim.holder(thing.as_ref()))?;
+            imported(&done, claim, as_json);
         }
         CertCommand::Approve { id, thing } => {
-            let thing = match thing {
-                Some(name) => Some(named(name, ThingName::parse)?),
-                None => None,
-            };
+            let thing = named_if(thing.as_deref())?;
             let id = self::id(id)?;
             let thing = lifecycle::approve(&identity, id, thing.as_ref())?;
             answer(
@@ -210,6 +250,10 @@ pub(super) fn cert(
     Ok(Outcome::Done)
 }
 
+fn named_if(name: Option<&str>) -> Result<Option<ThingName>, Failure> {
+    name.map(|name| named(name, ThingName::parse)).transpose()
+}
+
 fn id(text: &str) -> Result<CertificateId, Failure> {
     CertificateId::parse(text).ok_or_else(|| {
         Failure::BadInput(format!(
@@ -241,11 +285,18 @@ fn set_active(
     Ok(())
 }
 
-fn imported(imported: &Imported, as_json: bool) {
+fn imported(imported: &Imported, args: &ClaimArgs, as_json: bool) {
     let (text, value) = match imported {
         Imported::Certificate { id, thing, ca } => (
             format!("Registered {id} of the CA `{ca}` for `{thing}`."),
             json!({ "kind": "certificate", "certificateId": id.to_string(), "thingName": thing.as_str(), "ca": ca }),
+        ),
+        Imported::Claim { id, template, ca } => (
+            format!(
+                "Registered {id} of the CA `{ca}` as a claim for the template `{template}`.{}",
+                args.hint()
+            ),
+            json!({ "kind": "claim", "certificateId": id.to_string(), "claim": template, "policies": args.policies, "ca": ca }),
         ),
         Imported::Ca { id, subject, file } => (
             format!(
@@ -256,23 +307,45 @@ fn imported(imported: &Imported, as_json: bool) {
             ),
             json!({ "kind": "ca", "caCertificateId": id.to_string(), "subject": subject, "file": file.to_string_lossy() }),
         ),
-        Imported::Crl {
-            issuer,
-            entries,
-            next_update,
-            file,
-        } => (
-            format!(
-                "Took over the revocation list of `{issuer}` with {entries} certificates as {}{}.",
-                file.display(),
-                next_update
-                    .as_ref()
-                    .map_or_else(String::new, |next| format!(
-                        "; the next one is due at {next}"
-                    )),
-            ),
-            json!({ "kind": "crl", "issuer": issuer, "entries": entries, "nextUpdate": next_update, "file": file.to_string_lossy() }),
-        ),
+        Imported::Lists(lists) => {
+            let text: Vec<_> = lists.iter().map(list).collect();
+            let mut values: Vec<_> = lists.iter().map(list_json).collect();
+            let value = match values.len() {
+                1 => values.remove(0),
+                _ => json!({ "kind": "crls", "lists": values }),
+            };
+            (text.join("\n"), value)
+        }
     };
     answer(&text, &value, as_json);
+}
+
+fn list(list: &ImportedList) -> String {
+    let mut text = format!(
+        "Took over the revocation list of `{}` with {} certificates as {}",
+        list.issuer,
+        list.entries,
+        list.file.display()
+    );
+    match &list.next_update {
+        Some(next) if list.is_expired => {
+            text += &format!(
+                ".\nIt should have been replaced at {next}: fetch the next one; until then it stays in force"
+            );
+        }
+        Some(next) => text += &format!("; the next one is due at {next}"),
+        None => {}
+    }
+    text + "."
+}
+
+fn list_json(list: &ImportedList) -> Value {
+    json!({
+        "kind": "crl",
+        "issuer": list.issuer,
+        "entries": list.entries,
+        "nextUpdate": list.next_update,
+        "expired": list.is_expired,
+        "file": list.file.to_string_lossy(),
+    })
 }

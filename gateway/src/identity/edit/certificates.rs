@@ -5,6 +5,7 @@ use std::path::Path;
 use portcullis_core::{identity::CertificateId, registry::Status, timestamp::Timestamp};
 
 use super::{EditError, append, edit, quoted, set};
+use crate::identity::Claim;
 
 /// Sets the status of a certificate that stands in the registry, and why.
 pub fn set_status(
@@ -54,6 +55,20 @@ pub fn add_ca(registry: &Path, certificate: &str) -> Result<(), EditError> {
         let block = format!(
             "[[ca]]\ncertificate = {}\nstatus = \"ACTIVE\"\nauto-registration = \"DISABLE\"\n",
             quoted(certificate)
+        );
+        append(text, &block);
+        Ok(())
+    })
+}
+
+/// Adds a claim certificate. Whether it stands there already is for the caller to say.
+pub fn add_claim(registry: &Path, id: CertificateId, claim: &Claim<'_>) -> Result<(), EditError> {
+    edit(registry, |_, text| {
+        let policies: Vec<_> = claim.policies.iter().map(|name| quoted(name)).collect();
+        let block = format!(
+            "[[certificate]]\nid = \"{id}\"\nclaim = {}\npolicies = [{}]\nstatus = \"ACTIVE\"\n",
+            quoted(claim.template),
+            policies.join(", ")
         );
         append(text, &block);
         Ok(())

@@ -6,7 +6,7 @@
 
 mod certificates;
 
-pub use certificates::{add_ca, set_status, set_until};
+pub use certificates::{add_ca, add_claim, set_status, set_until};
 
 use std::{
     collections::BTreeMap,

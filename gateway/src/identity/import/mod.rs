@@ -1,6 +1,10 @@
 //! Takes over what others made: a device's certificate, a CA, a revocation list. Nothing is taken
 //! over unchecked (specification A.11).
 
+mod lists;
+
+pub use lists::ImportedList;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -11,12 +15,11 @@ use portcullis_core::{
     identity::{CertificateId, ThingName},
     registry::CaStatus,
 };
-use rustls::pki_types::{CertificateDer, pem::PemObject};
-use sha2::{Digest, Sha256};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Config, CrlError, Unfit,
+    Config, CrlError, Holder, Unfit,
     authority::pem_of,
     edit::{self, EditError},
     files::{self, WriteError},
@@ -37,6 +40,15 @@ pub enum Imported {
         /// The CA that signed it.
         ca: String,
     },
+    /// A certificate may connect and ask for another one.
+    Claim {
+        /// It.
+        id: CertificateId,
+        /// Under which template.
+        template: String,
+        /// The CA that signed it.
+        ca: String,
+    },
     /// Certificates of a CA may be registered.
     Ca {
         /// It.
@@ -47,16 +59,7 @@ pub enum Imported {
         file: PathBuf,
     },
     /// Certificates are revoked.
-    Crl {
-        /// The CA.
-        issuer: String,
-        /// How many certificates it lists.
-        entries: usize,
-        /// When the next one is due.
-        next_update: Option<String>,
-        /// Where it is.
-        file: PathBuf,
-    },
+    Lists(Vec<ImportedList>),
 }
 
 /// Why nothing was taken over.
@@ -91,7 +94,7 @@ pub enum ImportError {
         why: String,
     },
     /// A revocation list is not to be believed.
-    #[error("the revocation list in `{path}` is refused: {source}")]
+    #[error("nothing of `{path}` is taken over: {source}{}", hint(.source))]
     Crl {
         /// The file.
         path: PathBuf,
@@ -99,8 +102,13 @@ pub enum ImportError {
         source: CrlError,
     },
     /// A newer list is there.
-    #[error("`{0}` is older than the revocation list that is in force")]
-    OldCrl(PathBuf),
+    #[error("the list of `{issuer}` in `{path}` is older than the one that is in force")]
+    OldCrl {
+        /// The file.
+        path: PathBuf,
+        /// Whose list.
+        issuer: String,
+    },
     /// No directory for lists is configured.
     #[error("`crls` in gateway.toml names no directory; write `crls = [\"pki/crl\"]`")]
     NoCrlDirectory,
@@ -112,6 +120,9 @@ pub enum ImportError {
         "the certificate is for `{0}`, and there is no such thing; add it with `portcullis thing add`, or say `--thing NAME`"
     )]
     NoThing(String),
+    /// What the file holds belongs to nobody.
+    #[error("`{0}` holds no device's certificate, so leave `--thing` and `--claim` out")]
+    NoDevice(PathBuf),
     /// Registry or journal refused.
     #[error(transparent)]
     Lifecycle(#[from] LifecycleError),
@@ -120,12 +131,23 @@ pub enum ImportError {
     Write(#[from] WriteError),
 }
 
-/// Takes over what is in `file`. A device's certificate becomes one of `thing`, or else of the thing
-/// named like its common name.
+/// What to do about it.
+fn hint(error: &CrlError) -> &'static str {
+    match error {
+        CrlError::UnknownIssuer(_) => {
+            "; import its CA first, or put the certificate of this intermediate into the same file, \
+             in PEM"
+        }
+        _ => "",
+    }
+}
+
+/// Takes over what is in `file`. A device's certificate becomes that of `holder`, or else of the
+/// thing named like its common name.
 pub fn import(
     config: &Config,
     file: &Path,
-    thing: Option<&ThingName>,
+    holder: Option<Holder<'_>>,
 ) -> Result<Imported, ImportError> {
     let bytes = trust::read_bounded(file).map_err(|source| ImportError::Read {
         path: file.to_owned(),
@@ -137,15 +159,22 @@ pub fn import(
     if certificates.is_empty() && X509Certificate::from_der(&bytes).is_ok() {
         certificates.push(bytes.clone().into());
     }
-    let Some((first, rest)) = certificates.split_first() else {
-        return crl(config, file, &bytes);
+    let mut of_lists = CertificateRevocationListDer::pem_slice_iter(&bytes);
+    let leaf = certificates.split_first();
+    let Some((first, rest)) = leaf.filter(|_| !of_lists.any(|list| list.is_ok())) else {
+        // What is neither is told first.
+        let imported = lists::check(config, file, &bytes)?;
+        return match holder {
+            Some(_) => Err(ImportError::NoDevice(file.to_owned())),
+            None => lists::write(config, imported),
+        };
     };
     let (_, parsed) =
         X509Certificate::from_der(first).map_err(|_| ImportError::Nothing(file.to_owned()))?;
-    if parsed.is_ca() {
-        ca(config, file, &parsed, &certificates)
-    } else {
-        certificate(config, file, first, rest, thing)
+    match (parsed.is_ca(), holder) {
+        (true, Some(_)) => Err(ImportError::NoDevice(file.to_owned())),
+        (true, None) => ca(config, file, &parsed, &certificates),
+        (false, holder) => certificate(config, file, first, rest, holder),
     }
 }
 
@@ -154,7 +183,7 @@ fn certificate(
     file: &Path,
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    thing: Option<&ThingName>,
+    holder: Option<Holder<'_>>,
 ) -> Result<Imported, ImportError> {
     let known = lifecycle::read(config)?;
     let unfit = |source| ImportError::Unfit {
@@ -176,18 +205,35 @@ fn certificate(
     if known.merged.certificate(&id).is_some() {
         return Err(ImportError::Known(format!("the certificate `{id}`")));
     }
+    let why = "imported by command";
+    let ca_name = ca.subject.clone();
+    if let Some(holder @ Holder::Claim(claim)) = holder {
+        let checked = holder.check(config, &known.merged);
+        checked.map_err(LifecycleError::from)?;
+        issued::keep(config, leaf)?;
+        holder.list(config, id, ca.id, why)?;
+        let template = claim.template.to_owned();
+        return Ok(Imported::Claim {
+            id,
+            template,
+            ca: ca_name,
+        });
+    }
     let common_name = certificate.subject.get(NameAttribute::CommonName).first();
-    let common_name = common_name.map_or("", String::as_str);
-    let named = thing.map_or(common_name, ThingName::as_str);
+    let named = match (&holder, common_name) {
+        (Some(holder), _) => holder.name(),
+        (None, Some(name)) => name,
+        (None, None) => "",
+    };
     let registered = known.merged.thing(named);
     let thing = registered.map(|registered| registered.thing.name.clone());
     let thing = thing.ok_or_else(|| ImportError::NoThing(named.to_owned()))?;
     issued::keep(config, leaf)?;
-    lifecycle::attach(config, id, &thing, Some(ca.id), "imported by command")?;
+    Holder::Thing(&thing).list(config, id, ca.id, why)?;
     Ok(Imported::Certificate {
         id,
         thing,
-        ca: ca.subject.clone(),
+        ca: ca_name,
     })
 }
 
@@ -210,6 +256,11 @@ fn ca(
     let may_sign = parsed.key_usage().ok().flatten();
     if may_sign.is_some_and(|usage| !usage.value.key_cert_sign()) {
         return Err(unfit("it may not sign certificates".to_owned()));
+    }
+    let is_usable = |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).is_ok();
+    if !chain.first().is_some_and(is_usable) {
+        let why = "TLS here cannot verify certificates with it; make a new one with a current tool";
+        return Err(unfit(why.to_owned()));
     }
     if parsed.subject() == parsed.issuer() && parsed.verify_signature(None).is_err() {
         return Err(unfit("its own signature is wrong".to_owned()));
@@ -239,55 +290,6 @@ fn ca(
     Ok(Imported::Ca {
         id,
         subject: parsed.subject().to_string(),
-        file: target,
-    })
-}
-
-fn crl(config: &Config, file: &Path, bytes: &[u8]) -> Result<Imported, ImportError> {
-    let known = lifecycle::read(config)?;
-    let cas = trust::authorities(config, &known.file.cas);
-    let refused = |source| ImportError::Crl {
-        path: file.to_owned(),
-        source,
-    };
-    let mut lists = trust::parse_crls(bytes, &cas).into_iter();
-    let list = match lists.next() {
-        Some(Ok(list)) => list,
-        Some(Err(CrlError::NoList)) | None => {
-            return Err(ImportError::Nothing(file.to_owned()));
-        }
-        Some(Err(error)) => return Err(refused(error)),
-    };
-    // The directory that is watched; it need not be there yet.
-    let is_directory = |path: &&PathBuf| path.is_dir() || path.extension().is_none();
-    let dir = config.crls.iter().find(is_directory);
-    let dir = dir.ok_or(ImportError::NoCrlDirectory)?;
-    fs::create_dir_all(dir).map_err(|source| WriteError {
-        path: dir.clone(),
-        source,
-    })?;
-    let digest = Sha256::digest(list.key());
-    let short: String = digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    let target = dir.join(format!("{short}.crl"));
-    for other in trust::crl_files(&config.crls) {
-        let Ok(bytes) = trust::read_bounded(&other) else {
-            continue;
-        };
-        let newer = trust::parse_crls(&bytes, &cas).into_iter().flatten();
-        let mut newer = newer.filter(|other| other.key() == list.key());
-        if newer.any(|other| other.this_update > list.this_update) {
-            return Err(ImportError::OldCrl(file.to_owned()));
-        }
-    }
-    files::write(&target, &list.der)?;
-    Ok(Imported::Crl {
-        issuer: list.issuer,
-        entries: list.entries,
-        next_update: list.next_update.map(|time| time.to_string()),
         file: target,
     })
 }

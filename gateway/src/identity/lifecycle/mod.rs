@@ -45,6 +45,11 @@ pub enum LifecycleError {
         /// What to do instead.
         remedy: &'static str,
     },
+    /// It waits for approval, so it cannot be activated.
+    #[error(
+        "the certificate `{0}` waits for approval and belongs to no thing yet; use `portcullis cert approve`"
+    )]
+    Pending(CertificateId),
     /// A revoked certificate stays revoked.
     #[error(
         "the certificate `{0}` is revoked for good; issue another one with `portcullis cert issue`"
@@ -148,9 +153,7 @@ pub fn set_active(
         Some(Status::PendingActivation) if status == Status::Active && in_file.is_none() => {
             let is_attached = in_state.is_some_and(|found| !found.things.is_empty());
             if !is_attached {
-                let status = Status::PendingActivation;
-                let remedy = "it belongs to no thing yet: use `portcullis cert approve`";
-                return Err(LifecycleError::NotPending { id, status, remedy });
+                return Err(LifecycleError::Pending(id));
             }
         }
         Some(_) => {}

@@ -77,3 +77,16 @@ fn a_certificate_that_several_things_share_is_revoked_with_any_of_them() {
     assert_eq!(revoke(&bench.config, "t2", None).unwrap(), [id]);
     assert_eq!(status(&bench, id), Status::Revoked);
 }
+
+#[test]
+fn a_certificate_that_waits_for_approval_is_not_activated_and_the_way_is_named() {
+    let bench = Bench::new();
+    let id = CertificateId::of_der(b"1");
+    let pending = StateCertificate::new(id, Status::PendingActivation, now(), "test");
+    let journal = Journal::open(&bench.config.journal);
+    journal.append(&[Change::Certificate(pending)]).unwrap();
+    let refused = set_active(&bench.config, id, Status::Active, None).unwrap_err();
+    let text = refused.to_string();
+    assert!(text.contains("waits for approval"), "{text}");
+    assert!(text.contains("portcullis cert approve"), "{text}");
+}

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use portcullis_core::{problem::Problem, registry::line::Reading};
+use rustls::pki_types::CertificateDer;
 
 use super::{Snapshot, Sources};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
         Config, Journal, JournalError, Registry, Trust,
         policies::{self, Policies},
         templates,
-        trust::{self, Expiry},
+        trust::{self, Expiry, Lists},
         watcher::Fingerprint,
     },
 };
@@ -28,8 +29,8 @@ pub struct Inspection {
     file: Option<Arc<Registry>>,
     /// The journal, if it can be read.
     journal: Option<Arc<Reading>>,
-    /// Certificates and revocation lists, as far as they can be read.
-    trust: Option<Arc<Trust>>,
+    /// Revocation lists, as far as they can be read.
+    lists: Lists,
     /// The names of all policies that are there.
     pub policies: BTreeSet<String>,
     /// Mistakes.
@@ -48,7 +49,7 @@ pub(in crate::identity) struct Refused {
     /// See [`Snapshot::narrowed`].
     pub(in crate::identity) journal: Option<Arc<Reading>>,
     /// See [`Snapshot::narrowed`].
-    pub(in crate::identity) trust: Option<Arc<Trust>>,
+    pub(in crate::identity) lists: Lists,
 }
 
 /// Loads the files that `config` names. `plain_policies` are the policies of plain listeners, which
@@ -80,6 +81,8 @@ pub(in crate::identity) struct Loader {
     registry: portcullis_core::registry::Cache,
     /// Directories of revocation lists that were there.
     crl_directories: Vec<PathBuf>,
+    /// Certificates that were CAs.
+    cas: Vec<CertificateDer<'static>>,
     /// Told already.
     warnings: Vec<Problem>,
 }
@@ -91,8 +94,17 @@ impl Loader {
             policies: policies::Cache::default(),
             registry: portcullis_core::registry::Cache::default(),
             crl_directories: trust::crl_directories(&config.crls),
+            cas: Vec::new(),
             warnings: Vec::new(),
             config,
+        }
+    }
+
+    /// Goes on from what `trust` was made of.
+    pub(in crate::identity) fn after(config: Config, trust: &Trust) -> Self {
+        Self {
+            cas: trust.ca.clone(),
+            ..Self::new(config)
         }
     }
 
@@ -113,7 +125,7 @@ impl Loader {
                 problems: inspection.problems,
                 file: inspection.file,
                 journal: inspection.journal,
-                trust: inspection.trust,
+                lists: inspection.lists,
             })
         })
     }
@@ -155,11 +167,23 @@ impl Loader {
                 self.crl_directories.push(dir);
             }
         }
-        let (trust, mut of_trust, mut worth_a_look) =
-            trust::read(config, &found.cas, &self.crl_directories, expiry);
+        let (trust, lists, mut of_trust, mut worth_a_look) = trust::read(
+            config,
+            &found.cas,
+            (&self.crl_directories, &self.cas),
+            expiry,
+        );
+        for ca in trust.iter().flat_map(|trust| &trust.ca) {
+            if !self.cas.contains(ca) {
+                self.cas.push(ca.clone());
+            }
+        }
         problems.append(&mut of_trust);
         warnings.append(&mut worth_a_look);
-        let trust = trust.map(Arc::new);
+        if let Some(trust) = &trust {
+            warnings.extend(trust::server_names::warning(config, trust));
+        }
+        let trust: Option<Arc<Trust>> = trust.map(Arc::new);
         let templates = templates::read(config, &registry, &names, &mut problems, &mut warnings);
         let snapshot = match (&trust, &journal) {
             (Some(trust), Some(journal)) if problems.is_empty() && !trust.ca.is_empty() => {
@@ -183,7 +207,7 @@ impl Loader {
             registry,
             file,
             journal,
-            trust,
+            lists,
             policies: names,
             problems,
             warnings,

@@ -12,7 +12,7 @@ use portcullis_core::{
 };
 
 use super::{Snapshot, Sources};
-use crate::identity::Trust;
+use crate::identity::trust::Lists;
 
 /// How much was taken away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,12 +67,12 @@ impl Snapshot {
     /// The same without what a newer registry takes away: things that are gone or in quarantine,
     /// certificates that are gone, less active, with less time, or of a thing that is gone. What is new
     /// is left out. `file` is the newer `registry.toml` and `journal` the newer journal, each if it has
-    /// no mistake; of `trust` revocation lists are taken. `None` if they take nothing away.
+    /// no mistake; `lists` are revocation lists, whatever else has a mistake. `None` if they take nothing away.
     pub(in crate::identity) fn narrowed(
         &self,
         file: Option<&Registry>,
         journal: Option<&Arc<Reading>>,
-        trust: Option<&Trust>,
+        lists: &Lists,
     ) -> Option<(Self, Taken)> {
         let file = file.unwrap_or(&self.sources.file);
         let journal = journal.unwrap_or(&self.sources.journal);
@@ -82,7 +82,7 @@ impl Snapshot {
         narrow_certificates(&mut narrowed, &newer);
         let is_same = narrowed.things == self.registry.things
             && narrowed.certificates == self.registry.certificates;
-        let narrower = trust.and_then(|newer| self.trust.with_lists_of(newer));
+        let narrower = self.trust.with_lists(lists);
         if is_same && narrower.is_none() {
             return None;
         }

@@ -15,10 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, TrustAnchor, UnixTime},
 };
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::{
-    prelude::{FromDer, X509Certificate},
-    x509::SubjectPublicKeyInfo,
-};
+use x509_parser::prelude::{FromDer, Validity, X509Certificate};
 
 /// A CA whose certificates may connect.
 #[derive(Clone, Debug)]
@@ -47,8 +44,23 @@ pub enum Unfit {
     /// Not a certificate.
     #[error("it is no X.509 certificate")]
     NoCertificate,
-    /// No CA here signed it, or not for a client, or one of the chain is not valid now.
-    #[error("no CA here signed it for a client, or it is not valid now ({0:?})")]
+    /// No CA here signed it, and nobody whose certificate came along.
+    #[error("no CA here signed it; import its CA first, and append its intermediates to it")]
+    NotSigned,
+    /// It, or one above it, has ended or not begun.
+    #[error("it is not valid now: {0}")]
+    NotValidNow(String),
+    /// Its extended key usage says so.
+    #[error("it is not for client authentication, as its extended key usage says")]
+    NotForClients,
+    /// It, or one above it, is signed with an algorithm that TLS here does not know.
+    #[error(
+        "TLS here cannot verify how it is signed; let its CA sign with SHA-256 or SHA-384, and with \
+         RSA, ECDSA on P-256 or P-384, or Ed25519"
+    )]
+    Algorithm,
+    /// TLS here does not take it.
+    #[error("TLS here does not take it ({0:?})")]
     Chain(webpki::Error),
     /// Its key is weak.
     #[error(transparent)]
@@ -56,7 +68,7 @@ pub enum Unfit {
 }
 
 impl TrustedCa {
-    pub(super) fn new(file: &Path, der: CertificateDer<'static>) -> Self {
+    pub(in crate::identity) fn new(file: &Path, der: CertificateDer<'static>) -> Self {
         let parsed = X509Certificate::from_der(&der);
         let subject = parsed.map_or_else(|_| String::new(), |(_, c)| c.subject().to_string());
         Self {
@@ -74,18 +86,6 @@ impl TrustedCa {
     /// Whether unknown certificates of it are registered when they connect.
     pub fn registers(&self) -> bool {
         self.status == CaStatus::Active && self.auto_registration == AutoRegistration::Enable
-    }
-
-    /// Its name in DER.
-    pub(super) fn subject_der(&self) -> Option<&[u8]> {
-        let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
-        Some(certificate.tbs_certificate.subject.as_raw())
-    }
-
-    /// Does something with its key.
-    pub(super) fn with_key<T>(&self, f: impl FnOnce(&SubjectPublicKeyInfo<'_>) -> T) -> Option<T> {
-        let (_, certificate) = X509Certificate::from_der(&self.der).ok()?;
-        Some(f(certificate.public_key()))
     }
 }
 
@@ -133,5 +133,24 @@ pub(in crate::identity) fn check<'c>(
 ) -> Result<&'c TrustedCa, Unfit> {
     let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| Unfit::NoCertificate)?;
     check_key(certificate.public_key())?;
-    find(cas, leaf, intermediates).map_err(Unfit::Chain)
+    find(cas, leaf, intermediates).map_err(|error| cause(error, certificate.validity()))
+}
+
+/// `of_leaf` is the time of the certificate that was looked at.
+fn cause(error: webpki::Error, of_leaf: &Validity) -> Unfit {
+    use webpki::Error;
+    match error {
+        Error::UnknownIssuer | Error::InvalidSignatureForPublicKey => Unfit::NotSigned,
+        Error::CertExpired { .. } | Error::CertNotValidYet { .. } => {
+            let (from, to) = (of_leaf.not_before, of_leaf.not_after);
+            Unfit::NotValidNow(match of_leaf.is_valid() {
+                true => "one that is above it has ended, or not begun".to_owned(),
+                false => format!("it is from {from} to {to}"),
+            })
+        }
+        Error::RequiredEkuNotFoundContext(_) => Unfit::NotForClients,
+        Error::UnsupportedSignatureAlgorithmContext(_)
+        | Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Unfit::Algorithm,
+        other => Unfit::Chain(other),
+    }
 }

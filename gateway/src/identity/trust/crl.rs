@@ -1,16 +1,19 @@
-//! Certificate revocation lists: parsed, verified against the CAs, newest first.
+//! Certificate revocation lists: parsed, verified against the CAs and the intermediates under them,
+//! newest first.
 //!
-//! A list that nobody here signed has no effect, and is a warning: with the CA gone, its
-//! certificates are refused anyway. A list whose signature is wrong, or that TLS here cannot use, is
-//! a mistake. An expired list is used and warned about: forgetting revocations because nobody
-//! fetched the next list would let the revoked in again. For the same reason a directory that cannot
-//! be listed, or that was there and is gone, is a mistake. Absent on purpose: delta and indirect
-//! lists, and fetching.
+//! A list by somebody unknown is a mistake: it may be of an intermediate whose devices get in, and
+//! would revoke nothing. So is one whose signature is wrong, or that TLS here cannot use. While the
+//! gateway runs, a list of a CA that was removed is a warning, since it must not keep the CA.
+//! An expired list is used and warned about: forgetting revocations because nobody fetched the next
+//! list would let the revoked in again. For the same reason a directory that cannot be listed, or
+//! that was there and is gone, is a mistake. Absent on purpose: delta and indirect lists, and
+//! fetching.
 
 use std::{
     collections::{BTreeMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use portcullis_core::{
@@ -18,20 +21,24 @@ use portcullis_core::{
     limits::{CONFIG_FILE_BYTES_MAX, REVOCATION_LISTS_MAX},
     problem::Problem,
 };
-use rustls::pki_types::{CertificateRevocationListDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, pem::PemObject};
 use webpki::OwnedCertRevocationList;
 use x509_parser::{
-    prelude::{CertificateRevocationList, FromDer},
+    prelude::{CertificateRevocationList, FromDer, X509Certificate},
     time::ASN1Time,
 };
 
-use super::{TrustedCa, problem};
+use super::{
+    TrustedCa,
+    issuers::{Issuers, certificates_in},
+    problem,
+};
 
 /// The newest list of every CA.
-#[derive(Debug, Default)]
-pub(super) struct Lists {
+#[derive(Clone, Debug, Default)]
+pub(in crate::identity) struct Lists {
     pub(super) ders: Vec<CertificateRevocationListDer<'static>>,
-    pub(super) revoked: Revoked,
+    pub(super) revoked: Arc<Revoked>,
 }
 
 /// Issuer and serial number of revoked certificates.
@@ -70,21 +77,30 @@ pub enum CrlError {
     /// TLS here cannot use it.
     #[error("the revocation list is of a kind that is not supported here: {0:?}")]
     Unsupported(webpki::Error),
-    /// No CA here has its issuer's name.
-    #[error("the revocation list is by `{0}`, which is no CA here")]
+    /// Nobody known here has its issuer's name.
+    #[error(
+        "the revocation list is by `{0}`, which is no CA here and no known intermediate of one"
+    )]
     UnknownIssuer(String),
+    /// Its issuer may sign certificates alone.
+    #[error("the revocation list is by `{0}`, whose certificate does not let it sign such lists")]
+    NoCrlSigner(String),
     /// A CA has its issuer's name, and did not sign it.
     #[error("the revocation list says it is by `{0}`, whose signature it does not have")]
     BadSignature(String),
 }
 
-/// A list that one of the CAs signed.
+/// A list that a CA signed, or an intermediate under one.
 #[derive(Debug)]
 pub struct VerifiedCrl {
     /// It.
     pub der: CertificateRevocationListDer<'static>,
-    /// The CA.
+    /// Who signed it.
     pub issuer: String,
+    /// The intermediates from there up to a CA, as far as it takes any.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Whether that CA is none any more.
+    is_former: bool,
     /// When it was made.
     pub this_update: ASN1Time,
     /// When the next one is due.
@@ -99,6 +115,40 @@ impl VerifiedCrl {
     /// Lists with the same key replace each other: of one CA, for the same distribution point.
     pub fn key(&self) -> &[u8] {
         &self.key
+    }
+
+    /// Whether it should have been replaced already.
+    pub fn is_expired(&self) -> bool {
+        self.next_update.is_some_and(|next| next < ASN1Time::now())
+    }
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+struct Content {
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Content {
+    /// PEM or DER; what is neither is taken for a list, which is then no good.
+    fn of(bytes: &[u8]) -> Self {
+        let certificates = certificates_in(bytes);
+        let pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
+        let lists = match pem {
+            Ok(lists) if !lists.is_empty() || !certificates.is_empty() => lists,
+            Ok(_) if X509Certificate::from_der(bytes).is_ok() => {
+                return Self {
+                    certificates: vec![bytes.to_vec().into()],
+                    ..Self::default()
+                };
+            }
+            _ => vec![bytes.to_vec().into()],
+        };
+        Self {
+            lists,
+            certificates,
+        }
     }
 }
 
@@ -117,7 +167,7 @@ struct Listing {
     failed: Vec<(PathBuf, io::Error)>,
 }
 
-/// Files as they are, of directories what ends in `.pem`, `.crl` or `.der`.
+/// Files as they are, of directories what ends in `.pem`, `.crl`, `.der`, `.crt` or `.cer`.
 fn listing(paths: &[PathBuf]) -> Listing {
     let mut listing = Listing::default();
     for path in paths {
@@ -143,7 +193,7 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let extension = path.extension().and_then(|e| e.to_str());
-        if matches!(extension, Some("pem" | "crl" | "der")) {
+        if matches!(extension, Some("pem" | "crl" | "der" | "crt" | "cer")) {
             inside.push(path);
         }
     }
@@ -161,12 +211,61 @@ pub(in crate::identity) fn directories(paths: &[PathBuf]) -> Vec<PathBuf> {
 /// not there is a mistake if it is among the `known`, which were there before.
 pub(super) fn read(
     (paths, known): (&[PathBuf], &[PathBuf]),
-    cas: &[TrustedCa],
+    cas: (&[TrustedCa], &[CertificateDer<'static>]),
+    chains: Vec<CertificateDer<'static>>,
     problems: &mut Vec<Problem>,
     warnings: &mut Vec<Problem>,
 ) -> Lists {
+    let files = find(paths, known, problems, warnings);
+    let contents = contents(&files, problems);
+    let (cas, former) = cas;
+    let mut candidates = chains;
+    let beside = contents
+        .iter()
+        .flat_map(|(_, content)| &content.certificates);
+    candidates.extend(beside.cloned());
+    let issuers = Issuers::new(cas, former, &candidates);
+    let mut newest: BTreeMap<Vec<u8>, VerifiedCrl> = BTreeMap::new();
+    for (file, content) in contents {
+        warn_if_useless(file, &content, &issuers, warnings);
+        for list in content.lists {
+            let list = match verify(list, &issuers) {
+                Ok(list) => list,
+                Err(error) => {
+                    problems.push(problem(file, error.to_string(), remedy(&error)));
+                    continue;
+                }
+            };
+            match newest.get(&list.key) {
+                Some(other) if other.this_update >= list.this_update => {}
+                _ => {
+                    warn(file, &list, warnings);
+                    newest.insert(list.key.clone(), list);
+                }
+            }
+        }
+    }
+    let mut ders = Vec::new();
+    let mut revoked = Revoked::default();
+    for list in newest.into_values() {
+        ders.push(list.der);
+        revoked.0.extend(list.serials);
+    }
+    Lists {
+        ders,
+        revoked: Arc::new(revoked),
+    }
+}
+
+/// The files to read, with what is said of the search for them.
+fn find(
+    paths: &[PathBuf],
+    known: &[PathBuf],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Problem>,
+) -> Vec<PathBuf> {
     let Listing {
-        files,
+        mut files,
         absent,
         failed,
     } = listing(paths);
@@ -191,104 +290,113 @@ pub(super) fn read(
             &format!("keep at most {REVOCATION_LISTS_MAX}: the newest of each CA"),
         ));
     }
-    let mut newest: BTreeMap<Vec<u8>, VerifiedCrl> = BTreeMap::new();
-    for file in files.iter().take(REVOCATION_LISTS_MAX) {
-        let bytes = match read_bounded(file) {
-            Ok(bytes) => bytes,
+    files.truncate(REVOCATION_LISTS_MAX);
+    files
+}
+
+fn contents<'f>(files: &'f [PathBuf], problems: &mut Vec<Problem>) -> Vec<(&'f Path, Content)> {
+    let mut contents = Vec::new();
+    for file in files {
+        match read_bounded(file) {
+            Ok(bytes) => contents.push((file.as_path(), Content::of(&bytes))),
             Err(error) => {
                 let remedy = "correct the path, or make it readable for the gateway's user";
                 let message = format!("the file cannot be read: {error}");
                 problems.push(problem(file, message, remedy));
-                continue;
-            }
-        };
-        for list in parse(&bytes, cas) {
-            let list = match list {
-                Ok(list) => list,
-                Err(error @ CrlError::UnknownIssuer(_)) => {
-                    let remedy = "name its CA in `ca-certificates`, or remove the file";
-                    warnings.push(problem(file, error.to_string(), remedy));
-                    continue;
-                }
-                Err(error) => {
-                    let remedy = "fetch it again from its CA, or remove the file";
-                    problems.push(problem(file, error.to_string(), remedy));
-                    continue;
-                }
-            };
-            match newest.get(&list.key) {
-                Some(other) if other.this_update >= list.this_update => {}
-                _ => {
-                    warn_if_expired(file, &list, warnings);
-                    newest.insert(list.key.clone(), list);
-                }
             }
         }
     }
-    let mut lists = Lists::default();
-    for list in newest.into_values() {
-        lists.ders.push(list.der);
-        lists.revoked.0.extend(list.serials);
-    }
-    lists
+    contents
 }
 
-fn warn_if_expired(file: &Path, list: &VerifiedCrl, warnings: &mut Vec<Problem>) {
+fn remedy(error: &CrlError) -> &'static str {
+    match error {
+        CrlError::UnknownIssuer(_) => {
+            "put the certificate of this intermediate into the same file in PEM, or beside it; or name \
+             its CA in `ca-certificates` or a `[[ca]]`; or remove the file"
+        }
+        CrlError::NoCrlSigner(_) => "let its CA sign the list, or remove the file",
+        _ => "fetch it again from its CA, or remove the file",
+    }
+}
+
+/// A certificate beside the lists of which none is.
+fn warn_if_useless(file: &Path, content: &Content, issuers: &Issuers, warnings: &mut Vec<Problem>) {
+    if content.lists.is_empty() && !content.certificates.iter().any(|der| issuers.knows(der)) {
+        let message = "the file holds no revocation list, and its certificate leads to no CA here";
+        let remedy = "put certificates of intermediates under your CAs here, or remove the file";
+        warnings.push(problem(file, message, remedy));
+    }
+}
+
+fn warn(file: &Path, list: &VerifiedCrl, warnings: &mut Vec<Problem>) {
+    let issuer = &list.issuer;
+    if list.is_former {
+        let message = format!("the revocation list is by `{issuer}`, which is no CA here any more");
+        let remedy = "remove the file: the next start would be refused";
+        warnings.push(problem(file, message, remedy));
+    }
     if let Some(next) = list.next_update
-        && next < ASN1Time::now()
+        && list.is_expired()
     {
-        let message = format!(
-            "the revocation list of `{}` should have been replaced at {next}",
-            list.issuer
-        );
+        let message =
+            format!("the revocation list of `{issuer}` should have been replaced at {next}");
         let remedy = "fetch the next one; until then this one stays in force";
         warnings.push(problem(file, message, remedy));
     }
 }
 
-/// A file, if it is not absurdly large.
+/// Who may sign lists: `cas`, and what leads to them of `more`, of `chains` and of the certificates
+/// beside the lists in `paths`.
+pub(in crate::identity) fn issuers(
+    paths: &[PathBuf],
+    cas: &[TrustedCa],
+    mut candidates: Vec<CertificateDer<'static>>,
+) -> Issuers {
+    let files = files(paths);
+    for (_, content) in contents(&files, &mut Vec::new()) {
+        candidates.extend(content.certificates);
+    }
+    Issuers::new(cas, &[], &candidates)
+}
+
+/// A file, if it is not absurdly large; see [`without_mark`].
 pub(in crate::identity) fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(file)?.len() > CONFIG_FILE_BYTES_MAX {
         let text = format!("it has more than {CONFIG_FILE_BYTES_MAX} bytes");
         return Err(io::Error::other(text));
     }
-    fs::read(file)
+    fs::read(file).map(without_mark)
+}
+
+/// Without the mark of UTF-8 that some editors put in front of a text.
+fn without_mark(bytes: Vec<u8>) -> Vec<u8> {
+    match bytes.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => rest.to_vec(),
+        None => bytes,
+    }
 }
 
 /// The lists in `bytes`, PEM or DER, each verified.
 pub(in crate::identity) fn parse(
     bytes: &[u8],
-    cas: &[TrustedCa],
+    issuers: &Issuers,
 ) -> Vec<Result<VerifiedCrl, CrlError>> {
-    let pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
-    match pem {
-        Ok(lists) if !lists.is_empty() => lists.into_iter().map(|list| verify(list, cas)).collect(),
-        _ => vec![verify(bytes.to_vec().into(), cas)],
-    }
+    let lists = Content::of(bytes).lists.into_iter();
+    lists.map(|list| verify(list, issuers)).collect()
 }
 
 fn verify(
     der: CertificateRevocationListDer<'static>,
-    cas: &[TrustedCa],
+    issuers: &Issuers,
 ) -> Result<VerifiedCrl, CrlError> {
     let (rest, list) = CertificateRevocationList::from_der(&der).map_err(|_| CrlError::NoList)?;
     if !rest.is_empty() {
         return Err(CrlError::NoList);
     }
     OwnedCertRevocationList::from_der(&der).map_err(CrlError::Unsupported)?;
-    let issuer = list.issuer().to_string();
-    let name = list.issuer().as_raw();
-    let mut named = cas
-        .iter()
-        .filter(|ca| ca.subject_der() == Some(name))
-        .peekable();
-    if named.peek().is_none() {
-        return Err(CrlError::UnknownIssuer(issuer));
-    }
-    let signer = named
-        .find(|ca| ca.with_key(|key| list.verify_signature(key).is_ok()) == Some(true))
-        .ok_or_else(|| CrlError::BadSignature(issuer.clone()))?;
-    let fingerprint = Names::fingerprint_of(name);
+    let signer = issuers.of(&list)?;
+    let fingerprint = Names::fingerprint_of(list.issuer().as_raw());
     let revoked = list.iter_revoked_certificates();
     let serials: Vec<_> = revoked
         .map(|entry| (fingerprint, canonical(entry.raw_serial())))
@@ -301,7 +409,9 @@ fn verify(
         .find(|extension| extension.oid == ISSUING_DISTRIBUTION_POINT);
     key.extend(scope.map_or(&[][..], |extension| extension.value));
     Ok(VerifiedCrl {
-        issuer,
+        issuer: list.issuer().to_string(),
+        chain: signer.chain.clone(),
+        is_former: signer.is_former,
         this_update: list.last_update(),
         next_update: list.next_update(),
         entries: serials.len(),

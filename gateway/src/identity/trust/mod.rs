@@ -7,6 +7,8 @@
 mod ca;
 mod chain;
 mod crl;
+mod issuers;
+pub(super) mod server_names;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use portcullis_core::{
@@ -37,8 +40,11 @@ pub use ca::{TrustedCa, Unfit};
 pub use chain::Chain;
 pub use crl::{CrlError, VerifiedCrl};
 pub(super) use crl::{
-    directories as crl_directories, files as crl_files, parse as parse_crls, read_bounded,
+    Lists, directories as crl_directories, files as crl_files, issuers as crl_issuers,
+    parse as parse_crls, read_bounded,
 };
+
+pub(super) use issuers::certificates_in;
 
 use super::Config;
 
@@ -51,7 +57,7 @@ pub struct Trust {
     pub authorities: Vec<TrustedCa>,
     /// The newest revocation list of every CA; TLS can use each of them.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
-    revoked: crl::Revoked,
+    revoked: Arc<crl::Revoked>,
     /// What the gateway shows to devices, leaf first.
     pub server_chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
@@ -83,19 +89,19 @@ impl Trust {
         self.revoked.contains(certificate)
     }
 
-    /// The same with revocation lists of `newer` too; `None` if they revoke nothing new.
-    pub(super) fn with_lists_of(&self, newer: &Self) -> Option<Self> {
+    /// The same with the lists in `newer` too; `None` if they revoke nothing new.
+    pub(super) fn with_lists(&self, newer: &Lists) -> Option<Self> {
         let revoked = self.revoked.union(&newer.revoked)?;
-        let mut crls = newer.crls.clone();
+        let mut crls = newer.ders.clone();
         // Of CAs of which there is no newer list.
-        let own = self.crls.iter().filter(|own| !newer.crls.contains(own));
+        let own = self.crls.iter().filter(|own| !newer.ders.contains(own));
         crls.extend(own.cloned());
         let authorities = unrevoked(self.authorities.clone(), &revoked);
         Some(Self {
             ca: authorities.iter().map(|ca| ca.der.clone()).collect(),
             authorities,
             crls,
-            revoked,
+            revoked: Arc::new(revoked),
             server_chain: self.server_chain.clone(),
             server_key: self.server_key.clone_key(),
         })
@@ -109,6 +115,14 @@ impl Trust {
             && self.server_key == other.server_key
     }
 
+    /// Its lists alone.
+    pub(super) fn lists(&self) -> Lists {
+        Lists {
+            ders: self.crls.clone(),
+            revoked: Arc::clone(&self.revoked),
+        }
+    }
+
     /// How many certificates revocation lists name.
     pub fn revoked_count(&self) -> usize {
         self.revoked.len()
@@ -116,13 +130,15 @@ impl Trust {
 }
 
 /// Reads the files that `config` and `registered` name; returns problems and warnings beside what
-/// could be read. `known` are directories of revocation lists that were there before.
+/// could be read. The lists stand by themselves: what they revoke is revoked even while the server's
+/// certificate has a mistake. `known` are directories of revocation lists that were there before, and
+/// `former` the CAs.
 pub(super) fn read(
     config: &Config,
     registered: &[RegisteredCa],
-    known: &[PathBuf],
+    (known, former): (&[PathBuf], &[CertificateDer<'static>]),
     expiry: Expiry,
-) -> (Option<Trust>, Vec<Problem>, Vec<Problem>) {
+) -> (Option<Trust>, Lists, Vec<Problem>, Vec<Problem>) {
     let mut reader = Reader {
         expiry,
         problems: Vec::new(),
@@ -131,7 +147,8 @@ pub(super) fn read(
     let authorities = reader.authorities(config, registered);
     let lists = crl::read(
         (&config.crls, known),
-        &authorities,
+        (&authorities, former),
+        chains(config, registered),
         &mut reader.problems,
         &mut reader.warnings,
     );
@@ -155,13 +172,26 @@ pub(super) fn read(
         trust = Some(Trust {
             ca: authorities.iter().map(|ca| ca.der.clone()).collect(),
             authorities,
-            crls: lists.ders,
-            revoked: lists.revoked,
+            crls: lists.ders.clone(),
+            revoked: Arc::clone(&lists.revoked),
             server_chain,
             server_key,
         });
     }
-    (trust, reader.problems, reader.warnings)
+    (trust, lists, reader.problems, reader.warnings)
+}
+
+/// Certificates that the files of `[[ca]]` and of the server hold beside the first: intermediates may
+/// be among them. What is wrong with the files is told elsewhere.
+pub(super) fn chains(config: &Config, registered: &[RegisteredCa]) -> Vec<CertificateDer<'static>> {
+    let files = registered
+        .iter()
+        .map(|ca| config.of_registry(&ca.certificate));
+    let files = files.chain([config.server_certificate.clone()]);
+    files
+        .filter_map(|file| read_bounded(&file).ok())
+        .flat_map(|pem| certificates_in(&pem).into_iter().skip(1))
+        .collect()
 }
 
 /// Without those that a list names: TLS asks the lists about what leads to a CA, not about itself.
@@ -199,8 +229,8 @@ fn problem(file: &Path, message: impl Into<String>, remedy: &str) -> Problem {
 
 impl Reader {
     /// The text, unless it cannot be read.
-    fn pem(&mut self, file: &PathBuf) -> Option<Vec<u8>> {
-        match fs::read(file) {
+    fn pem(&mut self, file: &Path) -> Option<Vec<u8>> {
+        match read_bounded(file) {
             Ok(pem) => Some(pem),
             Err(error) => {
                 self.problems.push(problem(
@@ -302,7 +332,7 @@ impl Reader {
             ));
         }
         if let Err(error) = check_key(certificate.public_key()) {
-            let message = format!("the CA is too weak: {error}");
+            let message = format!("the CA cannot be used: {error}");
             self.problems.push(problem(
                 file,
                 message,
@@ -311,7 +341,7 @@ impl Reader {
         }
     }
 
-    fn certificates(&mut self, file: &PathBuf) -> Vec<CertificateDer<'static>> {
+    fn certificates(&mut self, file: &Path) -> Vec<CertificateDer<'static>> {
         let Some(pem) = self.pem(file) else {
             return Vec::new();
         };
@@ -362,7 +392,7 @@ impl Reader {
         }
     }
 
-    fn key(&mut self, file: &PathBuf) -> Option<PrivateKeyDer<'static>> {
+    fn key(&mut self, file: &Path) -> Option<PrivateKeyDer<'static>> {
         let pem = self.pem(file)?;
         if let Ok(metadata) = fs::metadata(file)
             && metadata.permissions().mode() & 0o077 != 0

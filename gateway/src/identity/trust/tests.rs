@@ -1,4 +1,4 @@
-use super::*;
+use super::{issuers::Issuers, *};
 use crate::identity::{
     Refusal, inspect, load,
     testing::{Bench, Leaf, TestCa},
@@ -179,14 +179,9 @@ fn a_list_that_is_not_to_be_believed_is_told_and_changes_nothing() {
         "pki/crl/x.pem",
         &TestCa::root("stranger").crl(1, 30, &[&lost]),
     );
-    assert_eq!(refusal(&bench, &lost), None);
-    let warnings = inspect(&bench.config, &[]).warnings;
-    assert!(
-        warnings
-            .iter()
-            .any(|w| w.message.contains("which is no CA here")),
-        "{warnings:?}"
-    );
+    let problem = bench.problems().remove(0);
+    assert!(problem.contains("which is no CA here"), "{problem}");
+    assert!(problem.contains("put the certificate of this"), "{problem}");
     std::fs::remove_file(bench.path("pki/crl/x.pem")).unwrap();
     for n in 0..=portcullis_core::limits::REVOCATION_LISTS_MAX {
         std::fs::write(bench.path(&format!("pki/crl/{n}.crl")), "").unwrap();
@@ -225,7 +220,7 @@ proptest::proptest! {
         };
         let changed = mutated(list);
         let is_same = changed == *list;
-        proptest::prop_assert_eq!(parse_crls(&changed, cas).iter().all(Result::is_ok), is_same);
+        proptest::prop_assert_eq!(parse_crls(&changed, &Issuers::new(cas, &[], &[])).iter().all(Result::is_ok), is_same);
         let changed = mutated(leaf);
         let is_same = changed == *leaf;
         proptest::prop_assert_eq!(check(cas, &changed.into(), &[]).is_ok(), is_same);
@@ -268,4 +263,124 @@ fn a_directory_of_lists_that_never_was_is_a_warning() {
     assert!(inspection.problems.is_empty());
     let warning = inspection.warnings.first().map(ToString::to_string);
     assert!(warning.unwrap().contains("is not there"));
+}
+
+#[test]
+fn a_new_list_holds_while_the_servers_certificate_is_broken() {
+    let (bench, ca, lost, kept) = revoking();
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let mut loader = crate::identity::snapshot::Loader::new(bench.config.clone());
+    bench.write("pki/server.pem", "half a certif");
+    bench.write("pki/server.key", "no key");
+    bench.write("pki/crl/x.crl", &ca.crl(1, 7, &[&lost]));
+    let refused = loader.reload(&[]).unwrap_err();
+    let (narrowed, _) = snapshot
+        .narrowed(
+            refused.file.as_deref(),
+            refused.journal.as_ref(),
+            &refused.lists,
+        )
+        .unwrap();
+    assert!(narrowed.trust().revokes(&lost.certificate));
+    assert!(!narrowed.trust().revokes(&kept.certificate));
+    assert_eq!(narrowed.trust().crls.len(), 1);
+    assert_eq!(narrowed.trust().server_chain, snapshot.trust().server_chain);
+}
+
+#[test]
+fn a_list_of_an_intermediate_counts_once_its_certificate_is_found() {
+    let bench = Bench::new();
+    let root = TestCa::root("root");
+    let upper = root.intermediate("upper");
+    let lower = upper.intermediate("lower");
+    bench.register("root", &root, "");
+    let (lost, kept) = (lower.leaf("t1"), lower.leaf("t1"));
+    for leaf in [&lost, &kept] {
+        let id = leaf.certificate.id;
+        bench.append(&format!("[[certificate]]\nid = \"{id}\"\nthing = \"t1\""));
+    }
+    bench.write("pki/crl/lower.crl", &lower.crl(1, 30, &[&lost]));
+    let problem = bench.problems().remove(0);
+    assert!(problem.contains("no known intermediate"), "{problem}");
+    let holds = |bench: &Bench| {
+        assert!(bench.problems().is_empty(), "{:?}", bench.problems());
+        assert_eq!(refusal(bench, &lost), Some(Refusal::CertificateRevoked));
+        assert_eq!(refusal(bench, &kept), None);
+        let trust = load(&bench.config, &[]).unwrap().trust().clone();
+        assert_eq!((trust.crls.len(), trust.ca.len()), (1, 2));
+    };
+    // Beside the list.
+    bench.write("pki/crl/chain.pem", &format!("{}{}", lower.pem, upper.pem));
+    holds(&bench);
+    // Half of what leads to the CA is nothing.
+    bench.write("pki/crl/chain.pem", &lower.pem);
+    assert!(!bench.problems().is_empty());
+    // In the same file, and above the server's certificate.
+    fs::remove_file(bench.path("pki/crl/chain.pem")).unwrap();
+    let list = lower.crl(1, 30, &[&lost]);
+    bench.write("pki/crl/lower.crl", &format!("{list}{}", lower.pem));
+    let server = fs::read_to_string(bench.path("pki/server.pem")).unwrap();
+    bench.write("pki/server.pem", &format!("{server}{}", upper.pem));
+    holds(&bench);
+    bench.write("pki/server.pem", &server);
+    assert!(!bench.problems().is_empty());
+    // In the file of a `[[ca]]`.
+    bench.write("pki/root.pem", &format!("{}{}", root.pem, upper.pem));
+    holds(&bench);
+    // One of the same name that nobody here signed is none.
+    let forger = TestCa::root("root").intermediate("lower");
+    let forged = forger.crl(2, 30, &[&kept]);
+    bench.write("pki/crl/lower.crl", &format!("{forged}{}", forger.pem));
+    assert!(bench.problems()[0].contains("no known intermediate"));
+}
+
+#[test]
+fn the_list_of_a_ca_that_is_removed_does_not_keep_it() {
+    let (bench, ca, lost, _) = revoking();
+    bench.write("pki/crl/x.crl", &ca.crl(1, 7, &[&lost]));
+    let snapshot = load(&bench.config, &[]).unwrap();
+    let config = bench.config.clone();
+    let mut loader = crate::identity::snapshot::Loader::after(config, snapshot.trust());
+    let text = fs::read_to_string(&bench.config.registry).unwrap();
+    let without = text.replace("[[ca]]\ncertificate = \"pki/x.pem\"\n", "");
+    assert_ne!(without, text);
+    bench.write("registry.toml", &without);
+    let reloaded = loader.reload(&[]).unwrap();
+    assert_eq!(reloaded.trust().ca.len(), 1);
+    assert!(
+        bench.problems()[0].contains("which is no CA here"),
+        "at the next start"
+    );
+}
+
+#[tokio::test]
+async fn a_new_list_takes_effect_while_the_certificate_and_key_of_the_server_are_broken() {
+    use crate::identity::{Metrics, Watcher, tests::until};
+    use std::time::Duration;
+    use tokio::time::timeout;
+    let (bench, ca, lost, kept) = revoking();
+    let metrics = Metrics::register(&prometheus::Registry::new());
+    let initial = load(&bench.config, &[]).unwrap();
+    let (watcher, mut snapshots) = Watcher::new(bench.config.clone(), initial, metrics.clone());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let test = async {
+        bench.write("pki/server.pem", "half a certif");
+        bench.write("pki/server.key", "");
+        let refused = metrics.reloads.with_label_values(&["refused"]);
+        until(|| refused.get() >= 1).await;
+        assert!(!snapshots.has_changed().unwrap());
+        bench.write("pki/crl/x.crl", &ca.crl(1, 7, &[&lost]));
+        timeout(Duration::from_secs(60), snapshots.changed())
+            .await
+            .unwrap()
+            .unwrap();
+        let snapshot = snapshots.borrow_and_update().clone();
+        assert!(snapshot.trust().revokes(&lost.certificate));
+        assert!(!snapshot.trust().revokes(&kept.certificate));
+        assert_eq!(snapshot.trust().crls.len(), 1);
+        assert_eq!(metrics.stale.get(), 1);
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(watcher.run(Arc::default(), stop.clone()), test);
+    ended.unwrap();
 }

@@ -162,3 +162,87 @@ fn a_session_ends_when_its_certificate_does() {
     });
     assert!(served.log().contains(&id(&own)));
 }
+
+#[test]
+fn a_session_under_an_intermediate_ends_with_a_list_of_the_intermediate() {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SerialNumber};
+    let named = |name: &str, serial: u64| {
+        let mut parameters = CertificateParams::default();
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.serial_number = Some(SerialNumber::from(serial));
+        parameters
+    };
+    let ca = |name, serial| {
+        let mut parameters = named(name, serial);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let signs = [
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::CrlSign,
+        ];
+        parameters.key_usages = signs.to_vec();
+        parameters
+    };
+    let mut served = Served::new();
+    let (root, below) = (ca("root", 1), ca("below", 2));
+    let [root_key, below_key] = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let root_pem = root.self_signed(&root_key).unwrap().pem();
+    let root = Issuer::new(root, root_key);
+    let below_pem = below.signed_by(&below_key, &root).unwrap().pem();
+    let below = Issuer::new(below, below_key);
+    let import = |name: &str, text: &str| {
+        served.site.write(name, text);
+        let file = served.site.path(name);
+        served
+            .site
+            .done(&["cert", "import", file.to_str().unwrap()])
+    };
+    import("root.pem", &root_pem);
+    let [lost, kept] = [("sensor-1", 11), ("sensor-2", 12)].map(|(name, serial)| {
+        let ca = served.enrol(name, "cold-chain").ca;
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = named(name, serial);
+        parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let leaf = parameters.signed_by(&key, &below).unwrap().pem();
+        import(&format!("{name}.pem"), &format!("{leaf}{below_pem}"));
+        served
+            .site
+            .write(&format!("{name}.key"), &key.serialize_pem());
+        Credentials {
+            ca,
+            certificate: served.site.path(&format!("{name}.pem")),
+            key: served.site.path(&format!("{name}.key")),
+        }
+    });
+    let now = time::OffsetDateTime::now_utc();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: now - time::Duration::DAY,
+        next_update: now + time::Duration::DAY,
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: vec![rcgen::RevokedCertParams {
+            serial_number: SerialNumber::from(11_u64),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        }],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&below).unwrap().pem().unwrap();
+    served.start();
+    let mut device = Device::tls(served.mqtt, "sensor-1", &lost);
+    let mut other = Device::tls(served.mqtt, "sensor-2", &kept);
+    device.publish("dt/sensor-1/t", "1");
+    served.site.write("list.pem", &format!("{list}{below_pem}"));
+    let file = served.site.path("list.pem");
+    served
+        .site
+        .done(&["cert", "import", file.to_str().unwrap()]);
+    assert!(device.closes(), "the session outlives its revocation");
+    assert_eq!(answers(&served, &lost, "sensor-1"), [None, None]);
+    other.publish("dt/sensor-2/t", "1");
+    assert_eq!(
+        answers(&served, &kept, "sensor-2"),
+        [Some(0), Some(0)],
+        "only what the list names"
+    );
+}
