@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     Failure, Outcome,
-    outcome::{say, say_json},
+    outcome::{escaped, lines, say, say_json},
 };
 use crate::{
     admin,
@@ -33,7 +33,7 @@ pub(super) fn status(file: &Path, as_json: bool) -> Result<Outcome, Failure> {
     if as_json {
         say_json(&status);
     } else {
-        say(render(&status).trim_end());
+        lines(&render(&status)).for_each(say);
     }
     Ok(Outcome::Done)
 }
@@ -79,7 +79,7 @@ fn ask(address: SocketAddr) -> io::Result<Value> {
 fn render(status: &Value) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
-        out += &format!("{name:<15}{text}\n");
+        out += &format!("{name:<15}{}\n", escaped(&text));
     };
     let ready = if status["ready"] == true {
         "ready".to_owned()
@@ -138,7 +138,7 @@ fn render(status: &Value) -> String {
     if !last.is_empty() {
         out += "\nlast refusals, the newest first:\n";
         for denial in last {
-            out += &format!("  {}\n", describe(denial));
+            out += &format!("  {}\n", escaped(&describe(denial)));
         }
     }
     out

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Outcome,
-    outcome::{say, say_json},
+    outcome::{escaped, lines, say, say_json},
     thing::{named, registry_file, say_what_is_in_the_way},
 };
 use crate::{
@@ -222,7 +222,7 @@ fn answer(text: &str, value: &Value, as_json: bool) {
     if as_json {
         say_json(value);
     } else {
-        say(text);
+        lines(text).for_each(say);
     }
 }
 
@@ -249,9 +249,10 @@ fn imported(imported: &Imported, as_json: bool) {
         ),
         Imported::Ca { id, subject, file } => (
             format!(
-                "Took over the CA `{subject}` ({id}) as {}.\nIts certificates connect once they are \
+                "Took over the CA `{}` ({id}) as {}.\nIts certificates connect once they are \
                  registered: `portcullis cert import`, or `auto-registration` or `template` in its \
                  `[[ca]]` in registry.toml.",
+                escaped(subject),
                 file.display()
             ),
             json!({ "kind": "ca", "caCertificateId": id.to_string(), "subject": subject, "file": file.to_string_lossy() }),
@@ -263,7 +264,8 @@ fn imported(imported: &Imported, as_json: bool) {
             file,
         } => (
             format!(
-                "Took over the revocation list of `{issuer}` with {entries} certificates as {}{}.",
+                "Took over the revocation list of `{}` with {entries} certificates as {}{}.",
+                escaped(issuer),
                 file.display(),
                 next_update
                     .as_ref()

@@ -9,7 +9,7 @@ use portcullis_core::{
 };
 use serde_json::{Value, json};
 
-use super::super::{describe, short};
+use super::super::{super::outcome::escaped, describe, short};
 
 /// Names in a list that people read; then their number.
 const NAMES_MAX: usize = 20;
@@ -229,7 +229,7 @@ struct Page(String);
 
 impl Page {
     fn line(&mut self, text: &str) {
-        self.0.push_str(text);
+        self.0.push_str(&escaped(text));
         self.0.push('\n');
     }
 
