@@ -84,6 +84,7 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
     let report = Report {
         group: &group,
         hours: args.hours,
+        written: recorded.written,
         proposal: &proposal,
         unused: learn::unused(&present, &proposal.deeds),
         present: present.iter().map(|policy| policy.name()).collect(),
