@@ -4,6 +4,7 @@
 //! standard error; with `--json` the answer is one JSON document, that of a failure as well:
 //! `{"error", "exitCode"}`.
 
+mod ask;
 mod cert;
 mod check;
 mod demo;

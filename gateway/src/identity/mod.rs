@@ -30,7 +30,7 @@ mod trust;
 mod watcher;
 
 pub use config::Config;
-pub use fleet::Fleet;
+pub use fleet::{Fleet, SeenThing};
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;
 pub use portcullis_core::registry;
