@@ -12,6 +12,7 @@ pub mod init;
 mod outcome;
 mod policy;
 mod run;
+mod shown;
 mod status;
 mod thing;
 

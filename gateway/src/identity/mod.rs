@@ -13,6 +13,7 @@
 pub mod authority;
 pub mod config;
 pub mod edit;
+pub mod effective;
 pub mod enrol;
 pub mod files;
 pub mod fleet;

@@ -229,9 +229,8 @@ fn a_certificate_is_given_by_id_or_as_a_file() {
     );
     assert_eq!(answer.code, 2, "{answer:?}");
     assert!(
-        answer
-            .stderr
-            .contains("neither a certificate id nor a file")
+        answer.stderr.contains("`x.pem` is no certificate id"),
+        "{answer:?}"
     );
 }
 

@@ -182,7 +182,7 @@ fn certificate(
     let registered = known.merged.thing(named);
     let thing = registered.map(|registered| registered.thing.name.clone());
     let thing = thing.ok_or_else(|| ImportError::NoThing(named.to_owned()))?;
-    issued::keep(config, leaf)?;
+    issued::keep_chain(config, leaf, intermediates)?;
     lifecycle::attach(config, id, &thing, Some(ca.id), "imported by command")?;
     Ok(Imported::Certificate {
         id,

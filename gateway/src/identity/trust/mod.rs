@@ -9,6 +9,7 @@ mod chain;
 mod crl;
 #[cfg(test)]
 mod tests;
+mod vouchers;
 
 use std::{
     fs,
@@ -39,6 +40,8 @@ pub use crl::{CrlError, VerifiedCrl};
 pub(super) use crl::{
     directories as crl_directories, files as crl_files, parse as parse_crls, read_bounded,
 };
+
+pub(super) use vouchers::Vouchers;
 
 use super::Config;
 
