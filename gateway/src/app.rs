@@ -120,14 +120,6 @@ impl App {
         let denials = broker::Denials::new(&broker_metrics);
         let kept = denials.clone();
         let last_denials = admin::Source::new(move || kept.last());
-        // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
-        let shown = (registry.clone(), readiness.clone());
-        let admin = Admin::bind(&config.admin, shown.0, shown.1, last_denials)
-            .await
-            .map_err(BuildError::Admin)?;
-        let http = admin.address();
-        supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
-
         let Known {
             identity,
             fleet,
@@ -136,10 +128,23 @@ impl App {
         } = Known::start(
             &config.identity,
             snapshot,
-            readiness,
+            readiness.clone(),
             &registry,
             &mut supervisor,
         );
+
+        // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
+        let admin = Admin::bind(
+            &config.admin,
+            registry.clone(),
+            readiness,
+            last_denials,
+            fleet.clone(),
+        )
+        .await
+        .map_err(BuildError::Admin)?;
+        let http = admin.address();
+        supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
         let (buffer, writer) = open_buffer(&config, &registry).await?;
         supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {

@@ -344,6 +344,8 @@ pub const TRAFFIC_ACTIVE_MAX: usize = 10_000;
 pub const TRAFFIC_DOERS_MAX: usize = 64;
 /// Resources that are remembered as they were, for a fact with an unbounded level.
 pub const TRAFFIC_EXAMPLES_MAX: usize = 16;
+/// Statements that are remembered to have allowed one fact.
+pub const TRAFFIC_GROUNDS_MAX: usize = 8;
 /// How long the files of hours are kept.
 pub const TRAFFIC_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// All files of hours together; then the oldest is removed.

@@ -1,9 +1,11 @@
-//! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`, `/api/v1/status`.
+//! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`, `/api/v1/status`,
+//! `/api/v1/things/NAME`.
 //!
 //! Read-only, without authentication in this version: bind it to the management network.
 
 pub mod config;
 mod status;
+mod things;
 
 use std::{
     net::SocketAddr,
@@ -12,7 +14,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Path, State},
     http::{StatusCode, header},
     response::IntoResponse,
     routing::get,
@@ -21,13 +23,15 @@ use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{supervisor::TaskResult, telemetry::Readiness};
+use crate::{identity::Fleet, supervisor::TaskResult, telemetry::Readiness};
 
 pub use config::Config;
 pub use status::Source;
 
 /// Where the status is.
 pub const STATUS_PATH: &str = "/api/v1/status";
+/// Below it, each thing has its name.
+pub const THINGS_PATH: &str = "/api/v1/things";
 
 /// How long a request that is under way at the stop may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -45,6 +49,7 @@ struct Seen {
     registry: Registry,
     readiness: Readiness,
     denials: Source,
+    fleet: Fleet,
     started: Instant,
 }
 
@@ -58,7 +63,7 @@ pub struct BindError {
 }
 
 impl Admin {
-    /// Binds the listener. `denials` are the last ones, for the status.
+    /// Binds the listener. `denials` are the last ones, for the status; `fleet` knows the things.
     ///
     /// # Errors
     /// [`BindError`] if another process has the address.
@@ -67,6 +72,7 @@ impl Admin {
         registry: Registry,
         readiness: Readiness,
         denials: Source,
+        fleet: Fleet,
     ) -> Result<Self, BindError> {
         let bind = async {
             let socket = TcpListener::bind(config.address).await?;
@@ -84,6 +90,7 @@ impl Admin {
                 registry,
                 readiness,
                 denials,
+                fleet,
                 started: Instant::now(),
             },
         })
@@ -101,6 +108,7 @@ impl Admin {
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route(STATUS_PATH, get(status))
+            .route(&format!("{THINGS_PATH}/:name"), get(thing))
             .with_state(self.seen);
         let serve =
             axum::serve(self.socket, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -139,6 +147,17 @@ async fn status(State(seen): State<Seen>) -> impl IntoResponse {
         seen.started,
         &seen.denials,
     ))
+}
+
+async fn thing(State(seen): State<Seen>, Path(name): Path<String>) -> impl IntoResponse {
+    match things::document(&seen.fleet, &name) {
+        Some(document) => (StatusCode::OK, Json(document)),
+        None => {
+            let error = "the registry in force has no such thing";
+            let document = serde_json::json!({ "error": error });
+            (StatusCode::NOT_FOUND, Json(document))
+        }
+    }
 }
 
 /// 200 once everything is ready, else 503 with the parts that are not; then the notes, a line each.

@@ -113,10 +113,10 @@ impl Admission {
     }
 
     /// The connection was allowed, and so was its will.
-    pub(super) fn connected(&self) {
+    pub(super) fn connected(&self, permit: &Permit) {
         let client_id = self.principal.client_id.as_str();
         let recorder = &self.recorder;
-        recorder.allowed(&self.principal, Action::Connect, client_id);
+        recorder.allowed(&self.principal, permit, client_id);
     }
 
     /// Once an hour: notes what was allowed before and still holds.
@@ -126,9 +126,17 @@ impl Admission {
             return;
         }
         self.noted_hour = hour;
-        let stands = |action, resource| self.recorder.stands(&self.principal, action, resource);
-        stands(Action::Connect, self.principal.client_id.as_str());
-        if let Some(topic) = &self.asked.will_topic {
+        let (principal, recorder) = (self.principal.clone(), self.recorder.clone());
+        if let Ok(permit) = self.connect() {
+            recorder.stands(&principal, &permit, principal.client_id.as_str());
+        }
+        let will_topic = self.asked.will_topic.clone();
+        let mut stands = |action, resource: &str| {
+            if let Ok(permit) = self.decide(action, resource) {
+                recorder.stands(&principal, &permit, resource);
+            }
+        };
+        if let Some(topic) = will_topic {
             stands(Action::Publish, topic.as_str());
         }
         for filter in filters {
@@ -145,10 +153,10 @@ impl Admission {
             return self.allow(Action::Publish, topic.as_str());
         }
         // Both or neither: what is noted was done.
-        self.decide(Action::RetainPublish, topic.as_str())?;
+        let retained = self.decide(Action::RetainPublish, topic.as_str())?;
         let permit = self.allow(Action::Publish, topic.as_str())?;
         let recorder = &self.recorder;
-        recorder.allowed(&self.principal, Action::RetainPublish, topic.as_str());
+        recorder.allowed(&self.principal, &retained, topic.as_str());
         Ok(permit)
     }
 
@@ -163,7 +171,7 @@ impl Admission {
     /// Decides, and notes what is allowed.
     fn allow(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
         let permit = self.decide(action, resource)?;
-        self.recorder.allowed(&self.principal, action, resource);
+        self.recorder.allowed(&self.principal, &permit, resource);
         Ok(permit)
     }
 

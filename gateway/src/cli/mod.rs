@@ -4,6 +4,7 @@
 //! standard error; with `--json` the answer is one JSON document, that of a failure as well:
 //! `{"error", "exitCode"}`.
 
+mod ask;
 mod cert;
 mod check;
 mod demo;
@@ -11,6 +12,7 @@ pub mod init;
 mod outcome;
 mod policy;
 mod run;
+mod shown;
 mod status;
 mod thing;
 

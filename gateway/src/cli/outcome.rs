@@ -1,6 +1,7 @@
 //! How a command ends, and how it says so.
 
 use std::{
+    borrow::Cow,
     error::Error,
     io::{self, Write},
     process::ExitCode,
@@ -135,7 +136,11 @@ impl Failure {
         let (text, outcome) = self.told();
         match self.mistakes() {
             // Each begins with its place.
-            Some(_) => say_error(&text),
+            Some(problems) => {
+                for problem in problems {
+                    say_error(&problem.to_string());
+                }
+            }
             None => say_error(&format!("portcullis: {text}")),
         }
         if as_json {
@@ -181,16 +186,93 @@ impl Failure {
 }
 
 /// Prints a line of the answer. A reader that has gone (`| head`) is no failure.
-pub(super) fn say(text: &str) {
-    drop(writeln!(io::stdout().lock(), "{text}"));
+pub(super) fn say(line: &str) {
+    drop(writeln!(io::stdout().lock(), "{}", escaped(line)));
 }
 
 /// Prints a line about what went wrong.
-pub(super) fn say_error(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+pub(super) fn say_error(line: &str) {
+    drop(writeln!(io::stderr().lock(), "{}", escaped(line)));
 }
 
 /// Prints the answer as JSON.
 pub(super) fn say_json(value: &serde_json::Value) {
-    say(&format!("{value:#}"));
+    say_document(&format!("{value:#}"));
+}
+
+/// Prints a JSON document as it is.
+pub(super) fn say_document(json: &str) {
+    let out = escaped_json(json.trim_end());
+    drop(writeln!(io::stdout().lock(), "{out}"));
+}
+
+/// Several lines, whose values went through [`escaped`] when it was put together.
+pub(super) fn lines(page: &str) -> impl Iterator<Item = &str> {
+    page.trim_end().lines()
+}
+
+/// One line, whatever is in it: names in a certificate, reasons and topics are chosen by others, and
+/// must write neither lines of their own nor to the terminal. Everything that people read here goes
+/// through this.
+pub(super) fn escaped(line: &str) -> Cow<'_, str> {
+    if !line.contains(is_control) {
+        return Cow::Borrowed(line);
+    }
+    let mut text = String::with_capacity(line.len() + 8);
+    for c in line.chars() {
+        match c {
+            '\n' | '\r' | '\t' => text.extend(c.escape_default()),
+            c if is_control(c) => text.extend(c.escape_unicode()),
+            c => text.push(c),
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// The same for JSON, whose strings have their line breaks escaped already.
+fn escaped_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(|c| c != '\n' && is_control(c)) {
+        return Cow::Borrowed(json);
+    }
+    let mut text = String::with_capacity(json.len() + 8);
+    for c in json.chars() {
+        match c {
+            '\n' => text.push(c),
+            // Of no more than 16 bits, all of them.
+            c if is_control(c) => text += &format!("\\u{:04x}", u32::from(c)),
+            c => text.push(c),
+        }
+    }
+    Cow::Owned(text)
+}
+
+/// What terminals obey: control characters, and those that turn the direction of what follows.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_chose_is_one_line_that_no_terminal_obeys() {
+        for (given, shown) in [
+            ("plain ünïcode", "plain ünïcode"),
+            ("a\u{1b}[2Jb", r"a\u{1b}[2Jb"),
+            ("a\nACTIVE\r\tb", r"a\nACTIVE\r\tb"),
+            ("\u{9b}2J\u{7f}\u{202e}", r"\u{9b}2J\u{7f}\u{202e}"),
+        ] {
+            assert_eq!(escaped(given), shown);
+        }
+        let value = json!({ "cn": "a\u{1b}\n\u{9b}\u{202e}" });
+        let text = format!("{value:#}");
+        let told = escaped_json(&text);
+        assert!(!told.contains(|c| c != '\n' && is_control(c)), "{told:?}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&told).unwrap(),
+            value
+        );
+    }
 }

@@ -1,85 +1,32 @@
 //! `portcullis status`: asks the running gateway how it is and what it refused last.
-//!
-//! Only the address of the admin listener is read from the settings: a gateway that runs can be
-//! asked whatever became of the files since.
 
-use std::{
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    path::Path,
-    time::Duration,
-};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::{
-    Failure, Outcome,
-    outcome::{say, say_json},
+    Failure, Outcome, ask,
+    outcome::{escaped, lines, say, say_json},
 };
-use crate::{
-    admin,
-    document::{Document, read_text},
-};
-
-/// For each step of the exchange.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// More is no status of ours.
-const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+use crate::admin;
 
 pub(super) fn status(file: &Path, as_json: bool) -> Result<Outcome, Failure> {
-    let address = admin_address(file)?;
-    let status = ask(address)
+    let address = ask::address(file)?;
+    let status = ask::ask(address, admin::STATUS_PATH)
         .map_err(|error| Failure::other(format!("no gateway answers at {address}"), error))?;
     if as_json {
         say_json(&status);
     } else {
-        say(render(&status).trim_end());
+        lines(&render(&status)).for_each(say);
     }
     Ok(Outcome::Done)
-}
-
-fn admin_address(file: &Path) -> Result<SocketAddr, Failure> {
-    let text = read_text(file).map_err(|problem| Failure::Mistakes(vec![problem]))?;
-    let mut document = Document::parse(file, &text);
-    match admin::Config::read(&mut document.section("admin")) {
-        Some(config) => Ok(reachable(config.address)),
-        None => Err(Failure::Mistakes(document.into_problems())),
-    }
-}
-
-/// A listener on every address is asked on the loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
-}
-
-fn ask(address: SocketAddr) -> io::Result<Value> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let path = admin::STATUS_PATH;
-    // HTTP 1.0: the body comes in one piece and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-    let unexpected = || io::Error::other("the answer is not that of a gateway");
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unexpected)?;
-    let code = head.split(' ').nth(1);
-    if code != Some("200") {
-        return Err(unexpected());
-    }
-    serde_json::from_str(body).map_err(|_| unexpected())
 }
 
 /// For people.
 fn render(status: &Value) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
-        out += &format!("{name:<15}{text}\n");
+        out += &format!("{name:<15}{}\n", escaped(&text));
     };
     let ready = if status["ready"] == true {
         "ready".to_owned()
@@ -138,7 +85,7 @@ fn render(status: &Value) -> String {
     if !last.is_empty() {
         out += "\nlast refusals, the newest first:\n";
         for denial in last {
-            out += &format!("  {}\n", describe(denial));
+            out += &format!("  {}\n", escaped(&describe(denial)));
         }
     }
     out
@@ -258,17 +205,6 @@ mod tests {
             "3 (publish reserved 3)",
         ] {
             assert!(shown.contains(part), "{part:?} in {shown}");
-        }
-    }
-
-    #[test]
-    fn a_listener_on_every_address_is_asked_on_the_loopback() {
-        for (given, asked) in [
-            ("0.0.0.0:9", "127.0.0.1:9"),
-            ("[::]:9", "[::1]:9"),
-            ("192.0.2.1:9", "192.0.2.1:9"),
-        ] {
-            assert_eq!(reachable(given.parse().unwrap()), asked.parse().unwrap());
         }
     }
 }

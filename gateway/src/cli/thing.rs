@@ -5,15 +5,14 @@ use std::{fs, path::Path};
 use portcullis_core::{
     identity::{GroupName, NameError, ThingName, ThingTypeName},
     problem::Problem,
-    registry::{
-        Origin, Provenance, QUARANTINE, RegisteredCertificate, RegisteredThing, query::Subject,
-    },
+    registry::{QUARANTINE, State},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Failure, Outcome,
     outcome::{say, say_error, say_json},
+    shown::{self, Known, Live, names},
 };
 use crate::{
     clock::now,
@@ -22,6 +21,7 @@ use crate::{
     identity::{
         Registry,
         edit::{self, NewThing, ROOT_GROUP},
+        effective::Examiner,
         runtime,
     },
 };
@@ -101,14 +101,18 @@ pub(super) fn thing(
                     .collect::<Result<_, _>>()?,
             };
             let made = edit::add_thing(&file, &new)?;
-            added(&file, &new, &made, as_json)?;
+            added(config, &file, &new, &made, as_json)?;
             say_what_is_in_the_way(config);
         }
         ThingCommand::List => {
-            let registry = merged(config)?;
+            let known = Known::read(config)?;
+            let registry = &known.registry;
             if as_json {
+                let examiner = known.examiner();
                 let things = registry.things.iter();
-                say_json(&things.map(|thing| to_json(&registry, thing)).collect());
+                let things = things
+                    .map(|thing| shown::to_json(registry, thing, &Live::NOT_ASKED, &examiner));
+                say_json(&things.collect());
             } else {
                 for registered in &registry.things {
                     let added = registered.memberships.iter().map(|added| &added.group);
@@ -123,12 +127,13 @@ pub(super) fn thing(
             }
         }
         ThingCommand::Show { name } => {
-            let registry = merged(config)?;
-            let Some(registered) = registry.thing(name) else {
+            let known = Known::read(config)?;
+            let Some(registered) = known.registry.thing(name) else {
                 let text = format!("the registry has no thing `{name}`");
                 return Err(Failure::BadInput(text));
             };
-            show(&registry, registered, as_json);
+            let live = Live::ask(config, &known.registry, name);
+            shown::show(&known, registered, &live, as_json);
         }
         ThingCommand::Remove { name } => {
             let name = named(name, ThingName::parse)?;
@@ -170,11 +175,19 @@ pub(super) fn say_what_is_in_the_way(config: &Path) {
     }
 }
 
-fn added(file: &Path, new: &NewThing, made: &[GroupName], as_json: bool) -> Result<(), Failure> {
+fn added(
+    config: &Path,
+    file: &Path,
+    new: &NewThing,
+    made: &[GroupName],
+    as_json: bool,
+) -> Result<(), Failure> {
     let registry = read(file)?;
     if as_json {
         if let Some(registered) = registry.thing(new.name.as_str()) {
-            let mut answer = to_json(&registry, registered);
+            let (identity, state) = (config::identity(config), State::default());
+            let examiner = Examiner::new(&identity, &registry, &state);
+            let mut answer = shown::to_json(&registry, registered, &Live::NOT_ASKED, &examiner);
             answer["groupsMade"] = names(made).into();
             say_json(&answer);
         }
@@ -253,133 +266,6 @@ fn quarantine(
         ));
     }
     Ok(())
-}
-
-/// A group that a query finds the thing in; whether it does may hang on what only the gateway sees.
-struct Found<'r> {
-    group: &'r GroupName,
-    query: &'r str,
-    is_live: bool,
-}
-
-fn dynamic<'r>(registry: &'r Registry, registered: &RegisteredThing) -> Vec<Found<'r>> {
-    let subject = Subject {
-        thing: &registered.thing,
-        is_connected: false,
-        alarms: &std::collections::BTreeSet::new(),
-    };
-    let groups = registry.dynamic_groups.iter();
-    groups
-        .map(|group| Found {
-            group: &group.name,
-            query: group.query.text(),
-            is_live: group.query.is_live(),
-        })
-        .zip(&registry.dynamic_groups)
-        .filter(|(found, group)| found.is_live || group.query.finds(&subject))
-        .map(|(found, _)| found)
-        .collect()
-}
-
-fn origin(origin: &Origin) -> String {
-    match origin {
-        Origin::File => Provenance::File.to_string(),
-        Origin::RunTime { why, .. } => Provenance::RunTime(why).to_string(),
-    }
-}
-
-fn certificates<'r>(
-    registry: &'r Registry,
-    registered: &'r RegisteredThing,
-) -> impl Iterator<Item = &'r RegisteredCertificate> {
-    let name = registered.thing.name.as_str();
-    let certificates = registry.certificates.iter();
-    certificates.filter(move |certificate| certificate.is_attached_to(name))
-}
-
-fn show(registry: &Registry, registered: &RegisteredThing, as_json: bool) {
-    if as_json {
-        return say_json(&to_json(registry, registered));
-    }
-    let thing = &registered.thing;
-    say(&format!("thing         {}", thing.name));
-    if registered.origin != Origin::File {
-        say(&format!("from          {}", origin(&registered.origin)));
-    }
-    if let Some(thing_type) = &thing.thing_type {
-        say(&format!("type          {thing_type}"));
-    }
-    for (name, value) in &thing.attributes {
-        say(&format!("attribute     {name} = {value}"));
-    }
-    for (group, from) in registry.provenance(registered) {
-        say(&format!("group         {group}  ({from})"));
-    }
-    for found in dynamic(registry, registered) {
-        let from = Provenance::Dynamic(found.query);
-        let live = match found.is_live {
-            true => "; the running gateway decides",
-            false => "",
-        };
-        say(&format!("group         {}  ({from}{live})", found.group));
-    }
-    for certificate in certificates(registry, registered) {
-        let status = certificate.status.as_str();
-        let mut line = format!("certificate   {} {status}", certificate.id);
-        if let Some(until) = certificate.until {
-            line += &format!(" until {until}");
-        }
-        if let Some(reason) = &certificate.reason {
-            line += &format!(": {reason}");
-        }
-        say(&format!("{line}  ({})", origin(&certificate.status_origin)));
-    }
-}
-
-fn to_json(registry: &Registry, registered: &RegisteredThing) -> Value {
-    let thing = &registered.thing;
-    let certificates: Vec<Value> = certificates(registry, registered)
-        .map(|certificate| {
-            json!({
-                "certificateId": certificate.id.to_string(),
-                "status": certificate.status.as_str(),
-                "reason": certificate.reason,
-                "until": certificate.until.map(|until| until.to_string()),
-                "from": origin(&certificate.origin),
-                "statusFrom": origin(&certificate.status_origin),
-            })
-        })
-        .collect();
-    let provenance = registry.provenance(registered);
-    let memberships: Vec<Value> = provenance
-        .iter()
-        .map(|(group, from)| json!({ "group": group.as_str(), "from": from.to_string() }))
-        .collect();
-    let dynamic: Vec<Value> = dynamic(registry, registered)
-        .iter()
-        .map(|found| {
-            json!({
-                "group": found.group.as_str(),
-                "from": Provenance::Dynamic(found.query).to_string(),
-                "decidedByGateway": found.is_live,
-            })
-        })
-        .collect();
-    json!({
-        "thingName": thing.name.as_str(),
-        "thingTypeName": thing.thing_type.as_ref().map(ThingTypeName::as_str),
-        "attributes": thing.attributes,
-        "from": origin(&registered.origin),
-        "thingGroups": names(&registered.direct_groups),
-        "thingGroupsWithAncestors": names(&thing.groups),
-        "memberships": memberships,
-        "dynamicGroups": dynamic,
-        "certificates": certificates,
-    })
-}
-
-fn names(groups: &[GroupName]) -> Vec<&str> {
-    groups.iter().map(GroupName::as_str).collect()
 }
 
 /// `registry.toml` beside the settings.

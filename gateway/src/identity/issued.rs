@@ -6,11 +6,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use portcullis_core::{certificate::Certificate, identity::CertificateId};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     Config,
@@ -30,15 +30,55 @@ pub fn certificate(config: &Config, id: CertificateId) -> Option<Certificate> {
     (certificate.id == id).then_some(certificate)
 }
 
-/// The certificate in `file`, PEM or DER.
-pub fn certificate_in(file: &Path) -> Option<Arc<Certificate>> {
-    let bytes = super::trust::read_bounded(file).ok()?;
-    let der = CertificateDer::from_pem_slice(&bytes).unwrap_or_else(|_| bytes.into());
-    Certificate::parse(&der).ok().map(Arc::new)
+/// A certificate with what its device sends with it, as far as that was seen.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// It.
+    pub certificate: Certificate,
+    /// It, then its intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl Kept {
+    /// The certificate `id`, if it was issued, imported or registered here.
+    pub fn find(config: &Config, id: CertificateId) -> Option<Self> {
+        let kept = Self::read(&file(config, id))?;
+        (kept.certificate.id == id).then_some(kept)
+    }
+
+    /// What is in `file`, PEM or DER.
+    pub fn read(file: &Path) -> Option<Self> {
+        let bytes = super::trust::read_bounded(file).ok()?;
+        let pem: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let chain = match pem {
+            Ok(chain) if !chain.is_empty() => chain,
+            _ => vec![CertificateDer::from(bytes)],
+        };
+        let certificate = Certificate::parse(chain.first()?).ok()?;
+        Some(Self { certificate, chain })
+    }
+
+    /// The whole name of who signed it.
+    pub fn issuer(&self) -> String {
+        let parsed = self
+            .chain
+            .first()
+            .and_then(|der| X509Certificate::from_der(der).ok());
+        parsed.map_or_else(String::new, |(_, parsed)| parsed.issuer().to_string())
+    }
 }
 
 /// Keeps a certificate.
 pub(super) fn keep(config: &Config, der: &CertificateDer<'_>) -> Result<(), WriteError> {
+    keep_chain(config, der, &[])
+}
+
+/// Keeps a certificate, and what its device sends with it.
+pub(super) fn keep_chain(
+    config: &Config,
+    der: &CertificateDer<'_>,
+    above: &[CertificateDer<'_>],
+) -> Result<(), WriteError> {
     let file = file(config, CertificateId::of_der(der));
     if file.exists() {
         return Ok(());
@@ -49,5 +89,6 @@ pub(super) fn keep(config: &Config, der: &CertificateDer<'_>) -> Result<(), Writ
             source,
         })?;
     }
-    files::write(&file, pem_of(der).as_bytes())
+    let text: String = [der].into_iter().chain(above).map(pem_of).collect();
+    files::write(&file, text.as_bytes())
 }

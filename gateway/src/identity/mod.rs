@@ -14,6 +14,7 @@ pub mod authority;
 mod ca_key;
 pub mod config;
 pub mod edit;
+pub mod effective;
 pub mod enrol;
 pub mod files;
 pub mod fleet;
@@ -33,7 +34,7 @@ mod watcher;
 
 pub use ca_key::{CaKeyError, unusable as unusable_ca_keys};
 pub use config::Config;
-pub use fleet::Fleet;
+pub use fleet::{Fleet, SeenThing};
 pub use holder::{Claim, Holder};
 pub use journal::{Journal, JournalError};
 pub use metrics::Metrics;

@@ -5,14 +5,15 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use portcullis_core::{
     identity::{GroupName, ThingName},
-    learn::{Bounds, Doer, Fact, Observations, Shape},
+    learn::{Bounds, Doer, Fact, Ground, Grounds, Observations, Shape},
     limits::{
         TRAFFIC_ACTIVE_MAX, TRAFFIC_BYTES_MAX, TRAFFIC_DOERS_MAX, TRAFFIC_EXAMPLES_MAX,
-        TRAFFIC_FACTS_MAX, TRAFFIC_KEPT, TRAFFIC_TABLES_MAX,
+        TRAFFIC_FACTS_MAX, TRAFFIC_GROUNDS_MAX, TRAFFIC_KEPT, TRAFFIC_TABLES_MAX,
     },
     policy::Action,
     timestamp::Timestamp,
@@ -31,6 +32,7 @@ pub(super) const BOUNDS: Bounds = Bounds {
     active_max: TRAFFIC_ACTIVE_MAX,
     doers_max: TRAFFIC_DOERS_MAX,
     examples_max: TRAFFIC_EXAMPLES_MAX,
+    grounds_max: TRAFFIC_GROUNDS_MAX,
 };
 
 /// Which hour since the epoch.
@@ -61,7 +63,22 @@ impl Hour {
 struct HourFile {
     schema: String,
     lost: u64,
+    /// Facts name them by their positions. Files from before facts had grounds have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    statements: Vec<StatementFile>,
     tables: Vec<TableFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StatementFile {
+    policy: String,
+    /// From 0.
+    index: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    /// As the policy had it, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condition: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,6 +101,12 @@ struct FactFile {
     more_things: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     examples: Vec<ExampleFile>,
+    /// The statements that allowed it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    by: Vec<usize>,
+    /// Whether others did, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    by_more: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -134,8 +157,10 @@ impl DoerFile {
 }
 
 impl FactFile {
-    fn of(fact: &Fact) -> Self {
+    fn of(fact: &Fact, statements: &mut Statements) -> Self {
         let doers = fact.doers.iter();
+        let grounds = fact.grounds.known.iter();
+        let by = grounds.map(|ground| statements.position(ground)).collect();
         let examples = fact.examples.iter();
         Self {
             action: fact.action.name().to_owned(),
@@ -153,10 +178,15 @@ impl FactFile {
                     resource: resource.clone(),
                 })
                 .collect(),
+            by,
+            by_more: fact.grounds.more,
         }
     }
 
-    fn read(self) -> Option<Fact> {
+    fn read(self, statements: &[Arc<Ground>]) -> Option<Fact> {
+        let by = self.by.iter().map(|at| statements.get(*at).cloned());
+        let known = by.collect::<Option<BTreeSet<_>>>()?;
+
         let action = |action: &&Action| action.name() == self.action;
         Some(Fact {
             action: *Action::ALL.iter().find(action)?,
@@ -175,24 +205,72 @@ impl FactFile {
                 .into_iter()
                 .map(|example| Some((example.doer.read()?.0, example.resource)))
                 .collect::<Option<BTreeSet<_>>>()?,
+            grounds: Grounds {
+                more: self.by_more || known.is_empty(),
+                known,
+            },
+        })
+    }
+}
+
+impl StatementFile {
+    fn of(ground: &Ground) -> Self {
+        Self {
+            policy: ground.policy.as_ref().to_owned(),
+            index: ground.index,
+            sid: ground.sid.as_deref().map(str::to_owned),
+            condition: ground.condition.as_deref().map(str::to_owned),
+        }
+    }
+
+    fn read(self) -> Arc<Ground> {
+        Arc::new(Ground {
+            policy: self.policy.into(),
+            index: self.index,
+            sid: self.sid.map(Into::into),
+            condition: self.condition.map(Into::into),
+        })
+    }
+}
+
+/// Each statement once.
+#[derive(Debug, Default)]
+struct Statements {
+    positions: BTreeMap<Arc<Ground>, usize>,
+    written: Vec<StatementFile>,
+}
+
+impl Statements {
+    fn position(&mut self, ground: &Arc<Ground>) -> usize {
+        let next = self.written.len();
+        let written = &mut self.written;
+        *self.positions.entry(ground.clone()).or_insert_with(|| {
+            written.push(StatementFile::of(ground));
+            next
         })
     }
 }
 
 impl HourFile {
     fn of(observations: &Observations) -> Self {
+        let mut statements = Statements::default();
         let tables = observations.tables().map(|(groups, table)| TableFile {
             groups: groups.iter().map(|name| name.as_str().to_owned()).collect(),
             active: table
                 .active()
                 .map(|name| name.as_str().to_owned())
                 .collect(),
-            facts: table.facts().map(FactFile::of).collect(),
+            facts: table
+                .facts()
+                .map(|fact| FactFile::of(fact, &mut statements))
+                .collect(),
         });
+        let tables = tables.collect();
         Self {
             schema: SCHEMA.to_owned(),
             lost: observations.lost(),
-            tables: tables.collect(),
+            statements: statements.written,
+            tables,
         }
     }
 
@@ -202,6 +280,8 @@ impl HourFile {
             return None;
         }
         observations.add_lost(self.lost);
+        let statements = self.statements.into_iter().map(StatementFile::read);
+        let statements: Vec<Arc<Ground>> = statements.collect();
         for table in self.tables {
             let groups = table.groups.iter().map(|name| GroupName::parse(name).ok());
             let groups: Arc<[GroupName]> = groups.collect::<Option<_>>()?;
@@ -209,7 +289,7 @@ impl HourFile {
                 observations.add_active(&groups, ThingName::parse(name).ok()?);
             }
             for fact in table.facts {
-                observations.add(&groups, fact.read()?);
+                observations.add(&groups, fact.read(&statements)?);
             }
         }
         Some(())
@@ -259,6 +339,8 @@ pub struct Recorded {
     pub observations: Observations,
     /// How many hours have a file.
     pub hours: usize,
+    /// When one of them was written last.
+    pub written: Option<Timestamp>,
     /// Files that could not be read and are not in it.
     pub unread: Vec<ReadError>,
 }
@@ -275,6 +357,7 @@ pub fn read_since(dir: &Path, from: Timestamp) -> io::Result<Recorded> {
             ..BOUNDS
         }),
         hours: 0,
+        written: None,
         unread: Vec::new(),
     };
     for (hour, path, _) in hour_files(dir)? {
@@ -282,11 +365,21 @@ pub fn read_since(dir: &Path, from: Timestamp) -> io::Result<Recorded> {
             continue;
         }
         match read_into(&path, &mut recorded.observations) {
-            Ok(()) => recorded.hours += 1,
+            Ok(()) => {
+                recorded.hours += 1;
+                recorded.written = recorded.written.max(written(&path));
+            }
             Err(error) => recorded.unread.push(error),
         }
     }
     Ok(recorded)
+}
+
+fn written(path: &Path) -> Option<Timestamp> {
+    let since_epoch = fs::metadata(path).ok()?.modified().ok()?;
+    let since_epoch = since_epoch.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let millis = u64::try_from(since_epoch.as_millis()).ok()?;
+    Some(Timestamp::from_millis(millis))
 }
 
 /// Removes what is older than a week, and the oldest beyond the bound in bytes.

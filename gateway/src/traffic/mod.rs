@@ -1,9 +1,9 @@
 //! What devices were allowed to do, so that policies can be learned from it.
 //!
 //! The broker tells a [`Recorder`] of every allowed action. It only counts, under a short lock of
-//! one of many shards; every two seconds the [`Traffic`] task takes what was counted, makes facts of
+//! one of many shards; twice a second the [`Traffic`] task takes what was counted, makes facts of
 //! it (`portcullis_core::learn`) and keeps them in a file an hour, `YYYY-MM-DDTHH.json`, written
-//! whole or not at all. New facts are on disk within seconds, mere counts within a minute. A week
+//! whole or not at all. New facts are on disk within a second, mere counts within a minute. A week
 //! is kept, and no more than [`TRAFFIC_BYTES_MAX`](portcullis_core::limits::TRAFFIC_BYTES_MAX).
 //!
 //! Absent on purpose: payloads, denials (they are no basis for leave to do anything), and clients

@@ -9,8 +9,9 @@ use std::{
 
 use portcullis_core::{
     identity::{ClientId, Principal, Thing},
+    learn::Ground,
     limits::TRAFFIC_RECENT_MAX,
-    policy::Action,
+    policy::{Action, Permit},
     timestamp::Timestamp,
 };
 
@@ -42,6 +43,7 @@ pub(super) struct Recent {
     pub(super) times: u64,
     pub(super) first: Timestamp,
     pub(super) last: Timestamp,
+    pub(super) ground: Arc<Ground>,
 }
 
 impl Recorder {
@@ -53,20 +55,20 @@ impl Recorder {
         }))
     }
 
-    /// Notes that `principal` was allowed `action` on `resource`: a bare client id, topic name or
+    /// Notes what `permit` allowed `principal` on `resource`: a bare client id, topic name or
     /// topic filter. What is known already costs a look-up; what is new beyond the bound is lost
     /// and counted.
-    pub fn allowed(&self, principal: &Principal, action: Action, resource: &str) {
-        self.note(principal, action, resource, 1);
+    pub fn allowed(&self, principal: &Principal, permit: &Permit, resource: &str) {
+        self.note(principal, permit, resource, 1);
     }
 
     /// Notes that what was allowed before still holds: a connection, a subscription. It is nothing
     /// that happened, but whoever learns from the last hours must not miss it.
-    pub fn stands(&self, principal: &Principal, action: Action, resource: &str) {
-        self.note(principal, action, resource, 0);
+    pub fn stands(&self, principal: &Principal, permit: &Permit, resource: &str) {
+        self.note(principal, permit, resource, 0);
     }
 
-    fn note(&self, principal: &Principal, action: Action, resource: &str, times: u64) {
+    fn note(&self, principal: &Principal, permit: &Permit, resource: &str, times: u64) {
         let Some(thing) = &principal.thing else {
             return;
         };
@@ -75,7 +77,10 @@ impl Recorder {
         let name = tables.hasher.hash_one(thing.name.as_str());
         // Of 64 bits under a key that nobody knows: two that fall together are not worth a
         // comparison.
-        let key = tables.hasher.hash_one((name, client_id, action, resource));
+        let (action, statement) = (permit.action(), permit.statement());
+        let by = (&*statement.policy, statement.index);
+        let key = (name, client_id, action, resource, by);
+        let key = tables.hasher.hash_one(key);
         let at = now();
         let shard = usize::try_from(name % SHARDS as u64).unwrap_or_default();
         let mut recent = tables.shards[shard]
@@ -98,6 +103,7 @@ impl Recorder {
                     times,
                     first: at,
                     last: at,
+                    ground: Arc::new(Ground::of(statement, &principal.policies)),
                 });
             }
         }

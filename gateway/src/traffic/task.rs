@@ -23,9 +23,11 @@ use super::{
 use crate::{chain::chain, clock::now, supervisor::TaskResult};
 
 /// How often what was counted is looked at.
-const TICK: Duration = Duration::from_secs(2);
-/// A file with new facts is written at most this often.
-const NEW_FACTS_INTERVAL: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(500);
+/// A file with new facts is written at most this often; with [`TICK`], they are there within a second.
+const NEW_FACTS_INTERVAL: Duration = Duration::from_millis(500);
+/// However often there are new facts, writing takes no more than this part of the time.
+const SHARE_OF_TIME: u32 = 20;
 /// A file with nothing new but counts is written this often.
 const COUNTS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,8 @@ pub struct Traffic {
     facts: Observations,
     unwritten: Unwritten,
     written: Option<Instant>,
+    /// How long that took.
+    took: Duration,
     is_failing: bool,
 }
 
@@ -62,6 +66,7 @@ impl Traffic {
             facts: Observations::new(files::BOUNDS),
             unwritten: Unwritten::Nothing,
             written: None,
+            took: Duration::ZERO,
             is_failing: false,
         };
         (traffic, recorder)
@@ -126,7 +131,7 @@ impl Traffic {
         let wait = match self.unwritten {
             Unwritten::Nothing => return,
             Unwritten::Counts => COUNTS_INTERVAL,
-            Unwritten::Facts => NEW_FACTS_INTERVAL,
+            Unwritten::Facts => NEW_FACTS_INTERVAL.max(self.took * SHARE_OF_TIME),
         };
         if self.written.is_none_or(|written| written.elapsed() >= wait) {
             self.write();
@@ -145,9 +150,14 @@ impl Traffic {
                 client_id: recent.client_id.as_str(),
             };
             let span = (recent.first, recent.last);
-            let noted =
-                self.facts
-                    .note(&actor, recent.action, &recent.resource, recent.times, span);
+            let noted = self.facts.note(
+                &actor,
+                recent.action,
+                &recent.resource,
+                recent.times,
+                span,
+                &recent.ground,
+            );
             let (counter, unwritten) = match noted {
                 Noted::New => (&self.metrics.observed, Unwritten::Facts),
                 Noted::Known => (&self.metrics.observed, Unwritten::Counts),
@@ -165,8 +175,11 @@ impl Traffic {
         if self.unwritten == Unwritten::Nothing {
             return;
         }
-        self.written = Some(Instant::now());
-        match files::write(&self.dir, self.hour, &self.facts) {
+        let started = Instant::now();
+        let outcome = files::write(&self.dir, self.hour, &self.facts);
+        self.written = Some(started);
+        self.took = started.elapsed();
+        match outcome {
             Ok(()) => {
                 self.unwritten = Unwritten::Nothing;
                 self.is_failing = false;

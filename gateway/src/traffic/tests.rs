@@ -3,7 +3,7 @@ use std::{fs, net::Ipv4Addr, path::Path, sync::Arc};
 use portcullis_core::{
     identity::{ClientId, GroupName, Principal, Thing, ThingName},
     limits::{TRAFFIC_BYTES_MAX, TRAFFIC_RECENT_MAX},
-    policy::{Action, PolicySet},
+    policy::{Action, Permit, Policy, PolicySet},
     timestamp::Timestamp,
 };
 
@@ -26,11 +26,33 @@ fn principal(name: &str) -> Principal {
         certificate: None,
         source: Ipv4Addr::LOCALHOST.into(),
         domain: None,
-        policies: PolicySet::default(),
+        policies: policies(),
         valid_until: None,
         claim: None,
         on_publish_denied: None,
     }
+}
+
+/// Whatever it is, and from one network whatever begins with `site/`.
+fn policies() -> PolicySet {
+    let json = r#"{"Version": "2012-10-17", "Statement": [
+        {"Sid": "Site", "Effect": "Allow", "Action": "*", "Resource": "arn:aws:iot:*:*:topic/site/*",
+         "Condition": {"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}},
+        {"Effect": "Allow", "Action": "*", "Resource": "*"}]}"#;
+    PolicySet::new(vec![Arc::new(Policy::parse("all", json).unwrap())])
+}
+
+fn permit(principal: &Principal, action: Action, resource: &str) -> Permit {
+    let context = principal.context(TEN);
+    principal
+        .policies
+        .decide(&context, action, resource)
+        .unwrap()
+}
+
+/// Tells that it was allowed.
+fn allowed(recorder: &Recorder, principal: &Principal, action: Action, resource: &str) {
+    recorder.allowed(principal, &permit(principal, action, resource), resource);
 }
 
 fn traffic(dir: &Path) -> (Traffic, Recorder) {
@@ -67,10 +89,15 @@ fn what_was_allowed_is_kept_and_goes_on_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..2 {
         let (mut traffic, recorder) = traffic(dir.path());
-        recorder.allowed(&principal("s-1"), Action::Publish, "dt/s-1/t");
-        recorder.allowed(&principal("s-1"), Action::Publish, "dt/s-1/t");
-        recorder.allowed(&principal("s-2"), Action::Publish, "dt/s-2/t");
-        recorder.allowed(&principal("s-2"), Action::Subscribe, "cmd/${x}/*/+");
+        allowed(&recorder, &principal("s-1"), Action::Publish, "dt/s-1/t");
+        allowed(&recorder, &principal("s-1"), Action::Publish, "dt/s-1/t");
+        allowed(&recorder, &principal("s-2"), Action::Publish, "dt/s-2/t");
+        allowed(
+            &recorder,
+            &principal("s-2"),
+            Action::Subscribe,
+            "cmd/${x}/*/+",
+        );
         traffic.end();
     }
     assert_eq!(names(dir.path()), ["2026-11-22T10.json"]);
@@ -97,9 +124,9 @@ fn what_was_allowed_is_kept_and_goes_on_after_a_restart() {
 fn a_new_fact_is_written_at_once_and_counts_wait() {
     let dir = tempfile::tempdir().unwrap();
     let (mut traffic, recorder) = traffic(dir.path());
-    recorder.allowed(&principal("s-1"), Action::Publish, "a");
+    allowed(&recorder, &principal("s-1"), Action::Publish, "a");
     traffic.keep(TEN);
-    recorder.allowed(&principal("s-1"), Action::Publish, "a");
+    allowed(&recorder, &principal("s-1"), Action::Publish, "a");
     traffic.keep(TEN);
     let recorded = read_since(dir.path(), TEN).unwrap();
     assert_eq!(facts(&recorded), ["iot:Publish a 1"]);
@@ -113,9 +140,19 @@ fn every_hour_has_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let (mut traffic, recorder) = traffic(dir.path());
     for hour in 0..3 {
-        recorder.allowed(&principal("s-1"), Action::Publish, &format!("t/{hour}"));
+        allowed(
+            &recorder,
+            &principal("s-1"),
+            Action::Publish,
+            &format!("t/{hour}"),
+        );
         traffic.keep(TEN.plus_millis(hour * HOUR));
-        recorder.allowed(&principal("s-1"), Action::Publish, &format!("u/{hour}"));
+        allowed(
+            &recorder,
+            &principal("s-1"),
+            Action::Publish,
+            &format!("u/{hour}"),
+        );
     }
     traffic.end();
     assert_eq!(
@@ -178,7 +215,7 @@ fn the_oldest_go_when_all_together_are_too_large() {
 fn a_damaged_file_is_told_and_the_others_count() {
     let dir = tempfile::tempdir().unwrap();
     let (mut traffic, recorder) = traffic(dir.path());
-    recorder.allowed(&principal("s-1"), Action::Publish, "a");
+    allowed(&recorder, &principal("s-1"), Action::Publish, "a");
     traffic.end();
     let whole = fs::read_to_string(dir.path().join("2026-11-22T10.json")).unwrap();
     let wrong = whole.replace("iot:Publish", "iot:Fly");
@@ -195,7 +232,7 @@ fn a_flood_of_topics_is_bounded_and_counted() {
     let (traffic, recorder) = traffic(dir.path());
     let noisy = principal("noisy");
     for i in 0..TRAFFIC_RECENT_MAX {
-        recorder.allowed(&noisy, Action::Publish, &format!("t/{i}"));
+        allowed(&recorder, &noisy, Action::Publish, &format!("t/{i}"));
     }
     let kept = recorder.take().len();
     assert!(kept < TRAFFIC_RECENT_MAX / 8, "{kept}");
@@ -210,7 +247,7 @@ fn who_is_no_thing_leaves_no_trace() {
         thing: None,
         ..principal("s-1")
     };
-    recorder.allowed(&nobody, Action::Publish, "a");
+    allowed(&recorder, &nobody, Action::Publish, "a");
     traffic.end();
     assert!(names(dir.path()).is_empty());
 }
@@ -219,8 +256,94 @@ fn who_is_no_thing_leaves_no_trace() {
 fn what_stands_is_a_fact_that_did_not_happen() {
     let dir = tempfile::tempdir().unwrap();
     let (mut traffic, recorder) = traffic(dir.path());
-    recorder.stands(&principal("s-1"), Action::Subscribe, "cmd/s-1/#");
+    let principal = principal("s-1");
+    let permit = permit(&principal, Action::Subscribe, "cmd/s-1/#");
+    recorder.stands(&principal, &permit, "cmd/s-1/#");
     traffic.end();
     let recorded = read_since(dir.path(), TEN).unwrap();
     assert_eq!(facts(&recorded), ["iot:Subscribe cmd/${ThingName}/# 0"]);
+}
+
+#[test]
+fn the_statement_that_allowed_is_kept_with_its_condition_and_older_files_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut traffic, recorder) = traffic(dir.path());
+    allowed(&recorder, &principal("s-1"), Action::Publish, "site/a");
+    allowed(&recorder, &principal("s-1"), Action::Publish, "b");
+    traffic.end();
+    let grounds = |recorded: &Recorded| {
+        let facts = recorded.observations.facts();
+        let grounds = facts.map(|fact| {
+            let known = fact.grounds.known.iter();
+            let known = known.map(|g| {
+                (
+                    g.statement().number(),
+                    g.sid.is_some(),
+                    g.condition.is_some(),
+                )
+            });
+            (known.collect::<Vec<_>>(), fact.grounds.more)
+        });
+        grounds.collect::<Vec<_>>()
+    };
+    let recorded = read_since(dir.path(), TEN).unwrap();
+    assert_eq!(
+        grounds(&recorded),
+        [
+            (vec![(2, false, false)], false),
+            (vec![(1, true, true)], false)
+        ]
+    );
+    assert!(recorded.written.is_some());
+    // As they were written before.
+    let file = dir.path().join("2026-11-22T10.json");
+    let mut old: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("statements");
+    for fact in old["tables"][0]["facts"].as_array_mut().unwrap() {
+        fact.as_object_mut().unwrap().remove("by").unwrap();
+    }
+    fs::write(&file, old.to_string()).unwrap();
+    let recorded = read_since(dir.path(), TEN).unwrap();
+    assert_eq!(recorded.hours, 1);
+    assert_eq!(grounds(&recorded), [(vec![], true), (vec![], true)]);
+}
+
+/// Each file is written at most twice a second, and looked at as often.
+#[test]
+fn a_new_fact_is_on_disk_within_a_second() {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let dir = tempfile::tempdir().unwrap();
+            let metrics = Metrics::register(&prometheus::Registry::new());
+            let (traffic, recorder) = Traffic::new(dir.path().to_owned(), metrics);
+            let stop = tokio_util::sync::CancellationToken::new();
+            let watch = async {
+                let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+                for topic in ["a", "b", "c"] {
+                    allowed(&recorder, &principal("s-1"), Action::Publish, topic);
+                    let told = std::time::Instant::now();
+                    let is_there = || {
+                        let recorded = read_since(dir.path(), Timestamp::from_millis(0)).unwrap();
+                        facts(&recorded)
+                            .iter()
+                            .any(|fact| fact.contains(&format!(" {topic} ")))
+                    };
+                    while !is_there() {
+                        ticks.tick().await;
+                        // Several times what is promised: the machine may be busy.
+                        assert!(
+                            told.elapsed() < std::time::Duration::from_secs(4),
+                            "{topic}"
+                        );
+                    }
+                }
+                stop.cancel();
+            };
+            let (outcome, ()) = tokio::join!(traffic.run(stop.clone()), watch);
+            outcome.unwrap();
+        });
 }

@@ -209,3 +209,216 @@ fn check_finds_the_mistakes_of_templates_and_of_who_uses_them() {
         "{answer:?}"
     );
 }
+
+/// `cert issue` for `sensor-1`; its id.
+fn issue(site: &Site, dir: &str) -> String {
+    let out = site.path(dir);
+    let issued = ["cert", "issue", "sensor-1", "--out", out.to_str().unwrap()];
+    let issued = json(site, &issued);
+    issued["certificateId"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_certificate_is_found_by_the_beginning_of_its_id_its_thing_or_its_file() {
+    let site = site();
+    let first = issue(&site, "a");
+    let shown = |which: &str| json(&site, &["cert", "show", which])["certificateId"].clone();
+    let file = site.path("a/cert.pem");
+    for which in [&first[..6], "sensor-1", file.to_str().unwrap()] {
+        assert_eq!(shown(which), *first, "{which}");
+    }
+    assert_eq!(shown(&first[..9].to_uppercase()), *first);
+    let second = issue(&site, "b");
+    for (arguments, message) in [
+        (
+            &["cert", "show", "sensor-1"][..],
+            "has 2 certificates; say which one",
+        ),
+        (&["cert", "deactivate", "sensor-1"], first.as_str()),
+        (&["cert", "show", &first[..3]], "is no certificate id"),
+        (
+            &["cert", "show", "0123456789abcdef0"],
+            "is no certificate id",
+        ),
+        (
+            &["cert", "show", site.path("a/key.pem").to_str().unwrap()],
+            "holds no certificate",
+        ),
+        (
+            &["cert", "list", "--ca", "0123456789abcdef0"],
+            "no CA here begins with",
+        ),
+    ] {
+        let answer = site.run(arguments);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.stderr.contains(message), "{answer:?}");
+    }
+    site.done(&["cert", "deactivate", &first[..8]]);
+    // The other one is the only one that can be meant.
+    assert_eq!(shown("sensor-1"), *second);
+    let activated = json(&site, &["cert", "activate", "sensor-1"]);
+    assert_eq!(activated["certificateId"], *first);
+    let revoked = json(&site, &["cert", "revoke", &second[..8]]);
+    assert_eq!(revoked["revoked"], serde_json::json!([second]));
+    // An unknown one stays the mistake that it was.
+    assert_eq!(site.run(&["cert", "revoke", "nobody"]).code, 2);
+}
+
+#[test]
+fn what_cannot_connect_is_called_so_everywhere() {
+    let site = site();
+    let first = issue(&site, "a");
+    let out = site.path("b");
+    let renew = ["cert", "renew", "sensor-1", "--overlap", "0", "--out"];
+    let renewed = json(&site, &[&renew[..], &[out.to_str().unwrap()]].concat());
+    let second = renewed["certificateId"].as_str().unwrap();
+    let listed = json(&site, &["cert", "list"]);
+    let of = |id: &str| {
+        let mut listed = listed.as_array().unwrap().iter();
+        listed
+            .find(|listed| listed["certificateId"] == *id)
+            .unwrap()
+            .clone()
+    };
+    let (ended, active) = (of(&first), of(second));
+    assert_eq!(
+        (&ended["status"], &ended["effectiveStatus"]),
+        (&"ACTIVE".into(), &"ENDED".into())
+    );
+    assert!(
+        ended["why"].as_str().unwrap().starts_with("at 2"),
+        "{ended}"
+    );
+    assert_eq!(
+        (&active["effectiveStatus"], &active["why"]),
+        (&"ACTIVE".into(), &Value::Null)
+    );
+    assert!(
+        active["issuer"].as_str().unwrap().contains("CN="),
+        "{active}"
+    );
+    assert!(active["notAfter"].as_str().unwrap() > "2026", "{active}");
+    let ca = active["caCertificateId"].as_str().unwrap();
+    for ca in [ca, &ca[..7], site.path("pki/ca.pem").to_str().unwrap()] {
+        let its = json(&site, &["cert", "list", "--ca", ca]);
+        assert_eq!(its.as_array().unwrap().len(), 2, "{ca}");
+    }
+    assert_eq!(
+        json(&site, &["cert", "list", "--ca", &"0".repeat(64)]),
+        serde_json::json!([])
+    );
+
+    let text = site.done(&["cert", "list"]);
+    assert!(text.contains(&format!("{first}  ENDED (at 2")), "{text}");
+    let text = site.done(&["cert", "show", &first]);
+    for part in [
+        "status         ENDED (at 2",
+        "registered as  ACTIVE",
+        "issuer         CN=",
+        "ca             ",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text}");
+    }
+    let text = site.done(&["thing", "show", "sensor-1"]);
+    assert!(
+        text.contains(&format!("certificate   {first} ENDED (at 2")),
+        "{text}"
+    );
+    let shown = json(&site, &["thing", "show", "sensor-1"]);
+    assert_eq!(shown["certificates"][0]["effectiveStatus"], "ENDED");
+
+    let connect = [
+        "policy", "test", "--thing", "sensor-1", "--action", "connect",
+    ];
+    assert_eq!(site.run(&connect).code, 0, "with the other one");
+    for which in [
+        first.as_str(),
+        &first[..8],
+        site.path("a/cert.pem").to_str().unwrap(),
+    ] {
+        let answer = site.run(&[&connect[..], &["--certificate", which]].concat());
+        assert_eq!(answer.code, 3, "{answer:?}");
+        assert!(answer.stdout.contains("is ENDED (at 2"), "{answer:?}");
+    }
+    site.done(&["cert", "deactivate", second]);
+    let explained = site.done(&["policy", "explain", "sensor-1"]);
+    assert!(
+        explained.contains("may do nothing: no certificate of `sensor-1` is active")
+            && explained.contains("ENDED"),
+        "{explained}"
+    );
+    // Of a CA that is gone: it is activated, and cannot connect.
+    let other = Site::init(&[]);
+    std::fs::copy(other.path("pki/ca.pem"), site.path("pki/ca.pem")).unwrap();
+    let answer = site.run(&["cert", "activate", second]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert!(
+        answer
+            .stderr
+            .contains("warning: it still cannot connect: ISSUER NOT TRUSTED"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_name_in_a_certificate_writes_neither_lines_nor_to_the_terminal() {
+    let site = site();
+    let key = rcgen::KeyPair::from_pem(&site.read("pki/ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&site.read("pki/ca.pem"), key).unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    let name = "a\u{1b}[2J\nstatus         ACTIVE\u{9b}1m";
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    let own = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.signed_by(&own, &issuer).unwrap();
+    site.write("device.pem", &certificate.pem());
+    let file = site.path("device.pem");
+    let import = [
+        "cert",
+        "import",
+        file.to_str().unwrap(),
+        "--thing",
+        "sensor-1",
+    ];
+    site.done(&import);
+    let reason = [
+        "cert",
+        "deactivate",
+        "sensor-1",
+        "--reason",
+        "gone\u{1b}]0;x\u{7}\nsince",
+    ];
+    site.done(&reason);
+    for arguments in [
+        &["cert", "show", "sensor-1"][..],
+        &["cert", "list"],
+        &["thing", "show", "sensor-1"],
+        &["cert", "show", "sensor-1", "--json"],
+        &[
+            "policy", "test", "--thing", "sensor-1", "--action", "connect",
+        ],
+    ] {
+        let answer = site.run(arguments);
+        let text = answer.stdout + &answer.stderr;
+        assert!(
+            !text.chars().any(|c| c.is_control() && c != '\n'),
+            "{text:?}"
+        );
+        assert!(!text.contains("\nsince"), "{text:?}");
+    }
+    let shown = site.done(&["cert", "show", "sensor-1"]);
+    assert!(
+        shown.contains(r"common name    a\u{1b}[2J\nstatus "),
+        "{shown}"
+    );
+    assert_eq!(
+        shown
+            .lines()
+            .filter(|line| line.starts_with("status "))
+            .count(),
+        1
+    );
+    assert!(shown.contains(r"gone\u{1b}]0;x\u{7}\nsince"), "{shown}");
+}

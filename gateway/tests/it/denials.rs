@@ -51,7 +51,7 @@ fn a_denial_names_client_thing_certificate_statement_and_policy() {
         "resource=\"dt/sensor-1/secret/x\"",
         "decision=\"EXPLICIT_DENY\"",
         "policy=\"no-secrets\"",
-        "statement=0",
+        "statement=1",
         "sid=\"NoSecrets\"",
     ];
     eventually("the denial is logged on one line", || {

@@ -326,7 +326,26 @@ fn a_thing_says_where_its_groups_come_from_and_quarantine_is_one_of_them() {
     assert_eq!(shown["certificates"][0]["statusFrom"], "registry.toml");
     let shown = site.done(&["thing", "show", "sensor-1"]);
     assert!(shown.contains("quarantine  (run time: stolen)"), "{shown}");
-    assert!(shown.contains("the running gateway decides"), "{shown}");
+    assert!(
+        shown.contains("connectivity.connected:true; undecided while the gateway is stopped"),
+        "{shown}"
+    );
+    let line = shown.lines().find(|line| line.starts_with("quarantine "));
+    assert!(
+        line.is_some_and(|line| line.ends_with("Z: stolen")),
+        "{shown}"
+    );
+    // Without a group that says what it may still do, it is in quarantine all the same.
+    let registry = site.read("registry.toml");
+    let group = "[[group]]\nname = \"quarantine\"\npolicies = [\"quarantine\"]\n";
+    assert!(registry.contains(group), "{registry}");
+    site.write("registry.toml", &registry.replace(group, ""));
+    let shown = site.done(&["thing", "show", "sensor-1"]);
+    assert!(
+        shown.contains("Z: stolen; there is no group `quarantine`, so it may not even connect"),
+        "{shown}"
+    );
+    site.write("registry.toml", &registry);
 
     site.done(&["thing", "quarantine", "sensor-1", "--release"]);
     assert_eq!(site.run(&publish).code, 0);

@@ -51,7 +51,7 @@ fn a_policy_test_answers_as_test_authorization_does() {
         "authDecision": "ALLOWED",
         "missingContextValues": [],
         "policy": "device",
-        "statement": 1,
+        "statement": 2,
         "sid": "PublishItsOwnData",
         "reason": null,
         "will": [],
@@ -229,9 +229,8 @@ fn a_certificate_is_given_by_id_or_as_a_file() {
     );
     assert_eq!(answer.code, 2, "{answer:?}");
     assert!(
-        answer
-            .stderr
-            .contains("neither a certificate id nor a file")
+        answer.stderr.contains("`x.pem` is no certificate id"),
+        "{answer:?}"
     );
 }
 
@@ -299,6 +298,7 @@ fn an_explanation_shows_what_holds_and_from_where_deny_first() {
         (&first["effect"], &first["sid"]),
         (&json!("Deny"), &json!("Never"))
     );
+    assert_eq!(first["statement"], 2, "counted from 1, as in the text");
     let second = &publish["statements"][1]["resources"];
     assert_eq!(second[0]["resource"], "arn:aws:iot:*:*:topic/dt/sensor-1/*");
     assert_eq!(

@@ -42,3 +42,50 @@ fn status_tells_how_the_running_gateway_is() {
     let shown = served.site.done(&["status"]);
     assert!(shown.contains("THE LAST CHANGE IS REFUSED"), "{shown}");
 }
+
+#[test]
+fn the_running_gateway_says_in_which_dynamic_groups_a_thing_is() {
+    let mut served = Served::new();
+    let own = served.enrol("sensor-1", "cold-chain");
+    served.site.append(
+        "registry.toml",
+        "\n[[dynamic-group]]\nname = \"online\"\nquery = 'connectivity.connected:true'\n\
+         [[dynamic-group]]\nname = \"offline\"\nquery = 'NOT connectivity.connected:true'\n",
+    );
+    let shown = |served: &Served| served.site.done(&["thing", "show", "sensor-1"]);
+    let stopped = shown(&served);
+    assert_eq!(
+        stopped
+            .matches("undecided while the gateway is stopped")
+            .count(),
+        2,
+        "{stopped}"
+    );
+
+    served.start();
+    let text = shown(&served);
+    assert!(
+        text.contains("group         offline  (dynamic: NOT connectivity"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("online") && !text.contains("undecided"),
+        "{text}"
+    );
+    let mut device = Device::tls(served.mqtt, "sensor-1", &own);
+    device.publish("dt/sensor-1/t", "1");
+    eventually("it is online", || {
+        let text = shown(&served);
+        text.contains("group         online") && !text.contains("offline")
+    });
+    let over_http = get(served.http, "/api/v1/things/sensor-1").unwrap();
+    let (_, body) = over_http.split_once("\r\n\r\n").unwrap();
+    let document: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(document["connected"], true);
+    let groups: Vec<_> = document["groups"].as_array().unwrap().iter().collect();
+    assert!(
+        groups.contains(&&serde_json::json!({"group": "devices", "from": "registry.toml"})),
+        "{document}"
+    );
+    assert!(get(served.http, "/api/v1/things/nobody").is_none_or(|answer| answer.contains("404")));
+}

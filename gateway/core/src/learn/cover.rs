@@ -136,6 +136,7 @@ mod tests {
                 times: 1,
                 first: Timestamp::from_millis(0),
                 last: Timestamp::from_millis(0),
+                grounds: crate::learn::Grounds::default(),
             })
             .collect();
         let chosen = cover(&deeds, Action::Publish);

@@ -1,6 +1,9 @@
 //! Grants written down as policy documents, in pretty JSON whose order never changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ pub struct Grant {
     pub actions: Vec<Action>,
     /// On what.
     pub shape: Shape,
+    /// Under which condition, as JSON.
+    pub condition: Option<Arc<str>>,
 }
 
 impl Grant {
@@ -56,15 +61,20 @@ struct Statement<'a> {
     actions: Vec<&'a str>,
     #[serde(rename = "Resource")]
     resources: Vec<String>,
+    #[serde(rename = "Condition", skip_serializing_if = "Option::is_none")]
+    condition: Option<serde_json::Value>,
 }
 
 impl ProposedPolicy {
     /// The shorter one of: a statement for each set of actions, a statement for each action.
     pub(super) fn of(grants: &[Grant]) -> Self {
-        let by_sets = write(grants.iter().map(|g| (g.actions.clone(), g.shape.clone())));
+        let by_sets = write(grants.iter().cloned());
         let by_actions = write(grants.iter().flat_map(|grant| {
             let each = grant.actions.iter();
-            each.map(|action| (vec![*action], grant.shape.clone()))
+            each.map(|action| Grant {
+                actions: vec![*action],
+                ..grant.clone()
+            })
         }));
         if by_actions.characters < by_sets.characters {
             by_actions
@@ -74,40 +84,45 @@ impl ProposedPolicy {
     }
 }
 
-fn write(grants: impl Iterator<Item = (Vec<Action>, Shape)>) -> ProposedPolicy {
-    let mut statements: BTreeMap<Vec<usize>, (Vec<Action>, BTreeSet<Shape>)> = BTreeMap::new();
-    for (actions, shape) in grants {
-        let positions = actions.iter().map(|action| position(*action)).collect();
-        let statement = statements.entry(positions);
-        let statement = statement.or_insert_with(|| (actions, BTreeSet::new()));
-        statement.1.insert(shape);
+/// What the grants of a statement have in common: actions, as positions, and condition.
+type Key = (Vec<usize>, Option<Arc<str>>);
+
+fn write(grants: impl Iterator<Item = Grant>) -> ProposedPolicy {
+    let mut by_key: BTreeMap<Key, BTreeMap<Shape, Grant>> = BTreeMap::new();
+    for grant in grants {
+        let positions = grant.actions.iter().map(|action| position(*action));
+        let key = (positions.collect(), grant.condition.clone());
+        let shapes = by_key.entry(key).or_default();
+        shapes.insert(grant.shape.clone(), grant);
     }
-    let mut lines = Vec::new();
-    let mut written = Vec::new();
-    for (actions, shapes) in statements.values() {
-        let sid = sid(actions);
-        let grants = shapes.iter().map(|shape| Grant {
-            actions: actions.clone(),
-            shape: shape.clone(),
-        });
-        let grants: Vec<Grant> = grants.collect();
-        written.push((sid.clone(), grants.iter().map(Grant::resource).collect()));
-        lines.extend(grants.into_iter().map(|grant| (sid.clone(), grant)));
+    let mut lines: Vec<(String, Grant)> = Vec::new();
+    let mut sids: BTreeSet<String> = BTreeSet::new();
+    let mut spans = Vec::new();
+    for grants in by_key.into_values() {
+        let Some(first) = grants.values().next() else {
+            continue;
+        };
+        let sid = sid(first, &sids);
+        sids.insert(sid.clone());
+        let start = lines.len();
+        lines.extend(grants.into_values().map(|grant| (sid.clone(), grant)));
+        spans.push(start..lines.len());
     }
+    let statements = spans.into_iter().map(|span| {
+        let lines = &lines[span];
+        let (sid, grant) = &lines[0];
+        let condition = grant.condition.as_deref();
+        Statement {
+            sid,
+            effect: "Allow",
+            actions: grant.actions.iter().map(|action| action.name()).collect(),
+            resources: lines.iter().map(|(_, grant)| grant.resource()).collect(),
+            condition: condition.and_then(|text| serde_json::from_str(text).ok()),
+        }
+    });
     let document = Document {
         version: "2012-10-17",
-        statements: written
-            .iter()
-            .zip(statements.values())
-            .map(
-                |((sid, resources), (actions, _)): (&(String, Vec<String>), _)| Statement {
-                    sid,
-                    effect: "Allow",
-                    actions: actions.iter().map(|action| action.name()).collect(),
-                    resources: resources.clone(),
-                },
-            )
-            .collect(),
+        statements: statements.collect(),
     };
     let json =
         serde_json::to_string_pretty(&document).expect("texts and lists of texts are always JSON");
@@ -124,12 +139,23 @@ pub(super) fn position(action: Action) -> usize {
     found.unwrap_or(Action::ALL.len())
 }
 
-/// `PublishAndReceive`: no two statements have the same actions.
-fn sid(actions: &[Action]) -> String {
-    let names = actions
-        .iter()
-        .map(|action| action.name().trim_start_matches("iot:"));
-    names.collect::<Vec<_>>().join("And")
+/// `PublishAndReceive`, `PublishAndReceiveIf`, `PublishAndReceiveIf2`: no two statements have the
+/// same.
+fn sid(grant: &Grant, taken: &BTreeSet<String>) -> String {
+    let names = grant.actions.iter();
+    let names = names.map(|action| action.name().trim_start_matches("iot:"));
+    let name = names.collect::<Vec<_>>().join("And");
+    if grant.condition.is_none() {
+        return name;
+    }
+    let first = format!("{name}If");
+    let mut number = 2;
+    let mut sid = first.clone();
+    while taken.contains(&sid) {
+        sid = format!("{first}{number}");
+        number += 1;
+    }
+    sid
 }
 
 #[cfg(test)]
@@ -141,6 +167,7 @@ mod tests {
         Grant {
             actions: actions.to_vec(),
             shape: Shape::parse(shape).unwrap(),
+            condition: None,
         }
     }
 

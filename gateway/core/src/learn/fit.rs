@@ -1,6 +1,6 @@
 //! Makes grants fit the size of a policy: one, else two, else wider ones.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     document::{Grant, ProposedPolicy},
@@ -44,9 +44,12 @@ pub(super) fn fit(mut grants: Vec<Grant>, guard: &Guard) -> Result<Fitted, usize
     }
 }
 
-fn order(grant: &Grant) -> (Vec<usize>, &Shape) {
+/// What must be the same of grants that become one, aside from the shape.
+type Key = (Vec<usize>, Option<Arc<str>>);
+
+fn order(grant: &Grant) -> (Key, &Shape) {
     let positions = grant.actions.iter().map(|a| super::document::position(*a));
-    (positions.collect(), &grant.shape)
+    ((positions.collect(), grant.condition.clone()), &grant.shape)
 }
 
 /// One policy, or two that divide the grants in their order.
@@ -80,7 +83,7 @@ fn policies(grants: &[Grant]) -> Option<Vec<ProposedPolicy>> {
 /// The grant that replaces most others, and their positions. Below a thing's own name first, there
 /// it gives away nothing of others; one level before several.
 fn widest_gain(grants: &[Grant], guard: &Guard) -> Option<(Grant, Vec<usize>)> {
-    type Candidates = BTreeMap<(Vec<usize>, Shape), (bool, Grant, Vec<usize>)>;
+    type Candidates = BTreeMap<(Key, Shape), (bool, Grant, Vec<usize>)>;
     let mut candidates: Candidates = BTreeMap::new();
     for (index, grant) in grants.iter().enumerate() {
         // Filters stay as they are: their `*` would take any `#`.
@@ -97,11 +100,11 @@ fn widest_gain(grants: &[Grant], guard: &Guard) -> Option<(Grant, Vec<usize>)> {
                     continue;
                 };
                 let wide = Grant {
-                    actions: grant.actions.clone(),
                     shape,
+                    ..grant.clone()
                 };
-                let (positions, shape) = order(&wide);
-                let key = (positions, shape.clone());
+                let (key, shape) = order(&wide);
+                let key = (key, shape.clone());
                 let candidate = candidates.entry(key);
                 let (_, _, replaced) = candidate.or_insert_with(|| (tail, wide, Vec::new()));
                 if replaced.last() != Some(&index) {
@@ -174,6 +177,7 @@ mod tests {
         let grants = topics.iter().map(|text| Grant {
             actions: vec![Action::Publish],
             shape: Shape::parse(text).unwrap(),
+            condition: None,
         });
         fit(grants.collect(), &guard)
     }

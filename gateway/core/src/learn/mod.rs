@@ -10,19 +10,25 @@
 //! wider: a `*` that would reach what other things do under their names, and filters of
 //! subscriptions, whose `*` would take any `#`.
 //!
-//! Absent on purpose: Deny statements, conditions, and anything that was denied.
+//! A condition is carried over where everything that a line is based on was allowed under it
+//! ([`Ground`]); none is made up.
+//!
+//! Absent on purpose: Deny statements, and anything that was denied.
 
 mod cover;
 mod document;
 mod fit;
+mod ground;
 mod guard;
 mod observations;
 mod proposal;
+mod replay;
 mod shape;
 mod unbounded;
 mod unused;
 
 pub use document::{Grant, ProposedPolicy};
+pub use ground::{Ground, Grounds};
 pub use observations::{Bounds, Doer, Fact, Noted, Observations, Table};
 pub use proposal::{Basis, Deed, LeftOut, NoProposal, Proposal, Wider, propose};
 pub use shape::{Actor, Shape, Variable};

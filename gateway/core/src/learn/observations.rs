@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    Ground, Grounds,
     shape::{Actor, Shape},
     unbounded,
 };
@@ -32,6 +33,8 @@ pub struct Bounds {
     pub doers_max: usize,
     /// Resources that are remembered as they were.
     pub examples_max: usize,
+    /// Statements that are remembered to have allowed one fact.
+    pub grounds_max: usize,
 }
 
 /// Who was seen to do a fact.
@@ -62,10 +65,13 @@ pub struct Fact {
     pub more_doers: bool,
     /// Some resources as they were, if the shape has an unbounded level.
     pub examples: BTreeSet<(Doer, String)>,
+    /// What allowed it.
+    pub grounds: Grounds,
 }
 
 impl Fact {
-    fn absorb(&mut self, other: Self, bounds: &Bounds) {
+    /// Whether it has grounds now that it had not.
+    fn absorb(&mut self, other: Self, bounds: &Bounds) -> bool {
         self.times = self.times.saturating_add(other.times);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
@@ -84,6 +90,7 @@ impl Fact {
                 self.examples.insert(example);
             }
         }
+        self.grounds.absorb(other.grounds, bounds.grounds_max)
     }
 }
 
@@ -108,7 +115,7 @@ impl Table {
         self.active.iter()
     }
 
-    /// Whether the fact is new; `None` if there is no room for it.
+    /// Whether the fact, or what allowed it, is new; `None` if there is no room for it.
     fn add(&mut self, mut fact: Fact, bounds: &Bounds) -> Option<bool> {
         for doer in fact.doers.keys() {
             if self.active.len() < bounds.active_max && !self.active.contains(&doer.thing) {
@@ -131,10 +138,7 @@ impl Table {
             }
         }
         match self.facts.get_mut(&key) {
-            Some(known) => {
-                known.absorb(fact, bounds);
-                Some(false)
-            }
+            Some(known) => Some(known.absorb(fact, bounds)),
             None => {
                 self.facts.insert(key, fact);
                 Some(true)
@@ -160,7 +164,7 @@ impl Table {
                 if let Some(mut fact) = self.facts.remove(&(action.name(), before)) {
                     generalize(&mut fact, &after);
                     match self.facts.get_mut(&(action.name(), after.clone())) {
-                        Some(known) => known.absorb(fact, bounds),
+                        Some(known) => _ = known.absorb(fact, bounds),
                         None => drop(self.facts.insert((action.name(), after), fact)),
                     }
                 }
@@ -183,7 +187,7 @@ fn generalize(fact: &mut Fact, shape: &Shape) {
 /// What was made of an observation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noted {
-    /// A new fact.
+    /// A new fact, or a known one that another statement allowed.
     New,
     /// Another case of a known one.
     Known,
@@ -209,7 +213,7 @@ impl Observations {
         }
     }
 
-    /// `actor` was allowed `action` on `resource`, `times` times until `last`.
+    /// `actor` was allowed `action` on `resource` by `ground`, `times` times until `last`.
     pub fn note(
         &mut self,
         actor: &Actor<'_>,
@@ -217,6 +221,7 @@ impl Observations {
         resource: &str,
         times: u64,
         (first, last): (Timestamp, Timestamp),
+        ground: &Arc<Ground>,
     ) -> Noted {
         let doer = Doer {
             thing: actor.thing.name.clone(),
@@ -231,6 +236,7 @@ impl Observations {
             doers: BTreeMap::from([(doer, times)]),
             more_doers: false,
             examples: BTreeSet::new(),
+            grounds: Grounds::one(ground.clone()),
         };
         self.add(&actor.thing.groups, fact)
     }
@@ -317,7 +323,10 @@ impl Observations {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::tests::thing, *};
+    use super::{
+        super::tests::{ground, thing},
+        *,
+    };
 
     const BOUNDS: Bounds = Bounds {
         tables_max: 2,
@@ -325,6 +334,7 @@ mod tests {
         active_max: 3,
         doers_max: 2,
         examples_max: 2,
+        grounds_max: 2,
     };
 
     fn note(all: &mut Observations, name: &str, topic: &str, at: u64) -> Noted {
@@ -334,7 +344,14 @@ mod tests {
             client_id: name,
         };
         let at = Timestamp::from_millis(at);
-        all.note(&actor, Action::Publish, topic, 1, (at, at))
+        all.note(
+            &actor,
+            Action::Publish,
+            topic,
+            1,
+            (at, at),
+            &ground(0, None),
+        )
     }
 
     fn shapes(all: &Observations) -> Vec<String> {
@@ -409,6 +426,26 @@ mod tests {
         }
         a.merge(&b);
         assert!(a.facts().eq(whole.facts()));
+    }
+
+    #[test]
+    fn what_allowed_a_fact_is_kept_with_it_up_to_the_bound() {
+        let mut all = Observations::new(BOUNDS);
+        let s1 = thing("s-1", None, &[]);
+        let actor = Actor {
+            thing: &s1,
+            client_id: "s-1",
+        };
+        let at = Timestamp::from_millis(1);
+        let mut note = |ground| all.note(&actor, Action::Publish, "a", 1, (at, at), &ground);
+        let limited = Some(r#"{"Bool":{"a":"true"}}"#);
+        assert_eq!(note(ground(0, limited)), Noted::New);
+        assert_eq!(note(ground(0, limited)), Noted::Known);
+        assert_eq!(note(ground(1, None)), Noted::New, "another statement");
+        assert_eq!(note(ground(2, None)), Noted::Known, "no room for it");
+        let grounds = &all.facts().next().unwrap().grounds;
+        assert_eq!((grounds.known.len(), grounds.more), (2, true));
+        assert_eq!(grounds.condition(), None);
     }
 
     #[test]

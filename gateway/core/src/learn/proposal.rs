@@ -9,16 +9,17 @@ use super::{
     cover::cover,
     document::{Grant, ProposedPolicy, position},
     fit::fit,
+    ground::Grounds,
     guard::Guard,
     observations::{Fact, Observations},
+    replay::replay,
     shape::{Actor, Shape},
     unbounded,
 };
 use crate::{
-    identity::{ClientId, GroupName, Thing, ThingName},
+    identity::{GroupName, Thing, ThingName},
     limits::{POLICIES_PER_GROUP_MAX, POLICY_CHARACTERS_MAX},
-    policy::{Action, Context, Policy, PolicySet},
-    problem::Mistake,
+    policy::Action,
     timestamp::Timestamp,
 };
 
@@ -42,6 +43,8 @@ pub struct Deed<'a> {
     pub first: Timestamp,
     /// And for the last time.
     pub last: Timestamp,
+    /// What allowed it, or the like.
+    pub grounds: Grounds,
 }
 
 impl Deed<'_> {
@@ -76,6 +79,8 @@ pub struct Basis {
     pub examples: Vec<String>,
     /// Why it is wider than what was seen.
     pub wider: Option<Wider>,
+    /// What allowed it.
+    pub grounds: Grounds,
 }
 
 /// Why a line is wider than what was seen, its variables aside.
@@ -178,7 +183,10 @@ pub fn propose<'a>(
     for action in Action::ALL {
         chosen.add_action(action, &guard, &deeds);
     }
-    let grants = chosen.grants();
+    let grants = chosen.grants(|action, shape| {
+        let grounds = grounds(&[action], shape, &deeds, &facts);
+        grounds.condition().cloned()
+    });
     if grants.is_empty() {
         return Err(NoProposal::NothingToPropose(group.clone()));
     }
@@ -262,7 +270,9 @@ fn deeds<'a>(
                 times: 0,
                 first: fact.first,
                 last: fact.last,
+                grounds: Grounds::default(),
             });
+            deed.grounds.absorb(fact.grounds.clone(), usize::MAX);
             deed.times = deed.times.saturating_add(times);
             deed.first = deed.first.min(fact.first);
             deed.last = deed.last.max(fact.last);
@@ -354,18 +364,24 @@ impl Chosen {
         }
     }
 
-    /// A grant for each resource, with all actions on it.
-    fn grants(self) -> Vec<Grant> {
-        let mut grants: BTreeMap<(&'static str, Shape), Vec<Action>> = BTreeMap::new();
+    /// A grant for each resource, with all actions on it that are allowed under the same condition.
+    fn grants(self, condition: impl Fn(Action, &Shape) -> Option<Arc<str>>) -> Vec<Grant> {
+        type Key = (&'static str, Shape, Option<Arc<str>>);
+        let mut grants: BTreeMap<Key, Vec<Action>> = BTreeMap::new();
         for action in Action::ALL {
             for shape in self.shapes.get(&position(action)).into_iter().flatten() {
-                let key = (action.resource_type(), shape.clone());
+                let condition = condition(action, shape);
+                let key = (action.resource_type(), shape.clone(), condition);
                 grants.entry(key).or_default().push(action);
             }
         }
         let grants = grants.into_iter();
         grants
-            .map(|((_, shape), actions)| Grant { actions, shape })
+            .map(|((_, shape, condition), actions)| Grant {
+                actions,
+                shape,
+                condition,
+            })
             .collect()
     }
 }
@@ -374,44 +390,22 @@ fn may_be_wide(action: Action, shape: &Shape, guard: &Guard) -> bool {
     !guard.is_crossed_by(action, shape) || guard.is_subscribed(action, shape)
 }
 
-/// Whether the documents are policies, and allow every deed that is not left out.
-fn replay(
-    policies: &[ProposedPolicy],
-    deeds: &[Deed<'_>],
-    left_out: &[LeftOut],
-) -> Result<(), NoProposal> {
-    let text = |mistakes: Vec<Mistake>| {
-        let all = mistakes.into_iter();
-        NoProposal::Unsound(all.map(|m| m.message).collect::<Vec<_>>().join("; "))
+/// What allowed everything that a line with `actions` on `shape` is based on.
+fn grounds(actions: &[Action], shape: &Shape, deeds: &[Deed<'_>], facts: &Facts) -> Grounds {
+    let mut found = Grounds::default();
+    let its = |deed: &&Deed<'_>| {
+        actions.contains(&deed.action) && shape.takes(&deed.actor(), &deed.resource)
     };
-    let mut parsed = Vec::new();
-    for policy in policies {
-        parsed.push(Arc::new(
-            Policy::parse("learned", &policy.json).map_err(text)?,
-        ));
+    for deed in deeds.iter().filter(its) {
+        found.absorb(deed.grounds.clone(), usize::MAX);
     }
-    let set = PolicySet::new(parsed);
-    for deed in deeds {
-        let Ok(client_id) = ClientId::parse(&deed.client_id) else {
-            continue;
-        };
-        let context = Context {
-            thing: Some(deed.thing),
-            ..Context::of(&client_id)
-        };
-        let is_left_out = || {
-            left_out.iter().any(|left| {
-                left.action == deed.action && left.shape.takes(&deed.actor(), &deed.resource)
-            })
-        };
-        if set.decide(&context, deed.action, &deed.resource).is_err() && !is_left_out() {
-            return Err(NoProposal::Unsound(format!(
-                "it would deny {} on `{}` to `{}`",
-                deed.action, deed.resource, deed.thing.name
-            )));
-        }
+    // A wide fact remembers more doings than examples.
+    let wide = actions.iter().filter(|_| shape.has_any());
+    let wide = wide.filter_map(|action| facts.get(&(action.name(), shape.clone())));
+    for fact in wide.flatten() {
+        found.absorb(fact.grounds.clone(), usize::MAX);
     }
-    Ok(())
+    found
 }
 
 fn basis(
@@ -462,6 +456,7 @@ fn basis(
                     .unwrap_or_default(),
                 examples,
                 wider: wider(grant),
+                grounds: grounds(&grant.actions, &grant.shape, deeds, facts),
             }
         })
         .collect()

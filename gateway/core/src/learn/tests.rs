@@ -10,12 +10,13 @@ use crate::{
     timestamp::Timestamp,
 };
 
-const BOUNDS: Bounds = Bounds {
+pub(super) const BOUNDS: Bounds = Bounds {
     tables_max: 16,
     facts_max: 256,
     active_max: 1000,
     doers_max: 64,
     examples_max: 16,
+    grounds_max: 8,
 };
 
 /// A thing in the group `g`.
@@ -35,10 +36,29 @@ pub(super) fn group(name: &str) -> GroupName {
     GroupName::parse(name).unwrap()
 }
 
+/// The statement `index` of the policy `device`.
+pub(super) fn ground(index: usize, condition: Option<&str>) -> Arc<Ground> {
+    Arc::new(Ground {
+        policy: "device".into(),
+        index,
+        sid: None,
+        condition: condition.map(Into::into),
+    })
+}
+
 /// What things did, their client ids being their names.
 pub(super) fn observed(things: &[Thing], seen: &[(&str, Action, &str)]) -> Observations {
+    let seen: Vec<_> = seen.iter().map(|seen| (*seen, ground(0, None))).collect();
+    observed_by(things, &seen)
+}
+
+/// Who did what on which resource, and what allowed it.
+pub(super) type Seen<'a> = ((&'a str, Action, &'a str), Arc<Ground>);
+
+/// The same, with what allowed it.
+pub(super) fn observed_by(things: &[Thing], seen: &[Seen<'_>]) -> Observations {
     let mut all = Observations::new(BOUNDS);
-    for (at, (name, action, resource)) in (0..).zip(seen) {
+    for (at, ((name, action, resource), ground)) in (0..).zip(seen) {
         let thing = things.iter().find(|t| t.name.as_str() == *name).unwrap();
         let actor = Actor {
             thing,
@@ -49,7 +69,7 @@ pub(super) fn observed(things: &[Thing], seen: &[(&str, Action, &str)]) -> Obser
             },
         };
         let at = Timestamp::from_millis(at);
-        all.note(&actor, *action, resource, 1, (at, at));
+        all.note(&actor, *action, resource, 1, (at, at), ground);
     }
     all
 }
@@ -58,7 +78,7 @@ pub(super) fn shared(things: &[Thing]) -> Vec<Arc<Thing>> {
     things.iter().cloned().map(Arc::new).collect()
 }
 
-fn policies(proposal: &Proposal<'_>) -> PolicySet {
+pub(super) fn policies(proposal: &Proposal<'_>) -> PolicySet {
     let parsed = proposal.policies.iter().map(|policy| {
         assert!(policy.characters <= POLICY_CHARACTERS_MAX);
         Arc::new(Policy::parse("learned", &policy.json).unwrap())
@@ -66,7 +86,7 @@ fn policies(proposal: &Proposal<'_>) -> PolicySet {
     PolicySet::new(parsed.collect())
 }
 
-fn allows(set: &PolicySet, thing: &Thing, action: Action, resource: &str) -> bool {
+pub(super) fn allows(set: &PolicySet, thing: &Thing, action: Action, resource: &str) -> bool {
     let client_id = match action {
         Action::Connect => ClientId::parse(resource).unwrap(),
         _ => ClientId::parse(thing.name.as_str()).unwrap(),
@@ -88,7 +108,7 @@ fn resources(proposal: &Proposal<'_>) -> Vec<String> {
         .collect()
 }
 
-fn sensors() -> [Thing; 3] {
+pub(super) fn sensors() -> [Thing; 3] {
     ["sensor-1", "sensor-2", "sensor-3"].map(|name| thing(name, None, &[]))
 }
 

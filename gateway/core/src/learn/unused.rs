@@ -25,7 +25,8 @@ pub fn unused(policies: &[Arc<Policy>], deeds: &[Deed<'_>]) -> Vec<Unused> {
     let mut unused = Vec::new();
     for policy in policies {
         let set = PolicySet::new(vec![policy.clone()]);
-        let used = used_statements(&set, deeds);
+        let mut used = used_statements(&set, deeds);
+        used.extend(noted_statements(policy, deeds));
         for statement in policy.statements() {
             if statement.effect() == Effect::Deny {
                 continue;
@@ -82,6 +83,22 @@ fn used_statements(set: &PolicySet, deeds: &[Deed<'_>]) -> BTreeSet<(usize, &'st
         }
     }
     used
+}
+
+/// The statements of `policy` that were noted to have allowed a deed, whatever their conditions ask
+/// for, and that are still the same.
+fn noted_statements<'d>(
+    policy: &'d Policy,
+    deeds: &'d [Deed<'_>],
+) -> impl Iterator<Item = (usize, &'static str)> + 'd {
+    deeds.iter().flat_map(move |deed| {
+        let known = deed.grounds.known.iter();
+        let known = known.filter(|ground| {
+            let statement = policy.statements().nth(ground.index);
+            statement.is_some_and(|statement| ground.is(policy.name(), statement))
+        });
+        known.map(|ground| (ground.index, deed.action.name()))
+    })
 }
 
 /// Whether a policy with nothing but this would have allowed a deed.

@@ -78,13 +78,13 @@ pub(super) fn admit(
         will_topic: will.as_ref().map(|will| will.topic.clone()),
     };
     let mut admission = Admission::new(principal, asked, shared.neighbours.recorder.clone());
-    let permitted = match (admission.connect(), &will) {
-        (Ok(_), Some(will)) => admission.publish(&will.topic, will.retain),
-        (decided, _) => decided,
-    };
+    let permitted = admission.connect().and_then(|permit| match &will {
+        Some(will) => admission.publish(&will.topic, will.retain).map(|_| permit),
+        None => Ok(permit),
+    });
     match permitted {
-        Ok(_) => {
-            admission.connected();
+        Ok(permit) => {
+            admission.connected(&permit);
             Ok((admission, will))
         }
         Err(denied) => {

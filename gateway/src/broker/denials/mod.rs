@@ -142,7 +142,7 @@ impl Denial {
             reason = self.reason,
             decision = self.decision,
             policy = statement.map(|statement| &*statement.policy),
-            statement = statement.map(|statement| statement.index),
+            statement = statement.map(StatementRef::number),
             sid,
             detail = self.detail,
             unlogged = (unlogged > 0).then_some(unlogged),
@@ -174,7 +174,7 @@ impl Denial {
             "resource": self.resource,
             "decision": self.decision,
             "policy": statement.map(|statement| &*statement.policy),
-            "statement": statement.map(|statement| statement.index),
+            "statement": statement.map(StatementRef::number),
             "sid": statement.and_then(|statement| statement.sid.as_deref()),
         })
     }

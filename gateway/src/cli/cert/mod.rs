@@ -3,18 +3,17 @@
 
 mod issue;
 mod show;
+mod state;
+pub(in crate::cli) mod which;
 
 use std::path::{Path, PathBuf};
 
-use portcullis_core::{
-    identity::{CertificateId, ThingName},
-    registry::Status,
-};
+use portcullis_core::{identity::ThingName, registry::Status};
 use serde_json::{Value, json};
 
 use super::{
     Failure, Outcome,
-    outcome::{say, say_json},
+    outcome::{escaped, lines, say, say_json},
     thing::{named, registry_file, say_what_is_in_the_way},
 };
 use crate::{
@@ -25,7 +24,6 @@ use crate::{
         authority::DEVICE_DAYS,
         enrol::{self, Wanted},
         import::{self, Imported, ImportedList},
-        lifecycle,
     },
 };
 
@@ -64,7 +62,8 @@ pub(super) enum CertCommand {
     },
     /// Let a certificate that registered itself connect.
     Approve {
-        /// Its id.
+        /// Its id or four digits or more of its beginning, its common name, or a file with it.
+        #[arg(value_name = "CERTIFICATE")]
         id: String,
         /// Whose it is; unless said, the thing named like its common name.
         #[arg(long)]
@@ -72,12 +71,14 @@ pub(super) enum CertCommand {
     },
     /// Let a certificate connect again that was deactivated; one that waits needs `approve`.
     Activate {
-        /// Its id.
+        /// Its id or four digits or more of its beginning, the thing that has it, or a file with it.
+        #[arg(value_name = "CERTIFICATE")]
         id: String,
     },
     /// Keep a certificate from connecting for now.
     Deactivate {
-        /// Its id.
+        /// Its id or four digits or more of its beginning, the thing that has it, or a file with it.
+        #[arg(value_name = "CERTIFICATE")]
         id: String,
         /// Why; kept with it.
         #[arg(long)]
@@ -85,18 +86,24 @@ pub(super) enum CertCommand {
     },
     /// Revoke a certificate, or all of a thing, for good.
     Revoke {
-        /// A certificate id, or the name of a thing.
-        #[arg(value_name = "ID_OR_THING")]
+        /// A certificate (its id, four digits or more of its beginning, or a file with it), or a thing:
+        /// all that it has.
+        #[arg(value_name = "CERTIFICATE_OR_THING")]
         which: String,
         /// Why; kept with it.
         #[arg(long)]
         reason: Option<String>,
     },
-    /// List all certificates.
-    List,
+    /// List all certificates: what the gateway makes of each, whose it is, its end and its issuer.
+    List {
+        /// Those of one CA alone: its id, four digits or more of its beginning, or a file with it.
+        #[arg(long, value_name = "ID_OR_FILE")]
+        ca: Option<String>,
+    },
     /// Show all that is known of a certificate.
     Show {
-        /// Its id.
+        /// Its id or four digits or more of its beginning, the thing that has it, or a file with it.
+        #[arg(value_name = "CERTIFICATE")]
         id: String,
     },
 }
@@ -207,44 +214,19 @@ pub(super) fn cert(
         }
         CertCommand::Approve { id, thing } => {
             let thing = named_if(thing.as_deref())?;
-            let id = self::id(id)?;
-            let thing = lifecycle::approve(&identity, id, thing.as_ref())?;
-            answer(
-                &format!("Approved {id} as `{thing}`."),
-                &json!({ "certificateId": id.to_string(), "thingName": thing.as_str(), "status": "ACTIVE" }),
-                as_json,
-            );
+            state::approve(&identity, id, thing.as_ref(), as_json)?;
         }
         CertCommand::Activate { id } => {
-            set_active(&identity, id, Status::Active, None, as_json)?;
+            state::set_active(&identity, id, Status::Active, None, as_json)?;
         }
         CertCommand::Deactivate { id, reason } => {
-            set_active(&identity, id, Status::Inactive, reason.as_deref(), as_json)?;
+            state::set_active(&identity, id, Status::Inactive, reason.as_deref(), as_json)?;
         }
         CertCommand::Revoke { which, reason } => {
-            let ids = lifecycle::revoke(&identity, which, reason.as_deref())?;
-            let known = lifecycle::read(&identity)?.merged;
-            let shared = |id| {
-                let known = known.certificate(id).map(|known| known.things.as_slice());
-                let things: Vec<_> = known
-                    .unwrap_or_default()
-                    .iter()
-                    .map(ThingName::as_str)
-                    .collect();
-                match things.len() {
-                    0 | 1 => format!("Revoked {id}."),
-                    _ => format!(
-                        "Revoked {id}, which was that of {} alike.",
-                        things.join(", ")
-                    ),
-                }
-            };
-            let text: Vec<_> = ids.iter().map(shared).collect();
-            let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-            answer(&text.join("\n"), &json!({ "revoked": ids }), as_json);
+            state::revoke(&identity, which, reason.as_deref(), as_json)?;
         }
-        CertCommand::List => return show::list(&identity, as_json),
-        CertCommand::Show { id } => return show::show(&identity, self::id(id)?, as_json),
+        CertCommand::List { ca } => return show::list(&identity, ca.as_deref(), as_json),
+        CertCommand::Show { id } => return show::show(&identity, id, as_json),
     }
     say_what_is_in_the_way(config);
     Ok(Outcome::Done)
@@ -254,35 +236,12 @@ fn named_if(name: Option<&str>) -> Result<Option<ThingName>, Failure> {
     name.map(|name| named(name, ThingName::parse)).transpose()
 }
 
-fn id(text: &str) -> Result<CertificateId, Failure> {
-    CertificateId::parse(text).ok_or_else(|| {
-        Failure::BadInput(format!(
-            "`{text}` is no certificate id; write its 64 hex digits, as `portcullis cert list` does"
-        ))
-    })
-}
-
 fn answer(text: &str, value: &Value, as_json: bool) {
     if as_json {
         say_json(value);
     } else {
-        say(text);
+        lines(text).for_each(say);
     }
-}
-
-fn set_active(
-    identity: &crate::identity::Config,
-    id: &str,
-    status: Status,
-    reason: Option<&str>,
-    as_json: bool,
-) -> Result<(), Failure> {
-    let id = self::id(id)?;
-    lifecycle::set_active(identity, id, status, reason)?;
-    let status = status.as_str();
-    let value = json!({ "certificateId": id.to_string(), "status": status });
-    answer(&format!("{id} is {status}."), &value, as_json);
-    Ok(())
 }
 
 fn imported(imported: &Imported, args: &ClaimArgs, as_json: bool) {
@@ -300,9 +259,10 @@ fn imported(imported: &Imported, args: &ClaimArgs, as_json: bool) {
         ),
         Imported::Ca { id, subject, file } => (
             format!(
-                "Took over the CA `{subject}` ({id}) as {}.\nIts certificates connect once they are \
+                "Took over the CA `{}` ({id}) as {}.\nIts certificates connect once they are \
                  registered: `portcullis cert import`, or `auto-registration` or `template` in its \
                  `[[ca]]` in registry.toml.",
+                escaped(subject),
                 file.display()
             ),
             json!({ "kind": "ca", "caCertificateId": id.to_string(), "subject": subject, "file": file.to_string_lossy() }),
@@ -323,7 +283,7 @@ fn imported(imported: &Imported, args: &ClaimArgs, as_json: bool) {
 fn list(list: &ImportedList) -> String {
     let mut text = format!(
         "Took over the revocation list of `{}` with {} certificates as {}",
-        list.issuer,
+        escaped(&list.issuer),
         list.entries,
         list.file.display()
     );

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     Failure, Outcome,
-    outcome::{say, say_json},
+    outcome::{lines, say, say_json},
 };
 use crate::identity::{
     authority::{Authority, AuthorityError, is_san},
@@ -303,7 +303,7 @@ pub(super) fn init(args: &InitArgs, as_json: bool) -> Result<Outcome, Failure> {
         say_json(&json!({ "config": settings.to_string_lossy(), "name": name, "sans": sans }));
         return Ok(Outcome::Done);
     }
-    say(&format!(
+    let text = format!(
         "Made a configuration for the gateway `{name}` in {}:
 
   gateway.toml           settings, each explained
@@ -321,7 +321,8 @@ Next:
   portcullis run -c {config}",
         args.dir.display(),
         sans.join(", "),
-    ));
+    );
+    lines(&text).for_each(say);
     Ok(Outcome::Done)
 }
 

@@ -252,7 +252,7 @@ fn line_to_json(line: &Line<'_>) -> Value {
             Effect::Deny => "Deny",
         },
         "policy": line.attached.policy.name(),
-        "statement": statement.index(),
+        "statement": statement.source().number(),
         "sid": statement.sid(),
         "attachedTo": line.attached.to,
         "notResource": statement.is_not_resource(),

@@ -63,7 +63,7 @@ fn describe(statement: &StatementRef) -> String {
     let sid = sid.map_or_else(String::new, |sid| format!(" (`{sid}`)"));
     format!(
         "statement {}{sid} of policies/{}.json",
-        statement.index + 1,
+        statement.number(),
         statement.policy
     )
 }

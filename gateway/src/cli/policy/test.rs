@@ -305,7 +305,7 @@ fn to_json(explanation: &Explanation) -> Value {
         "authDecision": explanation.decision.name(),
         "missingContextValues": explanation.missing,
         "policy": statement.map(|statement| &*statement.policy),
-        "statement": statement.map(|statement| statement.index),
+        "statement": statement.map(StatementRef::number),
         "sid": statement.and_then(|statement| statement.sid.as_deref()),
         "reason": null,
     })

@@ -12,11 +12,17 @@ use portcullis_core::{
     problem::nearest,
 };
 
-use super::super::{Failure, thing::named};
+use super::super::{
+    Failure,
+    cert::which::{self, Named},
+    thing::named,
+};
 use crate::{
     config::{self, PolicySettings},
     identity::{
-        self, Credential, Snapshot, issued,
+        self, Credential, Journal, Registry, Snapshot,
+        effective::{Effective, Examiner},
+        issued::Kept,
         registry::{RegisteredCertificate, Status},
     },
 };
@@ -27,7 +33,8 @@ pub(super) struct Connection {
     /// Its client id; the thing's name unless said otherwise.
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// The certificate that it shows; its first active one unless said otherwise.
+    /// The certificate that it shows (its id, four digits or more of its beginning, or a file with
+    /// it); its first active one unless said otherwise.
     #[arg(long, value_name = "ID_OR_FILE")]
     certificate: Option<String>,
     /// The host name that it asks for in TLS.
@@ -100,11 +107,7 @@ impl Connection {
                     chain: None,
                 }
             }
-            Shown::NoneActive => {
-                let name = &thing.name;
-                let text = format!("no certificate of `{name}` is active, so it cannot connect");
-                return Ok(Who::Refused(text));
-            }
+            Shown::Shut(why) => return Ok(Who::Refused(format!("{why}, so it cannot connect"))),
             Shown::Nothing => Credential::Plain {
                 thing: Some(&thing.name),
                 unknown_policy: None,
@@ -136,45 +139,76 @@ impl Connection {
         snapshot: &Snapshot,
         thing: &Thing,
     ) -> Result<Shown, Failure> {
+        let registry = snapshot.registry();
+        // What cannot be read of it, the gateway has no use for either.
+        let state = Journal::open(&settings.identity.journal).read();
+        let state = state.unwrap_or_default();
+        let examiner = Examiner::new(&settings.identity, registry, &state);
+        let its = |c: &&RegisteredCertificate| c.is_attached_to(thing.name.as_str());
         if let Some(text) = &self.certificate {
-            let shown = match CertificateId::parse(text) {
-                Some(id) => of_id(settings, id),
-                None => in_file(text)?,
-            };
-            return Ok(Shown::Certificate(shown));
+            let kept = self.kept(settings, registry, text)?;
+            let listed = snapshot.certificate(&kept.0);
+            let found = listed.map(|listed| examiner.examine_as(listed, kept.1.clone()));
+            return Ok(match found {
+                Some(found) if !found.effective.opens() => shut(kept.0, &found.effective),
+                _ => Shown::Certificate(content(kept.0, kept.1)),
+            });
         }
-        let certificates = snapshot.registry().certificates.iter();
-        let is_its = |c: &&RegisteredCertificate| c.is_attached_to(thing.name.as_str());
-        let mut its = certificates.filter(is_its).peekable();
-        let has_any = its.peek().is_some();
-        Ok(match its.find(|c| c.status == Status::Active) {
-            Some(active) => Shown::Certificate(of_id(settings, active.id)),
-            None if has_any => Shown::NoneActive,
+        let mut shut_out = None;
+        for listed in registry.certificates.iter().filter(its) {
+            let found = examiner.examine(listed);
+            if found.effective.opens() {
+                return Ok(Shown::Certificate(content(listed.id, found.kept)));
+            }
+            shut_out.get_or_insert((listed.id, found.effective));
+        }
+        Ok(match shut_out {
+            Some((id, effective)) => {
+                let name = &thing.name;
+                Shown::Shut(format!(
+                    "no certificate of `{name}` is active: {id} is {effective}"
+                ))
+            }
             None => Shown::Nothing,
         })
+    }
+
+    /// The certificate that `text` means, and its content as far as it is known.
+    fn kept(
+        &self,
+        settings: &PolicySettings,
+        registry: &Registry,
+        text: &str,
+    ) -> Result<(CertificateId, Option<Kept>), Failure> {
+        if CertificateId::parse(text).is_none()
+            && Path::new(text).is_file()
+            && let Some(kept) = Kept::read(Path::new(text))
+        {
+            return Ok((kept.certificate.id, Some(kept)));
+        }
+        let named = Named {
+            belongs: &which::of_thing,
+            is_meant: &|listed| listed.status == Status::Active,
+        };
+        let id = which::one(registry, text, &named)?;
+        Ok((id, Kept::find(&settings.identity, id)))
     }
 }
 
 /// What a thing has to show.
 enum Shown {
     Certificate(Arc<Certificate>),
-    /// It has certificates, none of them active.
-    NoneActive,
+    /// Certificates, none of which opens anything; why.
+    Shut(String),
     /// It never had one.
     Nothing,
 }
 
-/// The certificate with this id; what it says is known if it was issued or registered here.
-fn of_id(settings: &PolicySettings, id: CertificateId) -> Arc<Certificate> {
-    let kept = issued::certificate(&settings.identity, id);
-    Arc::new(kept.unwrap_or_else(|| Certificate::unseen(id)))
+fn shut(id: CertificateId, effective: &Effective) -> Shown {
+    Shown::Shut(format!("the certificate {id} is {effective}"))
 }
 
-fn in_file(text: &str) -> Result<Arc<Certificate>, Failure> {
-    issued::certificate_in(Path::new(text)).ok_or_else(|| {
-        let text = format!(
-            "`{text}` is neither a certificate id nor a file with a certificate in PEM or DER"
-        );
-        Failure::BadInput(text)
-    })
+/// What a certificate says is known if it was issued or registered here.
+fn content(id: CertificateId, kept: Option<Kept>) -> Arc<Certificate> {
+    Arc::new(kept.map_or_else(|| Certificate::unseen(id), |kept| kept.certificate))
 }

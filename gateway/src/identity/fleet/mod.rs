@@ -18,10 +18,24 @@ use std::{
 use portcullis_core::{
     identity::{GroupName, Thing, ThingName},
     limits::{FLEET_THINGS_MAX, GROUPS_PER_THING_MAX},
-    registry::query::{Alarm, Subject},
+    registry::{
+        Provenance,
+        query::{Alarm, Subject},
+    },
 };
 
 use super::{Snapshot, SnapshotWatch};
+
+/// A thing as the gateway sees it.
+#[derive(Debug)]
+pub struct SeenThing {
+    /// It.
+    pub thing: Arc<Thing>,
+    /// Whether it has a connection.
+    pub is_connected: bool,
+    /// Its groups, and where each of them comes from.
+    pub groups: Vec<(GroupName, String)>,
+}
 
 /// The things as the gateway sees them at work. Cheap to clone; clones are the same fleet.
 #[derive(Clone, Debug)]
@@ -124,6 +138,36 @@ impl Fleet {
             seen.answers.insert(thing.name.clone(), answer);
         }
         groups
+    }
+
+    /// The thing `name` as it is now; `None` if the registry in force has none.
+    pub fn see(&self, name: &str) -> Option<SeenThing> {
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        let thing = snapshot.thing(name)?;
+        let registered = snapshot.registered(name)?;
+        let provenance = snapshot.registry().provenance(registered);
+        let from = |group: &GroupName| {
+            let known = provenance.iter().find(|(known, _)| *known == group);
+            if let Some((_, from)) = known {
+                return from.to_string();
+            }
+            let mut dynamic = snapshot.dynamic_groups().iter();
+            let found = dynamic.find(|dynamic| dynamic.name == *group);
+            found.map_or_else(String::new, |found| {
+                Provenance::Dynamic(found.query.text()).to_string()
+            })
+        };
+        let groups = self.groups(thing);
+        let live = self.read();
+        let live = live.live.get(name);
+        Some(SeenThing {
+            is_connected: live.is_some_and(|live| live.connections > 0),
+            groups: groups
+                .iter()
+                .map(|group| (group.clone(), from(group)))
+                .collect(),
+            thing: thing.clone(),
+        })
     }
 
     fn change(&self, device: &str, change: impl FnOnce(&mut Live)) {

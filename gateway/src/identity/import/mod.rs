@@ -228,7 +228,7 @@ fn certificate(
     let registered = known.merged.thing(named);
     let thing = registered.map(|registered| registered.thing.name.clone());
     let thing = thing.ok_or_else(|| ImportError::NoThing(named.to_owned()))?;
-    issued::keep(config, leaf)?;
+    issued::keep_chain(config, leaf, intermediates)?;
     Holder::Thing(&thing).list(config, id, ca.id, why)?;
     Ok(Imported::Certificate {
         id,

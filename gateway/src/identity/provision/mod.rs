@@ -254,7 +254,7 @@ impl Inner {
         };
         match done {
             Ok(introduction) => {
-                if let Err(error) = issued::keep(&self.config, leaf) {
+                if let Err(error) = issued::keep_chain(&self.config, leaf, intermediates) {
                     tracing::warn!(error = %chain_of(&error), "A certificate could not be kept for policy tests.");
                 }
                 self.reload.notify_one();

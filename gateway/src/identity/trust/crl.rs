@@ -10,7 +10,7 @@
 //! fetching.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -41,18 +41,17 @@ pub(in crate::identity) struct Lists {
     pub(super) revoked: Arc<Revoked>,
 }
 
-/// Issuer and serial number of revoked certificates.
+/// Issuer and serial number of a certificate.
+pub(super) type Serial = ([u8; 32], Vec<u8>);
+
+/// Revoked certificates.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(HashSet<([u8; 32], Vec<u8>)>);
+pub(super) struct Revoked(HashSet<Serial>);
 
 impl Revoked {
     pub(super) fn contains(&self, certificate: &Certificate) -> bool {
-        let Some(issuer) = certificate.issuer.fingerprint() else {
-            return false;
-        };
-        let serial = serial_of_hex(&certificate.serial_hex);
         // CAs with the same name share their lists here: refusing too much is the safe side.
-        !self.0.is_empty() && self.0.contains(&(issuer, serial))
+        !self.0.is_empty() && serial(certificate).is_some_and(|serial| self.0.contains(&serial))
     }
 
     /// All of both; `None` if `other` has nothing new.
@@ -423,6 +422,38 @@ fn verify(
 
 const ISSUING_DISTRIBUTION_POINT: x509_parser::der_parser::oid::Oid<'static> =
     x509_parser::der_parser::oid!(2.5.29.28);
+
+/// How lists name a certificate; `None` if it was never seen.
+pub(super) fn serial(certificate: &Certificate) -> Option<Serial> {
+    let issuer = certificate.issuer.fingerprint()?;
+    Some((issuer, serial_of_hex(&certificate.serial_hex)))
+}
+
+/// What the lists of `paths` name, and in which file, for people: nothing is verified.
+pub(super) fn entries(paths: &[PathBuf]) -> HashMap<Serial, PathBuf> {
+    let mut entries = HashMap::new();
+    for file in files(paths).iter().take(REVOCATION_LISTS_MAX) {
+        let Ok(bytes) = read_bounded(file) else {
+            continue;
+        };
+        let pem: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let ders = match pem {
+            Ok(lists) if !lists.is_empty() => lists,
+            _ => vec![bytes.into()],
+        };
+        for der in &ders {
+            let Ok((_, list)) = CertificateRevocationList::from_der(der) else {
+                continue;
+            };
+            let issuer = Names::fingerprint_of(list.issuer().as_raw());
+            for entry in list.iter_revoked_certificates() {
+                let serial = (issuer, canonical(entry.raw_serial()));
+                entries.entry(serial).or_insert_with(|| file.clone());
+            }
+        }
+    }
+    entries
+}
 
 /// Without leading zeros, which some write and some do not.
 fn canonical(serial: &[u8]) -> Vec<u8> {

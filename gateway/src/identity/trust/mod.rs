@@ -11,6 +11,7 @@ mod issuers;
 pub(super) mod server_names;
 #[cfg(test)]
 mod tests;
+mod vouchers;
 
 use std::{
     fs,
@@ -45,6 +46,7 @@ pub(super) use crl::{
 };
 
 pub(super) use issuers::certificates_in;
+pub(super) use vouchers::Vouchers;
 
 use super::Config;
 

@@ -17,6 +17,13 @@ pub struct StatementRef {
     pub sid: Option<Arc<str>>,
 }
 
+impl StatementRef {
+    /// Its number in the document, from 1: what people, logs and JSON answers are told.
+    pub fn number(&self) -> usize {
+        self.index + 1
+    }
+}
+
 /// Leave to do one thing. Only [`PolicySet::decide`] makes it.
 #[derive(Clone, Debug)]
 pub struct Permit {

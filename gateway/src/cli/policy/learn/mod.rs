@@ -24,7 +24,7 @@ use self::report::Report;
 use super::{
     super::{
         Failure, Outcome,
-        outcome::{say, say_error, say_json},
+        outcome::{lines, say, say_document, say_error, say_json},
         thing::named,
     },
     who,
@@ -84,6 +84,7 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
     let report = Report {
         group: &group,
         hours: args.hours,
+        written: recorded.written,
         proposal: &proposal,
         unused: learn::unused(&present, &proposal.deeds),
         present: present.iter().map(|policy| policy.name()).collect(),
@@ -93,7 +94,7 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
         if as_json {
             say_json(&report.to_json());
         } else {
-            say(report.text().trim_end());
+            lines(&report.text()).for_each(say);
         }
         for file in out.documents(&proposal) {
             say_error(&format!("Written to `{}`; review it.", file.display()));
@@ -102,9 +103,9 @@ pub(super) fn learn(args: &LearnArgs, config: &Path, as_json: bool) -> Result<Ou
         say_json(&report.to_json());
     } else {
         for policy in &proposal.policies {
-            say(policy.json.trim_end());
+            say_document(&policy.json);
         }
-        say_error(report.text().trim_end());
+        lines(&report.text()).for_each(say_error);
     }
     Ok(Outcome::Done)
 }

@@ -2,14 +2,14 @@
 
 use portcullis_core::{
     identity::GroupName,
-    learn::{Basis, Proposal, Unused, Wider},
+    learn::{Basis, Ground, Proposal, Unused, Wider},
     limits::POLICY_CHARACTERS_MAX,
     policy::Action,
     timestamp::Timestamp,
 };
 use serde_json::{Value, json};
 
-use super::super::{describe, short};
+use super::super::{super::outcome::escaped, describe, short};
 
 /// Names in a list that people read; then their number.
 const NAMES_MAX: usize = 20;
@@ -18,6 +18,8 @@ const NAMES_MAX: usize = 20;
 pub(super) struct Report<'a> {
     pub(super) group: &'a GroupName,
     pub(super) hours: u64,
+    /// How fresh the record is.
+    pub(super) written: Option<Timestamp>,
     pub(super) proposal: &'a Proposal<'a>,
     /// What present policies allow and nobody did.
     pub(super) unused: Vec<Unused>,
@@ -42,6 +44,12 @@ impl Report<'_> {
             things - silent.len(),
             self.hours
         ));
+        if let Some(written) = self.written {
+            page.line(&format!(
+                "The record was written last at {written}; a running gateway adds what is new within \
+                 a second, and how often within a minute."
+            ));
+        }
         for (index, policy) in policies.iter().enumerate() {
             page.line("");
             page.line(&format!(
@@ -91,6 +99,7 @@ impl Report<'_> {
             "               such as {}",
             line.examples.join(", ")
         ));
+        self.conditions(page, line);
         match line.wider {
             None => {}
             Some(Wider::Unbounded) => page.line(
@@ -99,6 +108,28 @@ impl Report<'_> {
             Some(Wider::Size(lines)) => page.line(&format!(
                 "               wider than what was seen: it stands for {lines} lines that did not fit"
             )),
+        }
+    }
+
+    /// Under which conditions it was allowed.
+    fn conditions(&self, page: &mut Page, line: &Basis) {
+        for ground in &line.grounds.known {
+            let Some(condition) = &ground.condition else {
+                continue;
+            };
+            let statement = describe(&ground.statement());
+            page.line(&match line.grant.condition {
+                Some(_) => format!(
+                    "               allowed under a condition, which goes over: that of {statement}"
+                ),
+                None => format!(
+                    "               some of it was allowed under a condition, which is not in the \
+                     proposal: {condition} of {statement}"
+                ),
+            });
+        }
+        if let Some(condition) = &line.grant.condition {
+            page.line(&format!("               if {condition}"));
         }
     }
 
@@ -174,7 +205,7 @@ impl Report<'_> {
         let unused = self.unused.iter().map(|unused| {
             json!({
                 "policy": &*unused.statement.policy,
-                "statement": unused.statement.index,
+                "statement": unused.statement.number(),
                 "sid": unused.statement.sid.as_deref(),
                 "action": unused.action.name(),
                 "resource": unused.resource,
@@ -184,6 +215,7 @@ impl Report<'_> {
         json!({
             "group": self.group.as_str(),
             "hours": self.hours,
+            "recordWritten": self.written.map(|written| written.to_string()),
             "things": proposal.things,
             "policies": policies,
             "basis": proposal.basis.iter().map(basis_to_json).collect::<Vec<_>>(),
@@ -196,7 +228,19 @@ impl Report<'_> {
     }
 }
 
+fn ground_to_json(ground: &Ground) -> Value {
+    let condition = ground.condition.as_deref();
+    json!({
+        "policy": &*ground.policy,
+        "statement": ground.statement().number(),
+        "sid": ground.sid.as_deref(),
+        "condition": condition.and_then(|text| serde_json::from_str::<Value>(text).ok()),
+    })
+}
+
 fn basis_to_json(line: &Basis) -> Value {
+    let condition = line.grant.condition.as_deref();
+    let grounds = line.grounds.known.iter();
     let actions: Vec<&str> = line.grant.actions.iter().map(|a| a.name()).collect();
     json!({
         "policy": line.policy,
@@ -209,6 +253,9 @@ fn basis_to_json(line: &Basis) -> Value {
         "first": line.first.to_string(),
         "last": line.last.to_string(),
         "examples": line.examples,
+        "condition": condition.and_then(|text| serde_json::from_str::<Value>(text).ok()),
+        "allowedBy": grounds.map(|ground| ground_to_json(ground)).collect::<Vec<_>>(),
+        "allowedByOthers": line.grounds.more,
         "wider": match line.wider {
             None => Value::Null,
             Some(Wider::Unbounded) => json!("unbounded"),
@@ -229,7 +276,7 @@ struct Page(String);
 
 impl Page {
     fn line(&mut self, text: &str) {
-        self.0.push_str(text);
+        self.0.push_str(&escaped(text));
         self.0.push('\n');
     }
 
