@@ -34,6 +34,7 @@ use super::{
     clients::Entered,
     codec::{Codec, Packet, Version},
     lifecycle::{Connection, Happened, Who},
+    newcomers::Newcomer,
     session::{ClientLimits, Parts, Session},
     shared::Shared,
 };
@@ -56,6 +57,7 @@ pub(super) async fn serve<S>(
     shared: &Arc<Shared>,
     stream: S,
     peer: &Peer<'_>,
+    newcomer: Newcomer,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -86,6 +88,8 @@ pub(super) async fn serve<S>(
             return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
         }
     };
+    // From here on it is somebody.
+    drop(newcomer);
     let (ticket, entered) = shared.clients.enter(&client_id);
     let takeover = match entered {
         Entered::Alone => "no",
