@@ -17,6 +17,7 @@ mod denials;
 mod device;
 mod emulators;
 mod fake_kinesis;
+mod full;
 mod init;
 mod kill;
 mod kinesis;
