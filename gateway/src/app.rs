@@ -24,6 +24,7 @@ use crate::{
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
     defend::{self, Defend},
+    descriptors,
     identity::{self, Fleet, Journal, Provisioner, Snapshot, SnapshotWatch, Watcher},
     pipeline::{self, Chain, Pipeline},
     plugin,
@@ -102,7 +103,7 @@ impl App {
     /// The first thing that cannot be had; nothing runs then.
     pub async fn build(loaded: Loaded) -> Result<Self, BuildError> {
         let Loaded {
-            config,
+            mut config,
             snapshot,
             profiles,
             warnings,
@@ -110,6 +111,7 @@ impl App {
         for warning in &warnings {
             warn!(%warning, "The configuration needs a look.");
         }
+        config.broker.connections_max = descriptors::connections(config.broker.connections_max);
         let registry = Registry::new();
         let readiness = Readiness::default();
         let [broker_ready, buffer_ready, plugins_ready] =

@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod clock;
+pub mod descriptors;
 pub mod document;
 pub mod supervisor;
 pub mod telemetry;

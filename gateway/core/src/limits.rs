@@ -33,6 +33,14 @@ pub const RETAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const RETAINED_MESSAGES_MAX: usize = 10_000;
 /// Connections in all.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections from one address (one /64 in IPv6) that have not said CONNECT yet. A site behind one
+/// address may come back all at once; one idler must not take everybody's place.
+pub const CONNECTING_PER_ADDRESS_MAX: usize = 256;
+/// The same, whatever the settings and however few connections there may be.
+pub const CONNECTING_PER_ADDRESS_MIN: usize = 8;
+/// File descriptors that are not for devices: the buffer's files, listeners, the uplink, whoever asks
+/// for metrics.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// TLS handshakes under way at once.
 pub const HANDSHAKES_MAX: usize = 64;
 /// Time for the TLS handshake.

@@ -16,6 +16,7 @@ use std::{
 const LAYERS: &[(&str, u8)] = &[
     ("chain", 0),
     ("clock", 0),
+    ("descriptors", 0),
     ("document", 0),
     ("supervisor", 1),
     ("telemetry", 1),

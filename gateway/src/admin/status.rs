@@ -60,6 +60,7 @@ pub(super) fn document(
             "last": (denials.0)(),
         },
         "uplink": {
+            "state": page.uplink(),
             "online": page.sum("portcullis_uplink_online") > 0.0,
             "lag_seconds": page.sum("portcullis_uplink_lag_seconds"),
             "sent_records": page.whole("portcullis_uplink_sent_records_total"),
@@ -85,6 +86,17 @@ impl Page {
     fn sum(&self, name: &str) -> f64 {
         // Not `sum`: that of nothing is -0.
         self.metrics(name).map(value).fold(0.0, |a, b| a + b)
+    }
+
+    /// Until something was sent or refused, nobody knows.
+    fn uplink(&self) -> &'static str {
+        if self.sum("portcullis_uplink_online") > 0.0 {
+            "online"
+        } else if self.sum("portcullis_uplink_failed_records_total") > 0.0 {
+            "offline"
+        } else {
+            "starting"
+        }
     }
 
     fn whole(&self, name: &str) -> Value {
@@ -143,7 +155,24 @@ mod tests {
         assert!(by_reason.contains(&reserved), "{by_reason:?}");
         assert_eq!(status["denials"]["last"][0]["resource"], "a");
         assert_eq!(status["uplink"]["online"], false);
+        assert_eq!(status["uplink"]["state"], "starting");
         assert_eq!(status["ready"], false);
         assert_eq!(status["waiting_for"], json!(["buffer"]));
+    }
+
+    #[test]
+    fn the_uplink_is_starting_until_it_was_tried() {
+        let registry = Registry::new();
+        let metrics = Registrar(&registry);
+        let online = metrics.gauge("portcullis_uplink_online", "x");
+        let failed = metrics.counters("portcullis_uplink_failed_records_total", "x", &["reason"]);
+        let state = || Page(registry.gather()).uplink();
+        assert_eq!(state(), "starting");
+        failed.with_label_values(&["connectivity"]).inc();
+        assert_eq!(state(), "offline");
+        online.set(1);
+        assert_eq!(state(), "online");
+        online.set(0);
+        assert_eq!(state(), "offline");
     }
 }

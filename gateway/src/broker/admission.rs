@@ -160,6 +160,18 @@ impl Admission {
         Ok(permit)
     }
 
+    /// Whether what [`Self::publish`] allowed is allowed after a change as well.
+    pub(super) fn still_publish(
+        &mut self,
+        topic: &TopicName,
+        retain: bool,
+    ) -> Result<Permit, Denied> {
+        if retain {
+            self.decide(Action::RetainPublish, topic.as_str())?;
+        }
+        self.decide(Action::Publish, topic.as_str())
+    }
+
     pub(super) fn subscribe(&mut self, filter: &TopicFilter) -> Result<Permit, Denied> {
         self.allow(Action::Subscribe, filter.as_str())
     }

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use portcullis_core::{
     identity::{OnPublishDenied, ThingName},
     limits::{
-        CONNECT_TIMEOUT, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX,
+        CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX, CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX,
+        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX,
     },
 };
 use serde::Deserialize;
@@ -22,6 +23,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Connections in all.
     pub connections_max: usize,
+    /// Those of one address whose CONNECT has not been accepted yet.
+    pub connecting_per_address_max: usize,
     /// TLS handshakes under way at once.
     pub handshakes_max: usize,
     /// Time for a TLS handshake.
@@ -94,6 +97,7 @@ pub enum PlainUnknown {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 struct BrokerToml {
     connections_max: usize,
+    connecting_per_address_max: usize,
     handshakes_max: usize,
     handshake_timeout_ms: u64,
     connect_timeout_ms: u64,
@@ -108,6 +112,7 @@ impl Default for BrokerToml {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
             connections_max: CONNECTIONS_MAX,
+            connecting_per_address_max: CONNECTING_PER_ADDRESS_MAX,
             handshakes_max: HANDSHAKES_MAX,
             handshake_timeout_ms: millis(HANDSHAKE_TIMEOUT),
             connect_timeout_ms: millis(CONNECT_TIMEOUT),
@@ -165,6 +170,12 @@ impl Config {
         Self {
             listeners,
             connections_max: section.within("connections-max", toml.connections_max, 1, 1_000_000),
+            connecting_per_address_max: section.within(
+                "connecting-per-address-max",
+                toml.connecting_per_address_max,
+                CONNECTING_PER_ADDRESS_MIN,
+                1_000_000,
+            ),
             handshakes_max: section.within("handshakes-max", toml.handshakes_max, 1, 4096),
             handshake_timeout: Duration::from_millis(handshake_ms),
             connect_timeout: Duration::from_millis(connect_ms),

@@ -226,15 +226,17 @@ impl Shared {
         payload: Bytes,
         reach: LifecycleEvents,
     ) {
-        let count = |fate| {
-            let labels = [kind, fate];
-            self.metrics.lifecycle.with_label_values(&labels).inc();
+        let mut told = Told {
+            shared: self,
+            kind,
+            fate: "dropped",
         };
         let message = own_message(topic.clone(), payload.clone());
         // A bus that is gone is a fault of the process, which the listeners report.
         drop(self.bus.announce(message));
         if reach == LifecycleEvents::Local {
-            return count("told");
+            told.fate = "told";
+            return;
         }
         let event = Event {
             thing: who.thing.cloned(),
@@ -249,10 +251,24 @@ impl Shared {
         };
         // On the heap: this stands in many places of a session, and most of the time in none.
         let submit = Box::pin(self.neighbours.pipeline.submit(event, None));
-        match timeout(LIFECYCLE_TIMEOUT, submit).await {
-            Ok(Ok(())) => count("told"),
-            Ok(Err(_)) | Err(_) => count("dropped"),
+        if matches!(timeout(LIFECYCLE_TIMEOUT, submit).await, Ok(Ok(()))) {
+            told.fate = "told";
         }
+    }
+}
+
+/// Counts what became of an event, also if whoever waits for the stream gives up.
+struct Told<'a> {
+    shared: &'a Shared,
+    kind: &'static str,
+    fate: &'static str,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        let labels = [self.kind, self.fate];
+        let lifecycle = &self.shared.metrics.lifecycle;
+        lifecycle.with_label_values(&labels).inc();
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -15,6 +15,7 @@ use super::{
     config::Listener,
     connect::{self, Peer},
     denials::Denial,
+    newcomers::Newcomer,
     shared::Shared,
     tls::{Shaken, Sni, Tls},
 };
@@ -26,6 +27,11 @@ use crate::{
 /// Pause after a failed accept: the process is out of file descriptors, and trying at once would
 /// only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is said that accepting fails.
+const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
+
+/// The label of connections beyond the bound of their address.
+const TOO_MANY: &str = "connections-per-address";
 
 /// A listener with its socket.
 #[derive(Debug)]
@@ -72,6 +78,7 @@ impl BoundListener {
         };
         let mut trusted = Trusted::new(&mut identity, sni)?;
         let connections = TaskTracker::new();
+        let mut complained = None;
         info!(address = %self.address, kind = self.kind(), "Listening.");
         loop {
             let (stream, peer) = tokio::select! {
@@ -81,19 +88,25 @@ impl BoundListener {
                 accepted = self.socket.accept() => match accepted {
                     Ok(accepted) => accepted,
                     Err(error) => {
-                        warn!(%error, "Accepting a connection failed.");
+                        self.refused("accept-failed");
+                        if complained.is_none_or(|at: Instant| at.elapsed() >= ACCEPT_COMPLAINT) {
+                            warn!(%error, "Accepting a connection failed.");
+                            complained = Some(Instant::now());
+                        }
                         sleep(ACCEPT_PAUSE).await;
                         continue;
                     }
                 },
             };
             trusted.refresh(&mut identity);
+            let Some(newcomer) = self.shared.newcomers.enter(peer.ip()) else {
+                self.refused(TOO_MANY);
+                let denial = Denial::new("handshake", TOO_MANY, peer.ip().to_canonical());
+                self.shared.neighbours.denials.note(denial);
+                continue;
+            };
             let Ok(place) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
-                self.shared
-                    .metrics
-                    .refused
-                    .with_label_values(&["connections-max"])
-                    .inc();
+                self.refused("connections-max");
                 debug!(%peer, "Connection refused: too many connections.");
                 continue;
             };
@@ -103,7 +116,10 @@ impl BoundListener {
             let stop = stop.clone();
             connections.spawn(async move {
                 // On the heap: the accept loop should not carry every state of a connection.
-                Box::pin(serve(&shared, &listener, &tls, stream, peer, stop)).await;
+                Box::pin(serve(
+                    &shared, &listener, &tls, stream, peer, newcomer, stop,
+                ))
+                .await;
                 drop(place);
             });
         }
@@ -111,6 +127,11 @@ impl BoundListener {
         connections.close();
         connections.wait().await;
         Ok(())
+    }
+
+    fn refused(&self, reason: &'static str) {
+        let refused = &self.shared.metrics.refused;
+        refused.with_label_values(&[reason]).inc();
     }
 
     fn kind(&self) -> &'static str {
@@ -165,6 +186,7 @@ async fn serve(
     tls: &Tls,
     stream: TcpStream,
     address: SocketAddr,
+    newcomer: Newcomer,
     stop: CancellationToken,
 ) {
     // Small packets both ways; a failure here costs latency only.
@@ -192,7 +214,7 @@ async fn serve(
                         chain: Some(&chain),
                     },
                 };
-                connect::serve(shared, stream, &peer, stop).await;
+                connect::serve(shared, stream, &peer, newcomer, stop).await;
             }
         }
         Listener::Plain { identity, .. } => {
@@ -211,6 +233,7 @@ async fn serve(
                     chain: &[],
                     credential,
                 },
+                newcomer,
                 stop,
             )
             .await;

@@ -16,6 +16,7 @@ mod denials;
 mod lifecycle;
 mod listener;
 mod metrics;
+mod newcomers;
 mod retained;
 mod session;
 mod shared;
@@ -25,7 +26,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::sync::Semaphore;
 
-use self::{bus::Bus, lifecycle::Versions, retained::Retained, shared::Shared};
+use self::{
+    bus::Bus, lifecycle::Versions, newcomers::Newcomers, retained::Retained, shared::Shared,
+};
 use crate::{
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
@@ -87,6 +90,10 @@ pub async fn bind(
         Bus::start(config.connections_max).map_err(|error| StartError::Bus(Box::new(error)))?;
     let shared = Arc::new(Shared {
         connections: Arc::new(Semaphore::new(config.connections_max)),
+        newcomers: Arc::new(Newcomers::new(
+            config.connecting_per_address_max,
+            config.connections_max,
+        )),
         handshakes: Semaphore::new(config.handshakes_max),
         bus: Arc::new(bus),
         clients: Arc::default(),

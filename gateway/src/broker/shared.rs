@@ -15,6 +15,7 @@ use super::{
     clients::Clients,
     denials::Denial,
     lifecycle::Versions,
+    newcomers::Newcomers,
     retained::Retained,
 };
 use crate::{
@@ -33,6 +34,7 @@ pub(super) struct Shared {
     pub(super) versions: Versions,
     pub(super) retained: Retained,
     pub(super) connections: Arc<Semaphore>,
+    pub(super) newcomers: Arc<Newcomers>,
     pub(super) handshakes: Semaphore,
 }
 

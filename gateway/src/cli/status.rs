@@ -53,16 +53,16 @@ fn render(status: &Value) -> String {
     }
     line("connections", status["connections"].to_string());
     let uplink = &status["uplink"];
-    let online = if uplink["online"] == true {
-        "online"
-    } else {
-        "OFFLINE"
+    let state = match (uplink["state"].as_str(), &uplink["online"]) {
+        (Some("starting"), _) => "starting",
+        (Some("online"), _) | (None, Value::Bool(true)) => "online",
+        _ => "OFFLINE",
     };
     let lag = uplink["lag_seconds"].as_f64().unwrap_or(0.0);
     line(
         "uplink",
         format!(
-            "{online}, {} records sent, lag {lag:.1} s",
+            "{state}, {} records sent, lag {lag:.1} s",
             uplink["sent_records"]
         ),
     );
@@ -194,7 +194,7 @@ mod tests {
                 "total": 3, "by_reason": [{"action": "publish", "reason": "reserved", "count": 3}],
                 "refused_connections": 0, "refused_by_reason": [], "last": []
             },
-            "uplink": {"online": false, "lag_seconds": 0.25, "sent_records": 7},
+            "uplink": {"state": "offline", "online": false, "lag_seconds": 0.25, "sent_records": 7},
             "buffer": {"records": 5, "disk_bytes": 4096}
         }));
         for part in [
@@ -206,5 +206,15 @@ mod tests {
         ] {
             assert!(shown.contains(part), "{part:?} in {shown}");
         }
+    }
+
+    #[test]
+    fn an_uplink_that_was_not_tried_yet_is_not_called_offline() {
+        let shown = |uplink: Value| render(&json!({ "uplink": uplink }));
+        assert!(shown(json!({"state": "starting", "online": false})).contains("starting, "));
+        assert!(shown(json!({"state": "online", "online": true})).contains("online, "));
+        // An older gateway.
+        assert!(shown(json!({"online": true})).contains("online, "));
+        assert!(shown(json!({"online": false})).contains("OFFLINE, "));
     }
 }

@@ -49,6 +49,6 @@ pub use trust::{Chain, CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};
 pub use watcher::{SnapshotWatch, Watcher};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-use super::{Config, authority::Authority, files, load};
+use super::{Config, Snapshot, authority::Authority, files, load};
 
 const REGISTRY: &str = r#"
 [[group]]
@@ -27,28 +27,28 @@ name = "t1"
 groups = ["devices"]
 "#;
 
-pub(super) struct Bench {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) config: Config,
+pub(crate) struct Bench {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) config: Config,
 }
 
 /// A CA of a test, with its key.
-pub(super) struct TestCa {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) pem: String,
-    pub(super) key_pem: String,
+pub(crate) struct TestCa {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) pem: String,
+    pub(crate) key_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A device's certificate.
-pub(super) struct Leaf {
-    pub(super) der: CertificateDer<'static>,
-    pub(super) pem: String,
-    pub(super) certificate: Arc<Certificate>,
+pub(crate) struct Leaf {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) pem: String,
+    pub(crate) certificate: Arc<Certificate>,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let config = Config {
@@ -78,26 +78,33 @@ impl Bench {
         bench
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         files::write(&self.path(name), text.as_bytes()).unwrap();
     }
 
-    pub(super) fn append(&self, text: &str) {
+    pub(crate) fn append(&self, text: &str) {
         let before = fs::read_to_string(&self.config.registry).unwrap();
         self.write("registry.toml", &format!("{before}\n{text}"));
     }
 
-    pub(super) fn policy(&self, name: &str) {
+    pub(crate) fn policy(&self, name: &str) {
         let text = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}"#;
         self.write(&format!("policies/{name}.json"), text);
     }
 
+    /// What the files say now, as the `generation`th snapshot.
+    pub(crate) fn snapshot(&self, generation: u64) -> Arc<Snapshot> {
+        let mut snapshot = load(&self.config, &[]).unwrap();
+        snapshot.generation = generation;
+        Arc::new(snapshot)
+    }
+
     /// Puts a CA beside the others and into the registry.
-    pub(super) fn register(&self, name: &str, ca: &TestCa, keys: &str) {
+    pub(crate) fn register(&self, name: &str, ca: &TestCa, keys: &str) {
         self.write(&format!("pki/{name}.pem"), &ca.pem);
         self.append(&format!(
             "[[ca]]\ncertificate = \"pki/{name}.pem\"\n{keys}\n"
@@ -105,7 +112,7 @@ impl Bench {
     }
 
     /// The mistakes of the configuration.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(crate) fn problems(&self) -> Vec<String> {
         let problems = load(&self.config, &[]).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect()
     }
@@ -121,12 +128,12 @@ fn params(name: &str) -> CertificateParams {
 }
 
 impl TestCa {
-    pub(super) fn root(name: &str) -> Self {
+    pub(crate) fn root(name: &str) -> Self {
         Self::make(name, None)
     }
 
     /// One below this one.
-    pub(super) fn intermediate(&self, name: &str) -> Self {
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
         Self::make(name, Some(self))
     }
 
@@ -148,15 +155,15 @@ impl TestCa {
         }
     }
 
-    pub(super) fn id(&self) -> CertificateId {
+    pub(crate) fn id(&self) -> CertificateId {
         CertificateId::of_der(&self.der)
     }
 
-    pub(super) fn leaf(&self, name: &str) -> Leaf {
+    pub(crate) fn leaf(&self, name: &str) -> Leaf {
         self.leaf_with(name, |_| {})
     }
 
-    pub(super) fn leaf_with(&self, name: &str, f: impl FnOnce(&mut CertificateParams)) -> Leaf {
+    pub(crate) fn leaf_with(&self, name: &str, f: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let mut params = params(name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         f(&mut params);
@@ -170,7 +177,7 @@ impl TestCa {
     }
 
     /// The `number`th revocation list, due in `days`.
-    pub(super) fn crl(&self, number: u64, days: i64, revoked: &[&Leaf]) -> String {
+    pub(crate) fn crl(&self, number: u64, days: i64, revoked: &[&Leaf]) -> String {
         let now = OffsetDateTime::now_utc();
         let entry = |leaf: &&Leaf| {
             let hex = &leaf.certificate.serial_hex;

@@ -245,6 +245,8 @@ fn tls_options(address: SocketAddr, client_id: &str, credentials: &Credentials) 
 fn options(address: SocketAddr, client_id: &str) -> MqttOptions {
     let mut options = MqttOptions::new(client_id, address.ip().to_string(), address.port());
     options.set_keep_alive(Duration::from_secs(30));
+    // What the gateway takes, not the 10 KiB of the client library.
+    options.set_max_packet_size(146 * 1024, 146 * 1024);
     options
 }
 

@@ -148,3 +148,80 @@ fn a_denied_subscription_is_not_told_as_one() {
     let denied = served.metric("portcullis_broker_denied_total", &["action=\"subscribe\""]);
     assert_eq!(denied, 1.0);
 }
+
+/// Everything, and these further statements.
+fn policy(served: &Served, further: &str) {
+    let allow = r#"{"Effect":"Allow","Action":"iot:*","Resource":"*"}"#;
+    served.site.write(
+        "policies/device.json",
+        &format!(r#"{{"Version":"2012-10-17","Statement":[{allow}{further}]}}"#),
+    );
+}
+
+#[test]
+fn a_subscription_that_a_change_takes_away_is_told() {
+    let mut served = Served::new();
+    policy(&served, "");
+    let own = served.enrol("sensor-1", "cold-chain");
+    served.start();
+    let mut device = Device::tls(served.mqtt, "sensor-1", &own);
+    device.subscribe("cmd/a/#");
+    device.subscribe("cmd/b/#");
+    policy(
+        &served,
+        r#",{"Effect":"Deny","Action":"iot:Subscribe","Resource":"arn:aws:iot:*:*:topicfilter/cmd/a/*"}"#,
+    );
+    let unsubscribed = || {
+        let mut events = served.lifecycle();
+        events.retain(|event| event["payload"]["eventType"] == "unsubscribed");
+        events
+    };
+    eventually("it is told", || !unsubscribed().is_empty());
+    let told = unsubscribed();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["payload"]["topics"], serde_json::json!(["cmd/a/#"]));
+    assert_eq!(told[0]["thing"], "sensor-1");
+    // The session and the other subscription stay.
+    device.send("cmd/b/x", "1");
+    assert_eq!(device.next_message().0, "cmd/b/x");
+}
+
+#[test]
+fn a_device_that_is_another_thing_now_leaves_as_the_former_and_comes_as_the_other() {
+    let mut served = Served::new();
+    policy(&served, "");
+    let own = served.enrol("sensor-1", "cold-chain");
+    served.enrol("sensor-2", "cold-chain");
+    served.start();
+    let mut device = Device::tls(served.mqtt, "d", &own);
+    device.publish("dt/x", "1");
+    let thing = "thing = \"sensor-1\"";
+    served
+        .site
+        .replace_last("registry.toml", thing, "thing = \"sensor-2\"");
+    assert!(device.closes(), "whose session is it?");
+    let mut again = Device::tls(served.mqtt, "d", &own);
+    again.publish("dt/x", "2");
+    eventually("everything is told", || served.lifecycle().len() == 3);
+    let told: Vec<_> = served
+        .lifecycle()
+        .iter()
+        .map(|event| {
+            (
+                event["payload"]["eventType"].clone(),
+                event["thing"].clone(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("connected", "sensor-1"),
+        ("disconnected", "sensor-1"),
+        ("connected", "sensor-2"),
+    ];
+    assert_eq!(
+        told,
+        expected.map(|(kind, thing)| (kind.into(), thing.into()))
+    );
+    let gone = &served.lifecycle()[1]["payload"]["disconnectReason"];
+    assert_eq!(*gone, "FORBIDDEN_ACCESS");
+}

@@ -90,16 +90,30 @@ impl Served {
         self.start_with(&[]);
     }
 
+    /// The same under limits that a shell's `ulimit` with these arguments sets.
+    pub(crate) fn start_limited(&mut self, ulimit: &str) {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\"")])
+            .arg(env!("CARGO_BIN_EXE_portcullis"));
+        self.start_as(shell);
+    }
+
     pub(crate) fn start_with(&mut self, environment: &[(&str, &str)]) {
+        let mut gateway = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        gateway.envs(environment.iter().copied());
+        self.start_as(gateway);
+    }
+
+    fn start_as(&mut self, mut gateway: Command) {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        let child = gateway
             .args(["run", "--config"])
             .arg(self.site.path("gateway.toml"))
-            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -129,6 +143,12 @@ impl Served {
         assert!(sent.success());
         let status = child.wait().unwrap();
         assert!(status.success(), "{status}: {}", self.log());
+    }
+
+    /// A file of the running gateway under `/proc`.
+    pub(crate) fn proc(&self, name: &str) -> String {
+        let id = self.gateway.as_ref().unwrap().id();
+        fs::read_to_string(format!("/proc/{id}/{name}")).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {

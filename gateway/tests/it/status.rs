@@ -30,6 +30,7 @@ fn status_tells_how_the_running_gateway_is() {
     assert_eq!(status["configuration"]["refused"], false);
     assert!(status["configuration"]["things"].as_u64() >= Some(1));
     assert_eq!(status["uplink"]["online"], true);
+    assert_eq!(status["uplink"]["state"], "online");
     assert_eq!(status["denials"]["total"], 0);
     let over_http = get(served.http, "/api/v1/status").unwrap();
     assert!(over_http.contains("application/json"), "{over_http}");

@@ -33,7 +33,8 @@ use super::{
     admission::Admission,
     clients::Entered,
     codec::{Codec, Packet, Version},
-    lifecycle::{Connection, Happened, Who},
+    lifecycle::Connection,
+    newcomers::Newcomer,
     session::{ClientLimits, Parts, Session},
     shared::Shared,
 };
@@ -56,6 +57,7 @@ pub(super) async fn serve<S>(
     shared: &Arc<Shared>,
     stream: S,
     peer: &Peer<'_>,
+    newcomer: Newcomer,
     stop: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -86,6 +88,8 @@ pub(super) async fn serve<S>(
             return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
         }
     };
+    // From here on it is somebody.
+    drop(newcomer);
     let (ticket, entered) = shared.clients.enter(&client_id);
     let takeover = match entered {
         Entered::Alone => "no",
@@ -106,7 +110,7 @@ pub(super) async fn serve<S>(
         session: Uuid::new_v4(),
         version: shared.versions.connected(&client_id),
     };
-    greet(shared, &admission, connection, version, takeover, peer).await;
+    greet(shared, &admission, version, takeover, peer);
     shared.metrics.connections.inc();
     let session = Session::new(Parts {
         shared: Arc::clone(shared),
@@ -126,11 +130,10 @@ pub(super) async fn serve<S>(
     shared.versions.disconnected(&client_id, connection.version);
 }
 
-/// Counts, logs and tells a client that has its CONNACK.
-async fn greet(
+/// Counts and logs a client that has its CONNACK.
+fn greet(
     shared: &Shared,
     admission: &Admission,
-    connection: Connection,
     version: Version,
     takeover: &str,
     peer: &Peer<'_>,
@@ -147,11 +150,6 @@ async fn greet(
         shared.neighbours.fleet.connected(&thing.name);
     }
     shared.observe(principal, ActivityKind::Connected);
-    let connected = Happened::Connected {
-        connection,
-        source: principal.source,
-    };
-    shared.tell(&Who::of(shared, principal), &connected).await;
 }
 
 pub(super) fn qos(qos: QoS) -> Qos {

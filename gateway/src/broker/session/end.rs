@@ -92,6 +92,11 @@ impl End {
         matches!(self, Self::Disconnected | Self::ShutOut(_) | Self::Expired)
     }
 
+    /// Whether the connection is closed before anybody is told, which may take a moment.
+    pub(super) fn is_urgent(&self) -> bool {
+        matches!(self, Self::ShutOut(_) | Self::Expired)
+    }
+
     /// What the peer sent is no packet.
     pub(super) fn broken(error: DecodeError) -> Self {
         match error {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures_util::SinkExt;
-use rumqttc::v5::mqttbytes::v5::Disconnect;
+use rumqttc::v5::mqttbytes::v5::{Disconnect, Publish};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tracing::{debug, info};
+use tracing::info;
 
-use super::{End, Session, next_commit};
+use super::{End, Session};
 use crate::{
     broker::{
         codec::{Packet, Version},
@@ -21,17 +21,17 @@ use crate::{
 
 /// For the DISCONNECT and the end of TLS; who does not read them by then will not.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a stopping session waits for the commits of what it took.
-const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
 impl<S> Session<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     /// Publishes the will unless the client took leave, then says goodbye as the end asks for.
-    pub(super) async fn finish(mut self, end: End) {
-        if matches!(end, End::Stopping | End::Disconnected) {
-            self.await_commits().await;
+    pub(super) async fn finish(mut self, mut end: End) {
+        if matches!(end, End::Stopping | End::Disconnected)
+            && let Err(cut @ (End::ShutOut(_) | End::Expired)) = self.await_commits().await
+        {
+            end = cut;
         }
         // Whatever ended the session, its rights may have ended before.
         let leaves_will = !end.suppresses_will() && self.will.is_some() && self.may_stay().is_ok();
@@ -59,9 +59,19 @@ where
             connection: self.connection,
             reason: end.disconnect_reason(),
         };
+        if end.is_urgent() {
+            self.close(&end).await;
+        }
         self.shared
             .tell(&Who::of(&self.shared, self.principal()), &gone)
             .await;
+        if !end.is_urgent() {
+            self.close(&end).await;
+        }
+    }
+
+    /// Says goodbye to whoever listens.
+    async fn close(&mut self, end: &End) {
         if matches!(end, End::NotWritable) {
             return;
         }
@@ -78,21 +88,27 @@ where
         drop(timeout(GOODBYE_TIMEOUT, close).await);
     }
 
-    /// What was taken is acknowledged if its commit comes in time.
-    pub(super) async fn await_commits(&mut self) {
-        let all = async {
-            while !self.pending.is_empty() {
-                let committed = next_commit(&mut self.pending).await;
-                if self.acknowledge(committed).await.is_err() {
-                    break;
-                }
-            }
+    /// The client went without leave: its will is a publish like any other, and must be allowed
+    /// now as well.
+    async fn publish_will(&mut self) {
+        let Some(will) = self.will.take() else {
+            return;
         };
-        if timeout(COMMIT_GRACE, all).await.is_err() {
-            debug!(
-                client = self.principal().client_id.as_str(),
-                "Commits did not come in time."
-            );
+        match self.admission.publish(&will.topic, will.retain) {
+            Ok(permit) => {
+                let publish = Publish {
+                    retain: will.retain,
+                    payload: will.payload,
+                    properties: will.properties,
+                    ..Publish::default()
+                };
+                // Decided at this moment, and nobody waits for the stream of one who is gone. A bus
+                // that is gone has been reported, and the acknowledgement has no reader.
+                drop(self.spread(&permit, will.topic.clone(), will.qos, &publish));
+                let handed_in = self.hand_in(permit, &will.topic, will.qos, &publish, None);
+                drop(handed_in.await);
+            }
+            Err(denied) => self.shared.note_denied(self.principal(), &denied),
         }
     }
 }

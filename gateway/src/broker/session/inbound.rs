@@ -22,7 +22,7 @@ use crate::{
         bus::Message,
         codec::{Packet, Version},
         connect::qos,
-        lifecycle::{Connection, Happened, Who},
+        lifecycle::Happened,
         retained::Kept,
     },
     buffer::Ack,
@@ -72,48 +72,20 @@ where
                     bytes: publish.payload.len(),
                 };
                 self.shared.observe(self.principal(), published);
-                self.take(&permit, topic, level, publish).await
+                self.take(permit, topic, level, publish).await
             }
             Err(denied) => self.refuse_publish(&denied, level, publish.pkid).await,
         }
     }
 
-    /// An admitted publish: to the local subscribers, and upstream; acknowledged after the commit.
+    /// An admitted publish: upstream, to the local subscribers, and acknowledged after the commit.
     async fn take(
         &mut self,
-        permit: &Permit,
+        permit: Permit,
         topic: TopicName,
         level: Qos,
         publish: Publish,
     ) -> Result<(), End> {
-        let metrics = &self.shared.metrics;
-        metrics
-            .publishes
-            .with_label_values(&[qos_label(level)])
-            .inc();
-        metrics
-            .publish_bytes
-            .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
-        let message = Message {
-            topic: topic.clone(),
-            payload: publish.payload.clone(),
-            qos: level,
-            retain: publish.retain,
-            publisher: self.ticket.session,
-            properties: publish.properties.clone(),
-        };
-        if publish.retain && self.shared.retained.keep(message.clone()) == Kept::Full {
-            metrics.retained_refused.inc();
-        }
-        self.shared.bus.publish(permit, message).map_err(End::Bus)?;
-
-        let groups = self.shared.groups(self.principal());
-        if !Arc::ptr_eq(&groups, &self.groups) && groups != self.groups {
-            // Other groups, other chains: what was sent before goes before.
-            self.await_commits().await;
-        }
-        self.groups = groups;
-        let event = self.event(topic, level, &publish);
         let (ack, pending) = match level {
             Qos::AtMostOnce => (None, None),
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
@@ -129,22 +101,98 @@ where
                 )
             }
         };
+        let permit = match self.hand_in(permit, &topic, level, &publish, ack).await? {
+            Ok(permit) => permit,
+            Err(denied) => return self.refuse_publish(&denied, level, publish.pkid).await,
+        };
         if level == Qos::ExactlyOnce {
             self.unreleased.insert(publish.pkid);
         }
         self.pending.extend(pending);
-        if event.topic.as_str().starts_with(RESERVED) {
+        self.spread(&permit, topic, level, &publish)
+    }
+
+    /// To the stream. That may have to wait, and rights may change meanwhile: what comes back is the
+    /// permit at its end. What is not taken is not acknowledged.
+    pub(super) async fn hand_in(
+        &mut self,
+        permit: Permit,
+        topic: &TopicName,
+        level: Qos,
+        publish: &Publish,
+        ack: Option<Ack>,
+    ) -> Result<Result<Permit, Denied>, End> {
+        if topic.as_str().starts_with(RESERVED) {
             if let Some(ack) = ack {
                 ack.not_routed();
             }
-            return Ok(());
+            return Ok(Ok(permit));
         }
-        // Waiting here is the back-pressure; nothing that ends the session waits for it. What is not
-        // taken is not acknowledged.
+        let mut permit = permit;
+        let groups = self.shared.groups(self.principal());
+        if !Arc::ptr_eq(&groups, &self.groups) && groups != self.groups {
+            // Other groups, other chains: what was sent before goes before.
+            self.await_former_commits().await?;
+            permit = match self.admission.still_publish(topic, publish.retain) {
+                Ok(permit) => permit,
+                Err(denied) => return Ok(Err(denied)),
+            };
+        }
+        self.groups = groups;
+        let event = self.event(topic.clone(), level, publish);
+        // Waiting here is the back-pressure; nothing that ends the session waits for it.
         let shared = Arc::clone(&self.shared);
         let submitted = shared.neighbours.pipeline.submit(event, ack);
-        let submitted = self.while_it_may(submitted).await?;
-        submitted.map_err(|_| End::NotCommitted)
+        let submitted = self
+            .while_it_may_publish(topic, publish.retain, submitted)
+            .await?;
+        Ok(match submitted {
+            Ok(taken) => {
+                taken.map_err(|_| End::NotCommitted)?;
+                Ok(permit)
+            }
+            Err(denied) => Err(denied),
+        })
+    }
+
+    async fn await_former_commits(&mut self) -> Result<(), End> {
+        let (taken_over, stop) = (self.ticket.taken_over.clone(), self.stop.clone());
+        tokio::select! {
+            // What is lost when it is dropped is an answer to a client that goes.
+            done = self.await_commits() => done,
+            () = taken_over.cancelled() => Err(End::TakenOver),
+            () = stop.cancelled() => Err(End::Stopping),
+        }
+    }
+
+    /// To the local subscribers.
+    pub(super) fn spread(
+        &self,
+        permit: &Permit,
+        topic: TopicName,
+        level: Qos,
+        publish: &Publish,
+    ) -> Result<(), End> {
+        let metrics = &self.shared.metrics;
+        metrics
+            .publishes
+            .with_label_values(&[qos_label(level)])
+            .inc();
+        metrics
+            .publish_bytes
+            .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
+        let message = Message {
+            topic,
+            payload: publish.payload.clone(),
+            qos: level,
+            retain: publish.retain,
+            publisher: self.ticket.session,
+            properties: publish.properties.clone(),
+        };
+        if publish.retain && self.shared.retained.keep(message.clone()) == Kept::Full {
+            metrics.retained_refused.inc();
+        }
+        self.shared.bus.publish(permit, message).map_err(End::Bus)
     }
 
     fn event(&self, topic: TopicName, level: Qos, publish: &Publish) -> Event {
@@ -273,22 +321,6 @@ where
         .await
     }
 
-    async fn tell_subscriptions(
-        &mut self,
-        filters: &[TopicFilter],
-        happened: impl for<'f> Fn(Connection, &'f [TopicFilter]) -> Happened<'f>,
-    ) -> Result<(), End> {
-        if filters.is_empty() {
-            return Ok(());
-        }
-        // The client need not wait for the stream to have its SUBACK.
-        self.flush().await?;
-        let happened = happened(self.connection, filters);
-        let who = Who::of(&self.shared, self.principal());
-        self.shared.tell(&who, &happened).await;
-        Ok(())
-    }
-
     async fn subscribe(
         &mut self,
         filter: &Filter,
@@ -346,27 +378,6 @@ where
             filters,
         })
         .await
-    }
-
-    /// The client went without leave: its will is a publish like any other, and must be allowed
-    /// now as well.
-    pub(super) async fn publish_will(&mut self) {
-        let Some(will) = self.will.take() else {
-            return;
-        };
-        match self.admission.publish(&will.topic, will.retain) {
-            Ok(permit) => {
-                let publish = Publish {
-                    retain: will.retain,
-                    payload: will.payload,
-                    properties: will.properties,
-                    ..Publish::default()
-                };
-                // Its acknowledgement has no reader, and a bus that is gone has been reported.
-                drop(self.take(&permit, will.topic, will.qos, publish).await);
-            }
-            Err(denied) => self.shared.note_denied(self.principal(), &denied),
-        }
     }
 }
 

@@ -13,6 +13,9 @@ mod inbound;
 mod outbound;
 mod provision;
 mod standing;
+#[cfg(test)]
+mod tests;
+mod told;
 mod waiting;
 
 use std::{
@@ -26,7 +29,7 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
     identity::{GroupName, Principal},
-    topic::TopicName,
+    topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
     Connect, DisconnectReasonCode, PingResp, PubAckReason, PublishProperties,
@@ -145,6 +148,8 @@ pub(super) struct Session<'a, S> {
     /// QoS 2 packet ids between PUBREC and PUBREL.
     unreleased: HashSet<u16>,
     outbound: Outbound,
+    /// Subscriptions that a change took away and of which nobody is told yet.
+    dropped: Vec<TopicFilter>,
     stop: CancellationToken,
 }
 
@@ -174,6 +179,7 @@ where
             keep_alive,
             pending: VecDeque::new(),
             unreleased: HashSet::new(),
+            dropped: Vec::new(),
             stop: parts.stop,
         }
     }
@@ -188,6 +194,7 @@ where
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        self.tell_connected().await?;
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
             let reading =
@@ -225,6 +232,7 @@ where
                 deadline = Instant::now() + self.keep_alive;
             }
             self.flush().await?;
+            self.tell_dropped().await?;
         }
     }
 

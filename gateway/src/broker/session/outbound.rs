@@ -156,13 +156,13 @@ impl Outbound {
     pub(super) fn reauthorize(
         &mut self,
         admission: &mut Admission,
-    ) -> Result<Vec<Denied>, BusError> {
+    ) -> Result<Vec<(TopicFilter, Denied)>, BusError> {
         let mut denied = Vec::new();
         let filters = self.subscriptions.values().map(|s| s.filter.clone());
         for filter in filters.collect::<Vec<_>>() {
             if let Err(denial) = admission.subscribe(&filter) {
                 self.unsubscribe(&filter)?;
-                denied.push(denial);
+                denied.push((filter, denial));
             }
         }
         Ok(denied)

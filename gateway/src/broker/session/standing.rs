@@ -24,7 +24,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     /// The registry or a policy changed: who may not connect any more goes, and subscriptions that
-    /// are not allowed any more are dropped. Who is shut out leaves no will: it would be published
+    /// are not allowed any more are dropped. So does the session of one who is another thing now: the
+    /// device comes again as that. Who is shut out leaves no will: it would be published
     /// with rights that are gone.
     pub(super) fn reauthorize(&mut self) -> Result<(), End> {
         let outcome = self.decide_anew();
@@ -45,22 +46,21 @@ where
         if is_same(former, &principal) {
             return Ok("unchanged");
         }
+        let name = |principal: &Principal| principal.thing.as_ref().map(|t| t.name.clone());
+        if name(former) != name(&principal) {
+            // Whose session is it? What was told of it was told of the former one.
+            return Err(End::ShutOut("thing-changed"));
+        }
         self.validity_check = next_check(principal.valid_until);
-        let fleet = &self.shared.neighbours.fleet;
-        if let Some(thing) = &principal.thing {
-            fleet.connected(&thing.name);
-        }
-        if let Some(thing) = &former.thing {
-            fleet.disconnected(&thing.name);
-        }
         self.admission.renew(principal);
         if let Err(denied) = self.admission.connect() {
             self.shared.note_denied(self.principal(), &denied);
             return Err(End::ShutOut("policy"));
         }
         let dropped = self.outbound.reauthorize(&mut self.admission);
-        for denied in dropped.map_err(End::Bus)? {
+        for (filter, denied) in dropped.map_err(End::Bus)? {
             self.shared.note_denied(self.principal(), &denied);
+            self.dropped.push(filter);
         }
         Ok("renewed")
     }

@@ -1,18 +1,31 @@
-//! Waiting for something else than the client: room in the socket, the pipeline, the provisioner.
+//! Waiting for something else than the client: room in the socket, the pipeline, the provisioner,
+//! commits, the stream that takes lifecycle events.
 //! However long that takes, the session hears that a newcomer has its client id, that the gateway
 //! stops, that its rights changed and that its time is up.
 
-use std::{future::poll_fn, pin::pin};
-
-use futures_util::SinkExt;
-use portcullis_core::limits::WRITE_TIMEOUT;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until},
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    time::Duration,
 };
 
-use super::{End, Session};
-use crate::{broker::codec::EncodeError, identity::SnapshotWatch};
+use futures_util::SinkExt;
+use portcullis_core::{limits::WRITE_TIMEOUT, topic::TopicName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::debug;
+
+use super::{Decided, End, Session, next_commit};
+use crate::{
+    broker::{admission::Denied, codec::EncodeError},
+    identity::SnapshotWatch,
+};
+
+/// How long a session waits for the commits of what it took before it stops, or before its device
+/// goes on under other groups.
+const COMMIT_GRACE: Duration = Duration::from_secs(5);
 
 impl<S> Session<'_, S>
 where
@@ -68,14 +81,74 @@ where
     ) -> Result<T, End> {
         let mut work = pin!(work);
         loop {
+            if let Some(done) = self.done_or_looked(work.as_mut()).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// The same for a publish: `work` is also given up if the client may not publish that any more.
+    pub(super) async fn while_it_may_publish<T>(
+        &mut self,
+        topic: &TopicName,
+        retain: bool,
+        work: impl Future<Output = T>,
+    ) -> Result<Result<T, Denied>, End> {
+        let mut work = pin!(work);
+        loop {
+            if let Some(done) = self.done_or_looked(work.as_mut()).await? {
+                return Ok(Ok(done));
+            }
+            if let Err(denied) = self.admission.still_publish(topic, retain) {
+                return Ok(Err(denied));
+            }
+        }
+    }
+
+    /// What was taken is acknowledged if its commit comes in time.
+    pub(super) async fn await_commits(&mut self) -> Result<(), End> {
+        let all = async {
+            while !self.pending.is_empty() {
+                let committed = self.next_commit_or_end().await?;
+                self.acknowledge(committed).await?;
+            }
+            Ok(())
+        };
+        if let Ok(done) = timeout(COMMIT_GRACE, all).await {
+            return done;
+        }
+        debug!(
+            client = self.principal().client_id.as_str(),
+            "Commits did not come in time."
+        );
+        Ok(())
+    }
+
+    /// Neither a newcomer nor the stop ends this: both wait for it.
+    async fn next_commit_or_end(&mut self) -> Result<Decided, End> {
+        loop {
             tokio::select! {
                 biased;
                 () = changed(&mut self.identity) => self.reauthorize()?,
                 () = sleep_until(self.validity_check) => self.check_validity()?,
-                done = &mut work => return Ok(done),
-                () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
-                () = self.stop.cancelled() => return Err(End::Stopping),
+                // Cancel-safe: the receiver stays in the queue.
+                committed = next_commit(&mut self.pending) => return Ok(committed),
             }
+        }
+    }
+
+    /// `None` if the client still may be here after a change.
+    async fn done_or_looked<T>(
+        &mut self,
+        work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<Option<T>, End> {
+        tokio::select! {
+            biased;
+            () = changed(&mut self.identity) => self.reauthorize().map(|()| None),
+            () = sleep_until(self.validity_check) => self.check_validity().map(|()| None),
+            done = work => Ok(Some(done)),
+            () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
+            () = self.stop.cancelled() => Err(End::Stopping),
         }
     }
 }

@@ -11,7 +11,10 @@ use portcullis_core::{
 };
 
 use super::{Entry, Snapshot};
-use crate::{clock::now, identity::trust::Chain};
+use crate::{
+    clock::now,
+    identity::trust::{Chain, Leads},
+};
 
 /// What a client shows.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +57,11 @@ pub enum Refusal {
     CertificatePending,
     /// It is listed as inactive.
     CertificateNotActive,
-    /// It is listed as revoked, or a revocation list names it.
+    /// It is listed as revoked, or a revocation list names it or a CA on the way to it.
     CertificateRevoked,
     /// Its own time is over, or the time that the registry gives it.
     CertificateExpired,
-    /// No CA here vouches for it any more, or one on the way to it is revoked.
+    /// No CA here vouches for it any more.
     CertificateUnknownIssuer,
     /// The certificate belongs to no thing, or the thing of a plain listener is gone.
     NoThing,
@@ -97,7 +100,7 @@ impl fmt::Display for Refusal {
             Self::CertificateUnknown => "the registry does not list the certificate",
             Self::CertificatePending => "the certificate waits for approval",
             Self::CertificateNotActive => "the certificate is not active",
-            Self::CertificateRevoked => "the certificate is revoked",
+            Self::CertificateRevoked => "the certificate is revoked, or a CA that it leads to",
             Self::CertificateExpired => "the time of the certificate is over",
             Self::CertificateUnknownIssuer => "no CA here vouches for the certificate",
             Self::NoThing => "the connection belongs to no registered thing",
@@ -190,8 +193,10 @@ impl Snapshot {
         if end <= now {
             return Err(Refusal::CertificateExpired);
         }
-        if chain.is_some_and(|chain| !chain.leads_to(&self.trust)) {
-            return Err(Refusal::CertificateUnknownIssuer);
+        match chain.map_or(Leads::ToCa, |chain| chain.leads(&self.trust)) {
+            Leads::ToCa => {}
+            Leads::ToRevoked => return Err(Refusal::CertificateRevoked),
+            Leads::Nowhere => return Err(Refusal::CertificateUnknownIssuer),
         }
         let bare = Principal {
             valid_until: (end < Timestamp::from_millis(u64::MAX)).then_some(end),

@@ -39,19 +39,36 @@ impl Chain {
         &self.ders
     }
 
-    /// Whether it leads to a CA of `trust`, and no list revokes what is on the way.
-    pub(in crate::identity) fn leads_to(&self, trust: &Trust) -> bool {
+    /// Where it leads under `trust`.
+    pub(in crate::identity) fn leads(&self, trust: &Trust) -> Leads {
         if self.intermediates.iter().any(|c| trust.revokes(c)) {
-            return false;
+            return Leads::ToRevoked;
         }
         let mut anchor = self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
         if anchor.is_some_and(|id| trust.authorities.iter().any(|ca| ca.id == id)) {
-            return true;
+            return Leads::ToCa;
         }
         let Some((leaf, intermediates)) = self.ders.split_first() else {
-            return false;
+            return Leads::Nowhere;
         };
-        *anchor = trust.ca_of(leaf, intermediates).map(|ca| ca.id);
-        anchor.is_some()
+        match trust.ca_of(leaf, intermediates) {
+            Some(ca) => {
+                *anchor = Some(ca.id);
+                Leads::ToCa
+            }
+            None if anchor.is_some_and(|id| trust.has_revoked(id)) => Leads::ToRevoked,
+            None => Leads::Nowhere,
+        }
     }
+}
+
+/// Where a chain leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::identity) enum Leads {
+    /// To a CA here.
+    ToCa,
+    /// To or through one that a list revokes.
+    ToRevoked,
+    /// To none that is known.
+    Nowhere,
 }

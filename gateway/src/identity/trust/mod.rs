@@ -22,6 +22,7 @@ use std::{
 
 use portcullis_core::{
     certificate::{Certificate, check_key},
+    identity::CertificateId,
     limits::CAS_PER_SUBJECT_MAX,
     problem::Problem,
     registry::RegisteredCa,
@@ -39,6 +40,7 @@ use x509_parser::{
 pub(super) use ca::check;
 pub use ca::{TrustedCa, Unfit};
 pub use chain::Chain;
+pub(super) use chain::Leads;
 pub use crl::{CrlError, VerifiedCrl};
 pub(super) use crl::{
     Lists, directories as crl_directories, files as crl_files, issuers as crl_issuers,
@@ -60,6 +62,8 @@ pub struct Trust {
     /// The newest revocation list of every CA; TLS can use each of them.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     revoked: Arc<crl::Revoked>,
+    /// CAs that would be trusted, were they not on a list.
+    fallen: Vec<CertificateId>,
     /// What the gateway shows to devices, leaf first.
     pub server_chain: Vec<CertificateDer<'static>>,
     /// The key of the leaf.
@@ -91,6 +95,11 @@ impl Trust {
         self.revoked.contains(certificate)
     }
 
+    /// Whether a revocation list names the CA, which would be trusted otherwise.
+    pub(super) fn has_revoked(&self, ca: CertificateId) -> bool {
+        self.fallen.contains(&ca)
+    }
+
     /// The same with the lists in `newer` too; `None` if they revoke nothing new.
     pub(super) fn with_lists(&self, newer: &Lists) -> Option<Self> {
         let revoked = self.revoked.union(&newer.revoked)?;
@@ -98,12 +107,14 @@ impl Trust {
         // Of CAs of which there is no newer list.
         let own = self.crls.iter().filter(|own| !newer.ders.contains(own));
         crls.extend(own.cloned());
-        let authorities = unrevoked(self.authorities.clone(), &revoked);
+        let (authorities, mut fallen) = unrevoked(self.authorities.clone(), &revoked);
+        fallen.extend(&self.fallen);
         Some(Self {
             ca: authorities.iter().map(|ca| ca.der.clone()).collect(),
             authorities,
             crls,
             revoked: Arc::new(revoked),
+            fallen,
             server_chain: self.server_chain.clone(),
             server_key: self.server_key.clone_key(),
         })
@@ -162,7 +173,7 @@ pub(super) fn read(
     {
         reader.check_match(config, &server_chain, &server_key);
         let named = authorities.len();
-        let authorities = unrevoked(authorities, &lists.revoked);
+        let (authorities, fallen) = unrevoked(authorities, &lists.revoked);
         if authorities.is_empty()
             && named > 0
             && let Some(file) = config.ca_certificates.first()
@@ -176,6 +187,7 @@ pub(super) fn read(
             authorities,
             crls: lists.ders.clone(),
             revoked: Arc::clone(&lists.revoked),
+            fallen,
             server_chain,
             server_key,
         });
@@ -196,12 +208,19 @@ pub(super) fn chains(config: &Config, registered: &[RegisteredCa]) -> Vec<Certif
         .collect()
 }
 
-/// Without those that a list names: TLS asks the lists about what leads to a CA, not about itself.
-fn unrevoked(mut authorities: Vec<TrustedCa>, revoked: &crl::Revoked) -> Vec<TrustedCa> {
-    if revoked.len() > 0 {
-        authorities.retain(|ca| !Certificate::parse(&ca.der).is_ok_and(|ca| revoked.contains(&ca)));
+/// Those that no list names, and the ids of the others: TLS asks the lists about what leads to a CA,
+/// not about itself.
+fn unrevoked(
+    authorities: Vec<TrustedCa>,
+    revoked: &crl::Revoked,
+) -> (Vec<TrustedCa>, Vec<CertificateId>) {
+    if revoked.len() == 0 {
+        return (authorities, Vec::new());
     }
-    authorities
+    let is_revoked =
+        |ca: &TrustedCa| Certificate::parse(&ca.der).is_ok_and(|ca| revoked.contains(&ca));
+    let (fallen, authorities): (Vec<_>, Vec<_>) = authorities.into_iter().partition(is_revoked);
+    (authorities, fallen.iter().map(|ca| ca.id).collect())
 }
 
 /// The CAs that `config` and `registered` name, as far as their files can be read.

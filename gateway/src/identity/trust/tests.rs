@@ -168,6 +168,42 @@ fn a_revocation_list_wins_over_the_registry_until_a_newer_one_says_otherwise() {
 }
 
 #[test]
+fn a_chain_through_a_revoked_authority_is_revoked_and_one_to_nobody_unknown() {
+    let bench = Bench::new();
+    let root = TestCa::root("root");
+    let below = root.intermediate("below");
+    let device = below.leaf("t1");
+    let revoked = Leaf {
+        der: below.der.clone(),
+        pem: below.pem.clone(),
+        certificate: std::sync::Arc::new(Certificate::parse(&below.der).unwrap()),
+    };
+    let registered = |name: &str, ca: &TestCa| bench.register(name, ca, "");
+    let leads = |chain: &Chain| chain.leads(load(&bench.config, &[]).unwrap().trust());
+    let whole = || Chain::new(vec![device.der.clone(), below.der.clone()]);
+    let alone = || Chain::new(vec![device.der.clone()]);
+    assert_eq!(leads(&whole()), Leads::Nowhere);
+    let registry = std::fs::read_to_string(&bench.config.registry).unwrap();
+    registered("root", &root);
+    registered("below", &below);
+    // Of connections that were there before.
+    let (whole, alone) = (whole(), alone());
+    assert_eq!(leads(&whole), Leads::ToCa);
+    assert_eq!(leads(&alone), Leads::ToCa);
+    bench.write("pki/crl/root.pem", &root.crl(1, 30, &[&revoked]));
+    assert_eq!(leads(&whole), Leads::ToRevoked);
+    assert_eq!(leads(&alone), Leads::ToRevoked);
+    // A stranger to both.
+    let stranger = Chain::new(vec![TestCa::root("other").leaf("t1").der]);
+    assert_eq!(leads(&stranger), Leads::Nowhere);
+    std::fs::remove_file(bench.path("pki/crl/root.pem")).unwrap();
+    assert_eq!(leads(&whole), Leads::ToCa);
+    bench.write("registry.toml", &registry);
+    assert_eq!(leads(&whole), Leads::Nowhere);
+    assert_eq!(leads(&alone), Leads::Nowhere);
+}
+
+#[test]
 fn a_list_that_is_not_to_be_believed_is_told_and_changes_nothing() {
     let (bench, _, lost, _) = revoking();
     std::fs::create_dir_all(bench.path("pki/crl")).unwrap();

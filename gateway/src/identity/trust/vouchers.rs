@@ -58,7 +58,7 @@ impl Vouchers {
             .filter(|der| !is_revoked(der));
         Self {
             above: certificates.collect(),
-            in_force: unrevoked(named.clone(), &lists.revoked),
+            in_force: unrevoked(named.clone(), &lists.revoked).0,
             named,
             is_whole: reader.problems.is_empty(),
             revoked: lists.revoked,

@@ -3,6 +3,7 @@
 
 mod certificates;
 mod client_ids;
+mod revocation;
 mod rotation;
 mod tls;
 mod topics;

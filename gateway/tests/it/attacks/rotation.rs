@@ -39,6 +39,61 @@ fn site() -> (Served, Credentials, Fleet) {
 
 const NAMES: [&str; 4] = ["sensor-1", "sensor-2", "sensor-3", "sensor-4"];
 
+/// A new one, which the CA of the site signs.
+fn server_certificate(served: &Served) -> (rcgen::KeyPair, rcgen::Certificate) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca_key = rcgen::KeyPair::from_pem(&served.site.read("pki/ca.key")).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(&served.site.read("pki/ca.pem"), ca_key).unwrap();
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let parameters = rcgen::CertificateParams::new(names).unwrap();
+    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    (key, certificate)
+}
+
+#[test]
+fn tls_is_made_anew_for_new_certificates_alone() {
+    let (served, probe, _fleet) = site();
+    let config = Arc::new(client_config(&probe));
+    let shown = || {
+        let mut wire = Wire::open(served.mqtt, &config, "localhost");
+        assert_eq!(wire.connect(&Hello::v5("probe")), Some(0));
+        // Once it is served, it is counted.
+        wire.send(&[0xc0, 0]).unwrap();
+        assert_eq!(wire.receive().unwrap(), [0xd0, 0]);
+        wire.server_certificate()
+    };
+    // Listeners look when somebody comes.
+    let after = |change: &dyn Fn()| {
+        let before = generation(&served);
+        change();
+        eventually("the change is in force", || generation(&served) > before);
+        shown();
+        served.log().matches("New certificates serve.").count()
+    };
+    let policy = served.site.read("policies/device.json");
+    let policies = || {
+        served
+            .site
+            .write("policies/device.json", &format!("{policy}\n"))
+    };
+    assert_eq!(after(&policies), 0);
+    let quarantine = || drop(served.site.done(&["thing", "quarantine", "sensor-1"]));
+    assert_eq!(after(&quarantine), 0);
+    let (key, certificate) = server_certificate(&served);
+    served.site.write("pki/server.key", &key.serialize_pem());
+    served.site.write("pki/server.pem", &certificate.pem());
+    // One of two listeners of this site has TLS.
+    eventually("the new certificate serves", || {
+        shown() == certificate.der().to_vec()
+    });
+    let made = served.log().matches("New certificates serve.").count();
+    assert!(made >= 1);
+    assert_eq!(
+        after(&|| drop(served.site.done(&["thing", "quarantine", "sensor-2"]))),
+        made
+    );
+}
+
 #[test]
 fn a_new_server_certificate_serves_without_dropping_anybody() {
     let (served, probe, mut fleet) = site();
@@ -46,17 +101,14 @@ fn a_new_server_certificate_serves_without_dropping_anybody() {
     let shown = || {
         let mut wire = Wire::open(served.mqtt, &config, "localhost");
         assert_eq!(wire.connect(&Hello::v5("probe")), Some(0));
+        // Once it is served, it is counted.
+        wire.send(&[0xc0, 0]).unwrap();
+        assert_eq!(wire.receive().unwrap(), [0xd0, 0]);
         wire.server_certificate()
     };
     let former = shown();
     let before = connected(&served);
-    // A second site has a server certificate of the same names; here the CA of this one signs it.
-    let key = rcgen::KeyPair::generate().unwrap();
-    let ca_key = rcgen::KeyPair::from_pem(&served.site.read("pki/ca.key")).unwrap();
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&served.site.read("pki/ca.pem"), ca_key).unwrap();
-    let parameters =
-        rcgen::CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let certificate = parameters.signed_by(&key, &issuer).unwrap();
+    let (key, certificate) = server_certificate(&served);
     let applied = generation(&served);
     served.site.write("pki/server.key", &key.serialize_pem());
     served.site.write("pki/server.pem", &certificate.pem());

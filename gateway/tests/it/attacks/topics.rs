@@ -140,6 +140,32 @@ fn nobody_but_the_gateway_speaks_on_its_topics() {
 }
 
 #[test]
+fn a_will_never_asks_a_service() {
+    let mut served = site(ALLOW_ALL);
+    let own = served.enrol("sensor-1", "cold-chain");
+    served.start();
+    let config = Arc::new(client_config(&own));
+    let topics = [
+        "$aws/certificates/create/json",
+        "$aws/certificates/create-from-csr/json",
+        "$aws/provisioning-templates/t/provision/json",
+    ];
+    for topic in topics {
+        for (version, code) in [(4, 5), (5, 0x87)] {
+            let mut wire = Wire::open(served.mqtt, &config, "localhost");
+            let hello = Hello {
+                version,
+                will: Some((topic, true)),
+                ..Hello::v4("sensor-1")
+            };
+            assert_eq!(wire.connect(&hello), Some(code), "{topic}");
+        }
+    }
+    is_named_and_counted(&served, REFUSED, "will-reserved", 6.0, &[topics[0]]);
+    assert_eq!(served.metric("portcullis_broker_connected_total", &[]), 0.0);
+}
+
+#[test]
 fn a_topic_that_is_no_topic_ends_the_connection() {
     let mut served = site(ALLOW_ALL);
     let own = served.enrol("sensor-1", "cold-chain");

@@ -1,0 +1,365 @@
+//! Sessions that wait for something: whatever it is, they hear at once that their rights are gone.
+//!
+//! Nothing is ever committed here, and time passes only while everybody waits.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use portcullis_core::{
+    detect::Profiles,
+    identity::OnPublishDenied,
+    limits::{APPEND_QUEUE_RECORDS_MAX, CONNECTING_PER_ADDRESS_MAX, PACKET_BYTES_MAX},
+    record::{Draft, Kind},
+};
+use prometheus::Registry;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    sync::{Notify, Semaphore, mpsc, watch},
+    time::sleep,
+};
+
+use super::*;
+use crate::{
+    broker::{
+        Config, Denials, LifecycleEvents, Metrics, Neighbours,
+        bus::Bus,
+        connect::{self, Peer},
+        lifecycle::Versions,
+        newcomers::Newcomers,
+        retained::Retained,
+    },
+    buffer::{self, Buffer},
+    defend::Defend,
+    identity::{self, Fleet, Journal, Provisioner, Snapshot, testing::Bench},
+    pipeline::{self, Pipeline},
+    traffic::{self, Traffic},
+};
+
+/// Shorter than anything that sessions wait for.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// A broker whose buffer takes records until its queue is full, and commits none.
+struct Stuck {
+    bench: Bench,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    shared: Arc<Shared>,
+    buffer: Buffer,
+    stop: CancellationToken,
+    /// What must outlive it.
+    _others: Box<dyn std::any::Any>,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        let bench = Bench::new();
+        let registry = Registry::new();
+        let (snapshots, identity) = watch::channel(bench.snapshot(1));
+        let settings = buffer::Config {
+            dir: bench.path("data/buffer"),
+            linger: Duration::ZERO,
+            bytes_max: 64 << 20,
+            generation_bytes_max: 16 << 20,
+        };
+        let stamp = buffer::Stamp {
+            gateway_id: "gw".to_owned(),
+            boot_id: "boot".to_owned(),
+        };
+        let metrics = buffer::Metrics::register(&registry);
+        let (buffer, writer) = Buffer::open(&settings, stamp, metrics).unwrap();
+        let metrics = pipeline::Metrics::register(&registry);
+        let (pipeline, handle) = Pipeline::new(Vec::new(), 1, buffer.clone(), metrics);
+        let (violations, drafts) = mpsc::channel(1);
+        let (defend, observer) = Defend::new(Profiles::default(), violations, &registry);
+        let metrics = traffic::Metrics::register(&registry);
+        let (traffic, recorder) = Traffic::new(bench.path("data/traffic"), metrics);
+        let metrics = Metrics::register(&registry);
+        let provisioner = Provisioner::new(
+            bench.config.clone(),
+            "account",
+            identity.clone(),
+            Journal::open(&bench.config.journal),
+            Arc::new(Notify::new()),
+            identity::provision::Metrics::register(&registry),
+        );
+        let neighbours = Neighbours {
+            fleet: Fleet::new(identity.clone()),
+            identity,
+            provisioner,
+            pipeline: handle,
+            observer,
+            recorder,
+            denials: Denials::new(&metrics),
+        };
+        let shared = Shared {
+            connections: Arc::new(Semaphore::new(8)),
+            newcomers: Arc::new(Newcomers::new(CONNECTING_PER_ADDRESS_MAX, 8)),
+            handshakes: Semaphore::new(8),
+            bus: Arc::new(Bus::start(8).unwrap()),
+            clients: Arc::default(),
+            versions: Versions::new(8),
+            retained: Retained::default(),
+            config: config(),
+            metrics,
+            neighbours,
+        };
+        Self {
+            bench,
+            snapshots,
+            shared: Arc::new(shared),
+            buffer,
+            stop: CancellationToken::new(),
+            _others: Box::new((writer, pipeline, defend, drafts, traffic)),
+        }
+    }
+
+    /// Serves the client that `script` plays, to its end.
+    async fn serve<T>(&self, script: impl AsyncFnOnce(DuplexStream) -> T) -> T {
+        let (client, server) = duplex(64 * 1024);
+        let source = Ipv4Addr::LOCALHOST.into();
+        let peer = Peer {
+            address: (source, 1).into(),
+            chain: &[],
+            credential: Credential::Plain {
+                thing: None,
+                unknown_policy: None,
+            },
+        };
+        let newcomer = self.shared.newcomers.enter(source).unwrap();
+        let session = connect::serve(&self.shared, server, &peer, newcomer, self.stop.clone());
+        tokio::join!(session, script(client)).1
+    }
+
+    /// Until nothing more is taken, with so many records in the queue.
+    async fn fill(&self, queued: usize) {
+        let draft = Draft {
+            kind: Kind::Event,
+            partition_key: "k".into(),
+            members: "".into(),
+        };
+        let all = vec![draft; APPEND_QUEUE_RECORDS_MAX - queued];
+        self.buffer.append(all, None).await.unwrap();
+    }
+
+    /// The registry with this instead of that.
+    fn change(&self, from: &str, to: &str) {
+        let registry = std::fs::read_to_string(&self.bench.config.registry).unwrap();
+        assert!(registry.contains(from));
+        self.bench
+            .write("registry.toml", &registry.replacen(from, to, 1));
+        let generation = self.snapshots.borrow().generation() + 1;
+        self.snapshots.send_replace(self.bench.snapshot(generation));
+    }
+
+    /// Nobody is called `t1` any more.
+    fn shut_out(&self) {
+        self.change("name = \"t1\"", "name = \"t2\"");
+    }
+
+    fn ended(&self, reason: &str) -> u64 {
+        let disconnected = &self.shared.metrics.disconnected;
+        disconnected.with_label_values(&[reason]).get()
+    }
+}
+
+fn config() -> Config {
+    Config {
+        listeners: Vec::new(),
+        connections_max: 8,
+        connecting_per_address_max: CONNECTING_PER_ADDRESS_MAX,
+        handshakes_max: 8,
+        handshake_timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(10),
+        packet_bytes_max: PACKET_BYTES_MAX,
+        on_publish_denied: OnPublishDenied::Disconnect,
+        lifecycle_events: LifecycleEvents::All,
+        check_sni: true,
+    }
+}
+
+/// CONNECT of MQTT 3.1.1 as `t1`, and its answer.
+async fn connect(client: &mut DuplexStream, will: Option<&str>) {
+    let text = |text: &str| {
+        let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();
+        bytes.extend(text.as_bytes());
+        bytes
+    };
+    let mut body = text("MQTT");
+    body.extend([4, if will.is_some() { 0b110 } else { 0b10 }, 0, 0]);
+    body.extend(text("t1"));
+    if let Some(topic) = will {
+        body.extend(text(topic));
+        body.extend(text("gone"));
+    }
+    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+    packet.extend(body);
+    client.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 0]);
+}
+
+/// PUBLISH with QoS 1 on `a`.
+async fn publish(client: &mut DuplexStream, pkid: u8) {
+    let packet = [0x32, 6, 0, 1, b'a', 0, pkid, b'1'];
+    client.write_all(&packet).await.unwrap();
+}
+
+/// Until everybody waits.
+async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+/// How long it takes until the gateway closes; nothing is said before.
+async fn closes(client: &mut DuplexStream) -> Duration {
+    let since = Instant::now();
+    let read = client.read(&mut [0]).await.unwrap();
+    assert_eq!(read, 0, "a packet came");
+    since.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shut_out_does_not_wait_until_the_stream_knows_that_it_came() {
+    let stuck = Stuck::new();
+    stuck.fill(0).await;
+    let closed = stuck
+        .serve(async |mut client| {
+            connect(&mut client, None).await;
+            settle().await;
+            stuck.shut_out();
+            closes(&mut client).await
+        })
+        .await;
+    assert!(closed < AT_ONCE, "{closed:?}");
+    assert_eq!(stuck.ended("shut-out"), 1);
+    let told = |kind| {
+        let labels = [kind, "dropped"];
+        stuck
+            .shared
+            .metrics
+            .lifecycle
+            .with_label_values(&labels)
+            .get()
+    };
+    assert_eq!((told("connected"), told("disconnected")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shut_out_does_not_wait_for_the_commits_before_its_groups_changed() {
+    let stuck = Stuck::new();
+    let closed = stuck
+        .serve(async |mut client| {
+            connect(&mut client, None).await;
+            publish(&mut client, 1).await;
+            settle().await;
+            stuck.change(
+                "groups = [\"devices\"]",
+                "groups = [\"devices\", \"north\"]",
+            );
+            publish(&mut client, 2).await;
+            settle().await;
+            stuck.shut_out();
+            closes(&mut client).await
+        })
+        .await;
+    assert!(closed < AT_ONCE, "{closed:?}");
+    assert_eq!(stuck.ended("shut-out"), 1);
+    // The second one was not taken.
+    assert_eq!(
+        stuck
+            .shared
+            .metrics
+            .publishes
+            .with_label_values(&["1"])
+            .get(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shut_out_while_the_gateway_stops_does_not_wait_for_its_commits() {
+    let stuck = Stuck::new();
+    let closed = stuck
+        .serve(async |mut client| {
+            connect(&mut client, Some("will")).await;
+            publish(&mut client, 1).await;
+            settle().await;
+            stuck.stop.cancel();
+            settle().await;
+            stuck.shut_out();
+            closes(&mut client).await
+        })
+        .await;
+    assert!(closed < AT_ONCE, "{closed:?}");
+    assert_eq!(stuck.ended("shut-out"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_session_waits_for_its_commits_a_while() {
+    let stuck = Stuck::new();
+    let closed = stuck
+        .serve(async |mut client| {
+            connect(&mut client, None).await;
+            publish(&mut client, 1).await;
+            settle().await;
+            stuck.stop.cancel();
+            closes(&mut client).await
+        })
+        .await;
+    assert!(closed > AT_ONCE, "{closed:?}");
+    assert_eq!(stuck.ended("stopping"), 1);
+}
+
+/// Whatever the session notices first.
+#[tokio::test(start_paused = true)]
+async fn who_goes_when_its_rights_go_leaves_no_will() {
+    for _ in 0..20 {
+        let stuck = Stuck::new();
+        stuck
+            .serve(async |mut client| {
+                connect(&mut client, Some("will")).await;
+                settle().await;
+                stuck.shut_out();
+                drop(client);
+            })
+            .await;
+        let publishes = &stuck.shared.metrics.publishes;
+        assert_eq!(publishes.with_label_values(&["0"]).get(), 0);
+    }
+    // It is there where the rights are.
+    let stuck = Stuck::new();
+    stuck
+        .serve(async |mut client| connect(&mut client, Some("will")).await)
+        .await;
+    let publishes = &stuck.shared.metrics.publishes;
+    assert_eq!(publishes.with_label_values(&["0"]).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_buffer_is_held_to_a_new_policy() {
+    let stuck = Stuck::new();
+    let closed = stuck
+        .serve(async |mut client| {
+            connect(&mut client, None).await;
+            settle().await;
+            // It was told that the client came.
+            stuck.fill(1).await;
+            publish(&mut client, 1).await;
+            settle().await;
+            let everything = std::fs::read_to_string(stuck.bench.path("policies/device.json"));
+            let less = everything.unwrap().replace("iot:*", "iot:Connect");
+            stuck.bench.write("policies/device.json", &less);
+            stuck.change("name = \"t1\"", "name = \"t1\"");
+            closes(&mut client).await
+        })
+        .await;
+    assert!(closed < Duration::from_secs(2), "{closed:?}");
+    assert_eq!(stuck.ended("not-authorized"), 1);
+    assert_eq!(
+        stuck
+            .shared
+            .metrics
+            .publishes
+            .with_label_values(&["1"])
+            .get(),
+        0
+    );
+}
