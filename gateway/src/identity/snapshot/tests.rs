@@ -1,4 +1,5 @@
-//! Who a client is, for every kind of certificate and state of it.
+//! Who a client is, for every kind of certificate and state of it, and what a newer registry takes away
+//! while something else has a mistake.
 
 use std::{fs, net::Ipv4Addr, sync::Arc};
 
@@ -230,4 +231,66 @@ fn a_thing_in_quarantine_keeps_nothing_but_what_the_group_leaves_it() {
     site.append("[[group]]\nname = \"quarantine\"\npolicies = [\"quarantine\"]\n");
     let principal = connect(&site.load(), plain, "t1").unwrap();
     assert!(!may_publish(&principal, "dt/x"));
+}
+
+#[test]
+fn quarantine_in_the_file_and_a_lost_group_count_beside_a_mistake() {
+    let site = Site::new();
+    site.append("[[thing]]\nname = \"t2\"\ngroups = [\"cold\"]\n[[thing]]\nname = \"t3\"\n");
+    let plain = Credential::Plain {
+        thing: None,
+        unknown_policy: None,
+    };
+    for declared in ["", "[[group]]\nname = \"quarantine\"\n"] {
+        site.append(declared);
+        let snapshot = site.load();
+        let text = fs::read_to_string(&site.config.registry).unwrap();
+        let group = if declared.is_empty() {
+            "[[group]]\nname = \"quarantine\"\n"
+        } else {
+            ""
+        };
+        let cold = "groups = [\"cold\"]";
+        let text = text.replacen(cold, "groups = [\"cold\", \"quarantine\"]", 1);
+        let text = format!("{}\n{group}", text.replacen(cold, "", 1));
+        let (newer, problems) = Registry::parse(&site.config.registry, &text, None);
+        assert!(problems.is_empty(), "{problems:?}");
+        let (narrowed, taken) = snapshot.narrowed(Some(&newer), None, None).unwrap();
+        assert_eq!(taken.things, 2);
+        let (registered, known) = (narrowed.registered("t1").unwrap(), narrowed.thing("t2"));
+        assert_eq!(registered.memberships.len(), 1);
+        assert!(known.is_none(), "it lost a group");
+        assert!(connect(&narrowed, plain, "t3").is_ok());
+        if declared.is_empty() {
+            let refused = connect(&narrowed, plain, "t1").unwrap_err();
+            assert_eq!(refused, Refusal::Quarantined);
+        } else {
+            let groups = &narrowed.thing("t1").unwrap().groups;
+            assert!(groups.iter().any(|group| group.as_str() == QUARANTINE));
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_lost_a_policy_is_refused_beside_a_mistake() {
+    let site = Site::new();
+    let policy = fs::read(site.config.policies.join("device.json")).unwrap();
+    fs::write(site.config.policies.join("cold.json"), policy).unwrap();
+    let ids = [1, 2].map(|n| CertificateId::of_der(&[n]));
+    for id in ids {
+        site.append(&format!(
+            "[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\npolicies = [\"cold\"]\n"
+        ));
+    }
+    let snapshot = site.load();
+    let text = fs::read_to_string(&site.config.registry).unwrap();
+    let detached = format!("id = \"{}\"\nthing = \"t1\"\npolicies = []", ids[1]);
+    let attached = detached.replace("[]", "[\"cold\"]");
+    let text = text.replacen(&attached, &detached, 1);
+    let (newer, problems) = Registry::parse(&site.config.registry, &text, None);
+    assert!(problems.is_empty(), "{problems:?}");
+    let (narrowed, taken) = snapshot.narrowed(Some(&newer), None, None).unwrap();
+    assert_eq!((taken.things, taken.certificates), (0, 1));
+    assert!(narrowed.certificate(&ids[0]).is_some());
+    assert!(narrowed.certificate(&ids[1]).is_none());
 }
