@@ -26,7 +26,7 @@ pub struct Inspection {
     pub registry: Arc<Registry>,
     /// `registry.toml`, if it has no mistake, policies aside that it names and that do not exist.
     file: Option<Arc<Registry>>,
-    /// The journal, if it can be read.
+    /// The journal, if it can be read; what its damaged lines said is not in it.
     journal: Option<Arc<Reading>>,
     /// Certificates and revocation lists, as far as they can be read.
     trust: Option<Arc<Trust>>,
@@ -229,6 +229,7 @@ impl Loader {
     ) -> Option<Arc<Reading>> {
         match self.journal.reading() {
             Ok(reading) => {
+                problems.extend(self.journal.mistakes(&reading));
                 warnings.extend(self.journal.warnings(&reading));
                 Some(reading)
             }

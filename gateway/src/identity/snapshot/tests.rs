@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     clock::now,
     identity::{
-        Config, Journal,
+        Config, Journal, JournalError,
         tests::{Site, connect, connect_with, may_publish},
     },
 };
@@ -293,4 +293,61 @@ fn a_certificate_that_lost_a_policy_is_refused_beside_a_mistake() {
     assert_eq!((taken.things, taken.certificates), (0, 1));
     assert!(narrowed.certificate(&ids[0]).is_some());
     assert!(narrowed.certificate(&ids[1]).is_none());
+}
+
+#[test]
+fn a_damaged_line_of_the_journal_opens_nothing_and_no_gateway_starts_until_it_is_accepted() {
+    let site = Site::new();
+    let ids = [1, 2].map(|n| CertificateId::of_der(&[n]));
+    let journal = Journal::open(&site.config.journal);
+    let change = |id, status| {
+        let mut certificate = StateCertificate::new(id, status, now(), "test");
+        certificate.things = vec![ThingName::parse("t1").unwrap()];
+        Change::Certificate(certificate)
+    };
+    let active = ids.map(|id| change(id, Status::Active));
+    journal.append(&active).unwrap();
+    journal.append(&[change(ids[0], Status::Revoked)]).unwrap();
+    let good = site.load();
+    let refused = |snapshot: &Snapshot, id| {
+        let refused = connect_with(snapshot, id, "t1").err();
+        refused.map(|refusal| refusal.reason())
+    };
+    assert_eq!(refused(&good, ids[0]), Some("certificate-revoked"));
+
+    // One digit of the id in the third line.
+    let text = fs::read_to_string(journal.path()).unwrap();
+    let (before, line) = text.trim_end().rsplit_once('\n').unwrap();
+    let id = ids[0].to_string();
+    let other = if id.starts_with('0') { "1" } else { "0" };
+    let damaged = line.replacen(&id, &format!("{other}{}", id.get(1..).unwrap()), 1);
+    fs::write(journal.path(), format!("{before}\n{damaged}\n")).unwrap();
+    let problems = load(&site.config, &[]).unwrap_err();
+    let told = problems[0].to_string();
+    assert!(told.contains("registry.journal:3:1"), "{told}");
+    assert!(told.contains("write `#` before it"), "{told}");
+
+    // Running: what it knew stays, and commands still take access away.
+    journal.append(&[change(ids[1], Status::Revoked)]).unwrap();
+    let mut loader = Loader::new(site.config.clone());
+    let newer = loader.reload(&[]).unwrap_err();
+    let (narrowed, taken) = good.narrowed(None, newer.journal.as_ref(), None).unwrap();
+    assert_eq!(taken.certificates, 1);
+    for id in ids {
+        assert_eq!(refused(&narrowed, id), Some("certificate-revoked"));
+    }
+    let started = Journal::open(journal.path());
+    let granted = started.append_for_device(|_| Ok::<_, JournalError>(((), active.to_vec())));
+    assert!(matches!(
+        granted,
+        Err(JournalError::Damaged { line: 3, .. })
+    ));
+
+    // Where it stands, as an editor that keeps the file does it.
+    let text = fs::read_to_string(journal.path()).unwrap();
+    let accepted = text.replacen(&damaged, &format!("#{damaged}"), 1);
+    fs::write(journal.path(), accepted).unwrap();
+    assert!(loader.reload(&[]).is_ok());
+    let warnings = inspect(&site.config, &[]).warnings;
+    assert!(warnings[0].message.contains("is shut out"), "{warnings:?}");
 }
