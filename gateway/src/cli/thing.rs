@@ -1,12 +1,13 @@
 //! `portcullis thing`: works with the gateway stopped, and takes effect at once on a running one.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use portcullis_core::{
     identity::{GroupName, NameError, ThingName, ThingTypeName},
     problem::Problem,
     registry::{
-        Origin, Provenance, QUARANTINE, RegisteredCertificate, RegisteredThing, query::Subject,
+        Origin, Provenance, QUARANTINE, RegisteredCertificate, RegisteredThing, attribute_mistakes,
+        query::Subject,
     },
 };
 use serde_json::{Value, json};
@@ -21,8 +22,8 @@ use crate::{
     document::read_text,
     identity::{
         Registry,
-        edit::{self, NewThing, ROOT_GROUP},
-        runtime,
+        edit::{NewThing, ROOT_GROUP},
+        runtime::{self, Added, Removed},
     },
 };
 
@@ -75,6 +76,22 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Each once, and as the registry takes them.
+fn attributes_of(written: &[(String, String)]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut attributes = BTreeMap::new();
+    for (name, value) in written {
+        if let Some(mistake) = attribute_mistakes(name, value).into_iter().next() {
+            let (message, remedy) = (mistake.message, mistake.remedy);
+            return Err(Failure::BadInput(format!("--attr: {message}; {remedy}")));
+        }
+        if attributes.insert(name.clone(), value.clone()).is_some() {
+            let text = format!("--attr: `{name}` is given twice; keep one of the two");
+            return Err(Failure::BadInput(text));
+        }
+    }
+    Ok(attributes)
+}
+
 pub(super) fn thing(
     command: &ThingCommand,
     config: &Path,
@@ -94,14 +111,15 @@ pub(super) fn thing(
                     Some(name) => Some(named(name, ThingTypeName::parse)?),
                     None => None,
                 },
-                attributes: attributes.iter().cloned().collect(),
+                attributes: attributes_of(attributes)?,
                 groups: groups
                     .iter()
                     .map(|name| named(name, GroupName::parse))
                     .collect::<Result<_, _>>()?,
             };
-            let made = edit::add_thing(&file, &new)?;
-            added(&file, &new, &made, as_json)?;
+            let journal = config::journal(config);
+            let of_new = runtime::add(&file, &journal, &new)?;
+            added(&file, &new, &of_new, as_json)?;
             say_what_is_in_the_way(config);
         }
         ThingCommand::List => {
@@ -133,14 +151,26 @@ pub(super) fn thing(
         ThingCommand::Remove { name } => {
             let name = named(name, ThingName::parse)?;
             let journal = config::journal(config);
-            let certificates = runtime::remove(&file, &journal, &name, now())?;
+            let Removed {
+                certificates,
+                is_quarantined,
+            } = runtime::remove(&file, &journal, &name, now())?;
             if as_json {
                 let ids: Vec<_> = certificates.iter().map(ToString::to_string).collect();
-                say_json(&json!({ "removed": name.as_str(), "certificates": ids }));
+                say_json(&json!({
+                    "removed": name.as_str(),
+                    "certificates": ids,
+                    "quarantined": is_quarantined,
+                }));
             } else {
                 say(&format!("Removed the thing `{name}`."));
                 for id in certificates {
                     say(&format!("Its certificate {id} is revoked."));
+                }
+                if is_quarantined {
+                    say(&format!(
+                        "Its name stays in quarantine; `portcullis thing quarantine {name} --release` takes it out."
+                    ));
                 }
             }
             say_what_is_in_the_way(config);
@@ -170,12 +200,14 @@ pub(super) fn say_what_is_in_the_way(config: &Path) {
     }
 }
 
-fn added(file: &Path, new: &NewThing, made: &[GroupName], as_json: bool) -> Result<(), Failure> {
+fn added(file: &Path, new: &NewThing, of_new: &Added, as_json: bool) -> Result<(), Failure> {
     let registry = read(file)?;
+    let made = &of_new.made;
     if as_json {
         if let Some(registered) = registry.thing(new.name.as_str()) {
             let mut answer = to_json(&registry, registered);
             answer["groupsMade"] = names(made).into();
+            answer["quarantined"] = of_new.quarantined.is_some().into();
             say_json(&answer);
         }
         return Ok(());
@@ -197,6 +229,12 @@ fn added(file: &Path, new: &NewThing, made: &[GroupName], as_json: bool) -> Resu
     } else if !made.is_empty() {
         say(&format!(
             "There is no group `{ROOT_GROUP}`: attach a policy to one of its groups."
+        ));
+    }
+    if let Some(known) = &of_new.quarantined {
+        let (name, at, why) = (&new.name, known.at, &known.why);
+        say(&format!(
+            "It is in quarantine, as one of its name was since {at}: {why}; `portcullis thing quarantine {name} --release` takes it out."
         ));
     }
     Ok(())

@@ -37,4 +37,5 @@ mod standing;
 mod status;
 mod stream;
 mod support;
+mod things;
 mod wire;

@@ -7,7 +7,7 @@ use portcullis_core::{problem::Problem, registry::line::Reading};
 use super::{Snapshot, Sources};
 use crate::{
     chain::chain,
-    document::read_text,
+    document::{problems_of_value, read_text},
     identity::{
         Config, Journal, JournalError, Registry, Trust,
         policies::{self, Policies},
@@ -157,7 +157,12 @@ impl Loader {
         }
         let (trust, mut of_trust, mut worth_a_look) =
             trust::read(config, &found.cas, &self.crl_directories, expiry);
-        problems.append(&mut of_trust);
+        for problem in of_trust.drain(..) {
+            match ca_of_registry(config, &found, &problem) {
+                Some(written) => problems.extend(problem_at_ca(config, written, &problem)),
+                None => problems.push(problem),
+            }
+        }
         warnings.append(&mut worth_a_look);
         let trust = trust.map(Arc::new);
         let templates = templates::read(config, &registry, &names, &mut problems, &mut warnings);
@@ -251,4 +256,25 @@ impl Loader {
             }
         }
     }
+}
+
+/// The path as `[[ca]]` writes it, if that alone is why the file was read in which `problem` is.
+fn ca_of_registry<'r>(
+    config: &Config,
+    registry: &'r Registry,
+    problem: &Problem,
+) -> Option<&'r str> {
+    if config.ca_certificates.contains(&problem.file) {
+        return None;
+    }
+    let mut cas = registry.cas.iter();
+    let ca = cas.find(|ca| config.of_registry(&ca.certificate) == problem.file)?;
+    ca.certificate.to_str()
+}
+
+/// What is wrong with a file, told where the file is named.
+fn problem_at_ca(config: &Config, written: &str, problem: &Problem) -> Vec<Problem> {
+    let named = ("ca", "certificate", written);
+    let message = format!("`{written}`: {}", problem.message);
+    problems_of_value(&config.registry, named, &message, &problem.remedy)
 }

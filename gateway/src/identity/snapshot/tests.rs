@@ -9,12 +9,14 @@ use portcullis_core::{
     registry::{Change, QUARANTINE, StateCertificate, Status},
     timestamp::Timestamp,
 };
+use rcgen::IsCa;
 
 use super::*;
 use crate::{
     clock::now,
     identity::{
         Config, Journal, JournalError,
+        testing::{Bench, TestCa},
         tests::{Site, connect, connect_with, may_publish},
     },
 };
@@ -350,4 +352,43 @@ fn a_damaged_line_of_the_journal_opens_nothing_and_no_gateway_starts_until_it_is
     assert!(loader.reload(&[]).is_ok());
     let warnings = inspect(&site.config, &[]).warnings;
     assert!(warnings[0].message.contains("is shut out"), "{warnings:?}");
+}
+
+#[test]
+fn what_the_registry_names_and_is_not_there_is_told_where_it_is_named() {
+    let bench = Bench::new();
+    let ca = TestCa::root("claims");
+    let claim = ca.leaf_with("claim", |params| params.is_ca = IsCa::ExplicitNoCa);
+    let claim_id = claim.certificate.id;
+    bench.write("pki/leaf.pem", &claim.pem);
+    let text = format!(
+        "\
+# At the start, so that the lines are known.
+[[ca]]
+certificate = \"pki/none.pem\"
+[[ca]]
+certificate = \"pki/leaf.pem\"
+auto-registration = \"ENABLE\"
+template = \"flet\"
+[[certificate]]
+id = \"{claim_id}\"
+claim = \"flet\"
+"
+    );
+    let before = fs::read_to_string(&bench.config.registry).unwrap();
+    bench.write("registry.toml", &(text + &before));
+    let mut told = bench.problems();
+    told.sort();
+    let file = bench.config.registry.display();
+    let no_template = "the provisioning template `flet` does not exist; create";
+    let expected = [
+        format!("{file}:10:9: {no_template}"),
+        format!("{file}:3:15: `pki/none.pem`: the file cannot be read"),
+        format!("{file}:5:15: `pki/leaf.pem`: "),
+        format!("{file}:7:12: {no_template}"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, expected) in told.iter().zip(&expected) {
+        assert!(told.starts_with(expected), "{told}\n{expected}");
+    }
 }
