@@ -59,3 +59,34 @@ pub fn read_text(file: &Path) -> Result<String, Problem> {
         )),
     }
 }
+
+/// The mistake that a value of `file` refers to something that is not there or does not fit, at every
+/// table `[[list]]` whose `key` is `value`. Without a place if there is none.
+pub fn problems_of_value(
+    file: &Path,
+    (list, key, value): (&str, &str, &str),
+    message: &str,
+    remedy: &str,
+) -> Vec<Problem> {
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    for index in 0..document.section_count(list) {
+        let mut section = document.section_at(list, index);
+        let table: Option<toml::Table> = section.read();
+        let found = table.as_ref().and_then(|table| table.get(key)?.as_str());
+        if found == Some(value) {
+            section.problem(key, message, remedy);
+        }
+    }
+    let mut problems = document.into_problems();
+    problems.retain(|problem| problem.message == message);
+    if problems.is_empty() {
+        problems.push(Problem {
+            file: file.to_owned(),
+            place: None,
+            message: message.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    }
+    problems
+}

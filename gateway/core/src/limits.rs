@@ -118,9 +118,12 @@ pub const TYPE_DESCRIPTION_MAX: usize = 2028;
 /// Things that are connected or in alarm, for dynamic groups; of further ones it is not known that
 /// they are. Above the connections and the devices in alarm that there can be.
 pub const FLEET_THINGS_MAX: usize = CONNECTIONS_MAX + DETECT_THINGS_MAX + DETECT_UNREGISTERED_MAX;
-/// The journal of the run-time state, after compaction; beyond it, only what takes access away is
-/// written.
+/// The journal of the run-time state, after compaction; beyond it, devices register no longer.
 pub const JOURNAL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// The same for commands: devices cannot fill it so that approving or releasing is not possible.
+pub const JOURNAL_COMMAND_BYTES_MAX: u64 = 2 * JOURNAL_BYTES_MAX;
+/// The same for what takes access away; no journal is longer, and a longer one is not read.
+pub const JOURNAL_HARD_BYTES_MAX: u64 = 3 * JOURNAL_BYTES_MAX;
 /// Lines of the journal that are not needed any more, beyond as many as are: then it is compacted.
 pub const JOURNAL_IDLE_LINES_MAX: usize = 1000;
 /// A line of the journal; a longer one is not read.
@@ -158,8 +161,28 @@ pub const OWNERSHIP_TOKEN_LIFE: Duration = Duration::from_secs(3600);
 pub const OWNERSHIP_TOKENS_MAX: usize = 1024;
 /// The same of one claim certificate, so that a stolen claim cannot stop the others.
 pub const OWNERSHIP_TOKENS_PER_CLAIM_MAX: usize = 256;
-/// Certificates made or registered by devices in one minute; further ones are refused.
+/// Certificates registered just in time in one minute; further ones are refused.
 pub const REGISTRATIONS_PER_MINUTE_MAX: u32 = 60;
+/// Requests under all claim certificates in one minute; further ones are refused.
+pub const CLAIM_REQUESTS_PER_MINUTE_MAX: u32 = 240;
+/// The same of one claim certificate, so that a stolen claim cannot stop the others.
+pub const CLAIM_REQUESTS_PER_CLAIM_PER_MINUTE_MAX: u32 = 60;
+/// Claim certificates whose requests are counted at once; others are refused for a minute.
+pub const CLAIMS_COUNTED_MAX: usize = 1024;
+/// How long a certificate that was looked at for just-in-time registration is not looked at again;
+/// twice as long after each further look, until it is in force.
+pub const REGISTRATION_RETRY_MIN: Duration = Duration::from_secs(1);
+/// The most of it.
+pub const REGISTRATION_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Certificates of which it is known when to look at them again; beyond it, the one that is to
+/// be looked at first is forgotten.
+pub const REGISTRATION_RETRIES_MAX: usize = 4096;
+/// Certificates that devices may have got by themselves, unless `devices-max` says otherwise.
+pub const DEVICES_MAX: usize = 10_000;
+/// The same under one claim certificate, unless `devices-per-claim-max` says otherwise.
+pub const DEVICES_PER_CLAIM_MAX: usize = 1000;
+/// What those settings may say at most.
+pub const DEVICES_HARD_MAX: usize = 100_000;
 /// Certificates that wait for `cert approve`; further unknown ones are refused.
 pub const PENDING_CERTIFICATES_MAX: usize = 10_000;
 /// How often at most one pending certificate is announced again when it connects.

@@ -165,6 +165,8 @@ impl Failure {
             Self::BadInput(_)
             | Self::Edit(
                 EditError::Exists(_)
+                | EditError::Provisioned(_)
+                | EditError::Dynamic(_)
                 | EditError::Absent(_)
                 | EditError::Revoked(_)
                 | EditError::SameHierarchy { .. },

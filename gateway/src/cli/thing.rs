@@ -1,11 +1,11 @@
 //! `portcullis thing`: works with the gateway stopped, and takes effect at once on a running one.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use portcullis_core::{
     identity::{GroupName, NameError, ThingName, ThingTypeName},
     problem::Problem,
-    registry::{QUARANTINE, State},
+    registry::{QUARANTINE, State, attribute_mistakes},
 };
 use serde_json::json;
 
@@ -20,9 +20,9 @@ use crate::{
     document::read_text,
     identity::{
         Registry,
-        edit::{self, NewThing, ROOT_GROUP},
+        edit::{NewThing, ROOT_GROUP},
         effective::Examiner,
-        runtime,
+        runtime::{self, Added, Removed},
     },
 };
 
@@ -75,6 +75,22 @@ fn attribute(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Each once, and as the registry takes them.
+fn attributes_of(written: &[(String, String)]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut attributes = BTreeMap::new();
+    for (name, value) in written {
+        if let Some(mistake) = attribute_mistakes(name, value).into_iter().next() {
+            let (message, remedy) = (mistake.message, mistake.remedy);
+            return Err(Failure::BadInput(format!("--attr: {message}; {remedy}")));
+        }
+        if attributes.insert(name.clone(), value.clone()).is_some() {
+            let text = format!("--attr: `{name}` is given twice; keep one of the two");
+            return Err(Failure::BadInput(text));
+        }
+    }
+    Ok(attributes)
+}
+
 pub(super) fn thing(
     command: &ThingCommand,
     config: &Path,
@@ -94,14 +110,15 @@ pub(super) fn thing(
                     Some(name) => Some(named(name, ThingTypeName::parse)?),
                     None => None,
                 },
-                attributes: attributes.iter().cloned().collect(),
+                attributes: attributes_of(attributes)?,
                 groups: groups
                     .iter()
                     .map(|name| named(name, GroupName::parse))
                     .collect::<Result<_, _>>()?,
             };
-            let made = edit::add_thing(&file, &new)?;
-            added(config, &file, &new, &made, as_json)?;
+            let journal = config::journal(config);
+            let of_new = runtime::add(&file, &journal, &new)?;
+            added(config, &file, &new, &of_new, as_json)?;
             say_what_is_in_the_way(config);
         }
         ThingCommand::List => {
@@ -138,14 +155,26 @@ pub(super) fn thing(
         ThingCommand::Remove { name } => {
             let name = named(name, ThingName::parse)?;
             let journal = config::journal(config);
-            let certificates = runtime::remove(&file, &journal, &name, now())?;
+            let Removed {
+                certificates,
+                is_quarantined,
+            } = runtime::remove(&file, &journal, &name, now())?;
             if as_json {
                 let ids: Vec<_> = certificates.iter().map(ToString::to_string).collect();
-                say_json(&json!({ "removed": name.as_str(), "certificates": ids }));
+                say_json(&json!({
+                    "removed": name.as_str(),
+                    "certificates": ids,
+                    "quarantined": is_quarantined,
+                }));
             } else {
                 say(&format!("Removed the thing `{name}`."));
                 for id in certificates {
                     say(&format!("Its certificate {id} is revoked."));
+                }
+                if is_quarantined {
+                    say(&format!(
+                        "Its name stays in quarantine; `portcullis thing quarantine {name} --release` takes it out."
+                    ));
                 }
             }
             say_what_is_in_the_way(config);
@@ -179,16 +208,18 @@ fn added(
     config: &Path,
     file: &Path,
     new: &NewThing,
-    made: &[GroupName],
+    of_new: &Added,
     as_json: bool,
 ) -> Result<(), Failure> {
     let registry = read(file)?;
+    let made = &of_new.made;
     if as_json {
         if let Some(registered) = registry.thing(new.name.as_str()) {
             let (identity, state) = (config::identity(config), State::default());
             let examiner = Examiner::new(&identity, &registry, &state);
             let mut answer = shown::to_json(&registry, registered, &Live::NOT_ASKED, &examiner);
             answer["groupsMade"] = names(made).into();
+            answer["quarantined"] = of_new.quarantined.is_some().into();
             say_json(&answer);
         }
         return Ok(());
@@ -210,6 +241,12 @@ fn added(
     } else if !made.is_empty() {
         say(&format!(
             "There is no group `{ROOT_GROUP}`: attach a policy to one of its groups."
+        ));
+    }
+    if let Some(known) = &of_new.quarantined {
+        let (name, at, why) = (&new.name, known.at, &known.why);
+        say(&format!(
+            "It is in quarantine, as one of its name was since {at}: {why}; `portcullis thing quarantine {name} --release` takes it out."
         ));
     }
     Ok(())

@@ -5,7 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use portcullis_core::policy::{ArnIdentity, Rules};
+use portcullis_core::{
+    limits::{DEVICES_HARD_MAX, DEVICES_MAX, DEVICES_PER_CLAIM_MAX},
+    policy::{ArnIdentity, Rules},
+};
 use serde::Deserialize;
 
 use super::trust::crl_files;
@@ -36,6 +39,26 @@ pub struct Config {
     pub require_thing: bool,
     /// How policies are read.
     pub rules: Arc<Rules>,
+    /// How many certificates devices may get by themselves.
+    pub room: Room,
+}
+
+/// How many certificates devices may get by themselves; revoked ones do not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub devices_max: usize,
+    /// Under one claim certificate.
+    pub devices_per_claim_max: usize,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            devices_max: DEVICES_MAX,
+            devices_per_claim_max: DEVICES_PER_CLAIM_MAX,
+        }
+    }
 }
 
 /// Where `cert import` puts revocation lists; it need not be there.
@@ -53,6 +76,8 @@ struct IdentityToml {
     arn_identity: ArnIdentityToml,
     strict_arn_identity: bool,
     deny_on_unresolved: bool,
+    devices_max: usize,
+    devices_per_claim_max: usize,
 }
 
 /// `arn-identity` as it is written.
@@ -90,6 +115,8 @@ impl Default for IdentityToml {
             arn_identity: ArnIdentityToml::default(),
             strict_arn_identity: false,
             deny_on_unresolved: true,
+            devices_max: DEVICES_MAX,
+            devices_per_claim_max: DEVICES_PER_CLAIM_MAX,
         }
     }
 }
@@ -136,7 +163,18 @@ impl Config {
             strict_arn: toml.strict_arn_identity,
             deny_on_unresolved: toml.deny_on_unresolved,
         };
+        let (of_all, of_claim) = (toml.devices_max, toml.devices_per_claim_max);
+        let room = Room {
+            devices_max: section.within("devices-max", of_all, 0, DEVICES_HARD_MAX),
+            devices_per_claim_max: section.within(
+                "devices-per-claim-max",
+                of_claim,
+                0,
+                DEVICES_HARD_MAX,
+            ),
+        };
         Self {
+            room,
             rules: Arc::new(rules),
             templates: dir.join("templates"),
             pki: dir.join("pki"),

@@ -13,7 +13,7 @@ use portcullis_core::{
 };
 
 use super::{Config, Registry};
-use crate::document::{json_files, read_text};
+use crate::document::{json_files, problems_of_value, read_text};
 
 /// The templates by name.
 pub type Templates = BTreeMap<Arc<str>, Arc<Template>>;
@@ -75,18 +75,20 @@ pub(super) fn read(
             }
         }
     }
-    for name in users(registry).map(|(name, _)| name) {
-        if !names.contains(name) {
+    let mut told = BTreeSet::new();
+    for (name, way) in users(registry) {
+        if !names.contains(name) && told.insert((name, way == Way::Claim)) {
             let remedy = match nearest(name, names.iter().map(String::as_str)) {
                 Some(near) => format!("write `{near}`, or create `templates/{name}.json`"),
                 None => format!("create `templates/{name}.json`"),
             };
-            problems.push(Problem {
-                file: registry_file.clone(),
-                place: None,
-                message: format!("the provisioning template `{name}` does not exist"),
-                remedy,
-            });
+            let (list, key) = match way {
+                Way::JustInTime => ("ca", "template"),
+                Way::Claim => ("certificate", "claim"),
+            };
+            let message = format!("the provisioning template `{name}` does not exist");
+            let found = problems_of_value(registry_file, (list, key, name), &message, &remedy);
+            problems.extend(found);
         }
     }
     problems.dedup();

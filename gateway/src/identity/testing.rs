@@ -11,7 +11,7 @@ use rcgen::{
 use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
-use super::{Config, Snapshot, authority::Authority, files, load};
+use super::{Config, Snapshot, authority::Authority, config::Room, files, load};
 
 const REGISTRY: &str = r#"
 [[group]]
@@ -63,6 +63,7 @@ impl Bench {
             server_key: path("pki/server.key"),
             require_thing: true,
             rules: Arc::default(),
+            room: Room::default(),
         };
         for name in ["policies", "templates", "pki", "pki/crl", "data"] {
             fs::create_dir(path(name)).unwrap();

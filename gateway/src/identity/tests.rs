@@ -15,6 +15,7 @@ use crate::{clock::now, telemetry::Readiness};
 
 use super::{
     authority::{Authority, Issued},
+    config::Room,
     *,
 };
 
@@ -52,6 +53,7 @@ impl Site {
             server_key: path("server.key"),
             require_thing: true,
             rules: Arc::default(),
+            room: Room::default(),
         };
         let authority = Authority::create(&config.ca_certificates[0], "test").unwrap();
         fs::create_dir(&config.policies).unwrap();

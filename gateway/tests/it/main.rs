@@ -39,4 +39,5 @@ mod standing;
 mod status;
 mod stream;
 mod support;
+mod things;
 mod wire;

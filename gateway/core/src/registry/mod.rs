@@ -27,7 +27,15 @@ pub use state::{Change, QUARANTINE, State, StateCertificate, StateThing};
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::{identity::CertificateId, problem::Problem};
+use crate::{
+    identity::CertificateId,
+    problem::{Mistake, Problem},
+};
+
+/// What is wrong with an attribute of a thing, wherever it is written.
+pub fn attribute_mistakes(name: &str, value: &str) -> Vec<Mistake> {
+    read::attribute_mistakes(name, value)
+}
 
 /// The content of a registry.
 #[derive(Clone, Debug, Default)]

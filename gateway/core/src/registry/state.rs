@@ -56,10 +56,24 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it can only take access away; such a change is never turned away.
-    pub fn only_takes_away(&self) -> bool {
+    /// Whether it can only take access away from what `state` says. What the state does not know yet,
+    /// such as an inactive certificate of a new thing, it does not take away.
+    pub fn only_takes_away(&self, state: &State) -> bool {
         match self {
-            Self::Certificate(certificate) => certificate.status != Status::Active,
+            Self::Certificate(certificate) => match state.certificate(&certificate.id) {
+                Some(known) => {
+                    let has = |thing| known.things.contains(thing);
+                    certificate.status >= known.status.max(Status::Inactive)
+                        && certificate.things.iter().all(has)
+                        && certificate.claim == known.claim
+                }
+                // Of one in the file, to which nothing is added here.
+                None => {
+                    certificate.status >= Status::Inactive
+                        && certificate.things.is_empty()
+                        && certificate.claim.is_none()
+                }
+            },
             Self::ForgetThing(_) => true,
             Self::Member { group, .. } => group.as_str() == QUARANTINE,
             Self::Thing(_) | Self::NotMember { .. } | Self::ForgetCertificate(_) => false,
@@ -85,6 +99,8 @@ pub struct StateCertificate {
     pub policies: Vec<String>,
     /// The CA that signed it.
     pub ca: Option<CertificateId>,
+    /// The claim certificate under which a device asked for it.
+    pub under: Option<CertificateId>,
     /// From then on it is no longer active.
     pub until: Option<Timestamp>,
     /// When this was decided.
@@ -103,6 +119,7 @@ impl StateCertificate {
             claim: None,
             policies: Vec::new(),
             ca: None,
+            under: None,
             until: None,
             at,
             why: why.into(),
@@ -214,6 +231,18 @@ impl State {
         self.memberships
             .iter()
             .map(|(thing, memberships)| (thing, memberships.as_slice()))
+    }
+
+    /// How many certificates devices, or commands for their things, have here, those aside that wait
+    /// for approval or are revoked; of `claim`, if it is one, those alone that were asked for under it.
+    pub fn provisioned(&self, claim: Option<CertificateId>) -> usize {
+        let of_claim = |known: &&StateCertificate| claim.is_none() || known.under == claim;
+        let counts = |status| !matches!(status, Status::PendingActivation | Status::Revoked);
+        let certificates = self.certificates.values();
+        certificates
+            .filter(|known| counts(known.status))
+            .filter(of_claim)
+            .count()
     }
 
     /// How many entries it has.

@@ -80,6 +80,17 @@ status = "active"
 }
 
 #[test]
+fn a_thing_is_put_into_no_dynamic_group() {
+    let got = problems(
+        "[[dynamic-group]]\nname = \"b\"\nquery = 'attributes.zone:b'\n\
+         [[thing]]\nname = \"t\"\ngroups = [\"b\"]\n",
+    );
+    let expected = "r:6:11: the group `b` is a dynamic one: its query finds its things; remove it";
+    assert_eq!(got.len(), 1);
+    assert!(got[0].starts_with(expected), "{got:?}");
+}
+
+#[test]
 fn hierarchies_have_seven_levels_at_most_and_no_circle() {
     let chain = |depth: usize| -> String {
         (0..depth)

@@ -49,6 +49,14 @@ pub enum EditError {
         "the thing `{0}` exists already; choose another name, or remove it with `portcullis thing remove {0}`"
     )]
     Exists(ThingName),
+    /// The thing is not in the registry, and registered itself.
+    #[error(
+        "the thing `{0}` exists already, it registered itself (`portcullis thing show {0}`); remove it with `portcullis thing remove {0}`, which revokes its certificates, or write what it is to be into registry.toml"
+    )]
+    Provisioned(ThingName),
+    /// The query of a group says who is in it.
+    #[error("the group `{0}` is a dynamic one: its query finds its things; name a static group")]
+    Dynamic(GroupName),
     /// There is no such thing or certificate.
     #[error(
         "the registry has no {0}; `portcullis thing list` and `portcullis cert list` say what it has"
@@ -147,6 +155,10 @@ fn groups_of(current: &Registry, asked: &[GroupName]) -> Result<Vec<GroupName>, 
     for group in asked {
         if groups.contains(group) {
             continue;
+        }
+        let mut dynamic = current.dynamic_groups.iter();
+        if dynamic.any(|dynamic| dynamic.name == *group) {
+            return Err(EditError::Dynamic(group.clone()));
         }
         let root = current.root_of(group.as_str()).unwrap_or(group);
         if let Some(at) = roots.iter().position(|other| *other == root) {

@@ -104,6 +104,11 @@ fn a_new_thing_is_in_devices_and_in_one_group_of_each_other_hierarchy() {
         add("g", &["locks", "devices"]),
         Err(EditError::SameHierarchy { .. })
     ));
+    let text = fs::read_to_string(&path).unwrap();
+    let dynamic = "\n[[dynamic-group]]\nname = \"zone-b\"\nquery = 'attributes.zone:b'\n";
+    fs::write(&path, text + dynamic).unwrap();
+    let refused = add("h", &["zone-b"]).unwrap_err();
+    assert!(matches!(refused, EditError::Dynamic(_)), "{refused:?}");
 }
 
 #[test]

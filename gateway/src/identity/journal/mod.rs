@@ -15,8 +15,15 @@
 //! How it fails. A power cut in an append leaves some of its lines, in order, and perhaps a torn one,
 //! which the next writer cuts off. Compaction writes another file and renames it: a cut in the middle
 //! leaves the old journal. A line that is not understood shuts out whom it names; compaction moves it
-//! to `registry.journal.damaged`. A journal that cannot be read is a problem of the configuration: a
-//! start is refused, a running gateway keeps what it knows.
+//! to `registry.journal.damaged`. A journal that cannot be read, or with a damaged line that may have
+//! shut somebody out, is a problem of the configuration: a start is refused, a running gateway keeps
+//! what it knows, and takes away what the other lines do. Commands still write to a damaged one, devices
+//! do not, and it is not compacted until the line is accepted as lost.
+//!
+//! What devices do cannot keep commands from writing: there is more room for them
+//! ([`JOURNAL_COMMAND_BYTES_MAX`]), and still more for what takes access away.
+
+mod damage;
 
 use std::{
     fs::{self, File},
@@ -27,20 +34,31 @@ use std::{
 };
 
 use portcullis_core::{
-    limits::{JOURNAL_BYTES_MAX, JOURNAL_IDLE_LINES_MAX},
-    problem::{Place, Problem},
+    limits::{
+        JOURNAL_BYTES_MAX, JOURNAL_COMMAND_BYTES_MAX, JOURNAL_HARD_BYTES_MAX,
+        JOURNAL_IDLE_LINES_MAX,
+    },
     registry::{
         State,
-        line::{self, Fault, Reading, TooLong},
+        line::{self, Reading, TooLong},
         state::Change,
     },
 };
+
+use damage::doubtful;
 
 /// The journal at one path. Cheap to clone; clones share what they have read.
 #[derive(Clone, Debug)]
 pub struct Journal {
     path: Arc<Path>,
     read: Arc<Mutex<Option<Known>>>,
+}
+
+/// For whom a change is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    Command,
+    Device,
 }
 
 /// What was read of the file, so that only what is new is read the next time.
@@ -72,13 +90,23 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-    /// It has as many entries as it may; changes that take access away are still written.
+    /// It is as long as it may be; there is more room for commands than for devices, and still more
+    /// for changes that take access away.
     #[error(
         "the journal `{path}` is full; remove things or certificates that registered themselves and are not needed"
     )]
     Full {
         /// The file.
         path: PathBuf,
+    },
+    /// One of its lines is damaged, and may have shut somebody out: devices get nothing until that is
+    /// decided.
+    #[error("line {line} of the journal `{path}` is damaged; see `portcullis check`")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first such line.
+        line: usize,
     },
     /// It is gone, or shorter than it was: who was shut out is not known any more.
     #[error("the journal `{path}` lacks what it had: it has {bytes} bytes of {known} or more")]
@@ -130,9 +158,30 @@ impl Journal {
         &self,
         decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), E>,
     ) -> Result<T, E> {
+        self.append_for(Writer::Command, decide)
+    }
+
+    /// Like [`Journal::append_if`], on behalf of a device: within narrower bounds, and not while who is
+    /// shut out is in doubt.
+    pub fn append_for_device<T, E: From<JournalError>>(
+        &self,
+        decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), E>,
+    ) -> Result<T, E> {
+        self.append_for(Writer::Device, decide)
+    }
+
+    fn append_for<T, E: From<JournalError>>(
+        &self,
+        writer: Writer,
+        decide: impl FnOnce(&State) -> Result<(T, Vec<Change>), E>,
+    ) -> Result<T, E> {
         let _lock = self.lock().map_err(|source| self.unwritten(source))?;
         let mut known = self.known();
         let (mut reading, mut torn) = self.refreshed(&mut known)?;
+        if let (Writer::Device, Some(fault)) = (writer, doubtful(&reading).next()) {
+            let (path, line) = (self.path.to_path_buf(), fault.line);
+            return Err(JournalError::Damaged { path, line }.into());
+        }
         let (outcome, changes) = decide(&reading.state)?;
         if changes.is_empty() {
             return Ok(outcome);
@@ -141,16 +190,26 @@ impl Journal {
         for change in &changes {
             text += &line::encode(change).map_err(JournalError::from)?;
         }
+        let bytes_max = match writer {
+            Writer::Device => JOURNAL_BYTES_MAX,
+            Writer::Command => {
+                let mut changes = changes.iter();
+                match changes.all(|change| change.only_takes_away(&reading.state)) {
+                    true => JOURNAL_HARD_BYTES_MAX,
+                    false => JOURNAL_COMMAND_BYTES_MAX,
+                }
+            }
+        };
         let is_full = |reading: &Reading| {
             let bytes = reading.bytes + text.len();
-            u64::try_from(bytes).is_ok_and(|bytes| bytes > JOURNAL_BYTES_MAX)
+            u64::try_from(bytes).is_ok_and(|bytes| bytes > bytes_max)
         };
-        if is_full(&reading) && reading.lines > reading.state.len() {
+        if is_full(&reading) && reading.lines > reading.state.len() && !reading.is_doubtful() {
             self.compact(&reading)
                 .map_err(|source| self.unwritten(source))?;
             (reading, torn) = self.refreshed(&mut known)?;
         }
-        if is_full(&reading) && !changes.iter().all(Change::only_takes_away) {
+        if is_full(&reading) {
             let path = self.path.to_path_buf();
             return Err(JournalError::Full { path }.into());
         }
@@ -167,29 +226,13 @@ impl Journal {
         if let Ok((reading, _)) = self.refresh(&mut known) {
             let idle = reading.lines.saturating_sub(reading.state.len());
             if idle > reading.state.len() + JOURNAL_IDLE_LINES_MAX
+                && !reading.is_doubtful()
                 && let Err(error) = self.compact(&reading)
             {
                 tracing::warn!(path = %self.path.display(), %error, "The journal could not be compacted.");
             }
         }
         Ok(outcome)
-    }
-
-    /// The lines that are not understood, as warnings.
-    pub fn warnings(&self, reading: &Reading) -> Vec<Problem> {
-        let warning = |fault: &Fault| Problem {
-            file: self.path.to_path_buf(),
-            place: Some(Place {
-                line: fault.line,
-                column: 1,
-            }),
-            message: format!("{}: whom it names is shut out", fault.why),
-            remedy:
-                "look at them with `portcullis thing show` and `portcullis cert list`, and say \
-                     what holds with `thing quarantine --release` or `cert activate`"
-                    .to_owned(),
-        };
-        reading.faults.iter().map(warning).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Option<Known>> {
@@ -230,8 +273,15 @@ impl Journal {
             let had = known.as_ref().map_or(0, |known| known.reading.bytes as u64);
             // A compaction leaves a shorter one with a mark of its own.
             let is_compacted = bytes > 0 && marked > 0 && bytes >= marked;
+            let mut bytes = bytes;
             if bytes >= marked.max(had) || is_compacted {
-                return self.refresh(known).map_err(unreadable);
+                let (reading, is_torn) = self.refresh(known).map_err(unreadable)?;
+                bytes = reading.bytes as u64;
+                // A line that was acknowledged has its end, or is damaged.
+                if bytes >= marked {
+                    return Ok((reading, is_torn));
+                }
+                *known = None;
             }
             if self.marked().map_err(unreadable)? == marked {
                 return Err(JournalError::Lost {
@@ -283,22 +333,27 @@ impl Journal {
         let identity = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
         let same = known.take().filter(|known| {
             let former = known.file.metadata();
-            former.is_ok_and(|former| identity(&former) == identity(&metadata))
+            // A damaged line may be corrected where it stands.
+            !known.reading.is_doubtful()
+                && former.is_ok_and(|former| identity(&former) == identity(&metadata))
                 && known.reading.bytes as u64 <= metadata.len()
         });
+        let is_known = same.is_some();
         let mut reading = same.map(|known| known.reading).unwrap_or_default();
         file.seek(SeekFrom::Start(reading.bytes as u64))?;
         let mut bytes = Vec::new();
-        // Twice the bound: what takes access away is written beyond it.
-        (&file)
-            .take(2 * JOURNAL_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > 2 * JOURNAL_BYTES_MAX {
+        let rest = JOURNAL_HARD_BYTES_MAX.saturating_sub(reading.bytes as u64);
+        (&file).take(rest + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > rest {
             return Err(io::Error::other("the file is larger than a journal can be"));
         }
         let before = reading.bytes;
         if bytes.contains(&b'\n') {
             Arc::make_mut(&mut reading).read_on(&bytes);
+        }
+        if is_known && reading.is_doubtful() {
+            // Somebody may have written into what was read before.
+            return self.refresh(known);
         }
         let is_torn = reading.bytes - before < bytes.len();
         *known = Some(Known {
@@ -380,24 +435,6 @@ impl Journal {
         self.mark(text.len() as u64, true)?;
         fs::rename(&new, &self.path)?;
         self.sync_directory()
-    }
-
-    /// Keeps the lines that are not understood for whoever wants to look; their effect is in the
-    /// state.
-    fn set_aside(&self, faults: &[Fault]) -> io::Result<()> {
-        if faults.is_empty() {
-            return Ok(());
-        }
-        let path = self.beside(".damaged");
-        if fs::metadata(&path).is_ok_and(|file| file.len() > JOURNAL_BYTES_MAX) {
-            fs::remove_file(&path)?;
-        }
-        let mut file = self.open_own(&path, File::options().append(true).create(true))?;
-        for fault in faults {
-            file.write_all(&fault.text)?;
-            file.write_all(b"\n")?;
-        }
-        file.sync_all()
     }
 }
 

@@ -125,46 +125,90 @@ fn broken_lines_are_told_shut_out_and_kept_aside() {
             .into()
     };
     assert_eq!(statuses(&reading.state), [Status::Inactive, Status::Active]);
-    let told = journal.warnings(&reading);
-    let places: Vec<_> = told.iter().map(|w| w.place.unwrap().line).collect();
+    let told = journal.mistakes(&reading);
+    let places: Vec<_> = told.iter().map(|m| m.place.unwrap().line).collect();
     assert_eq!(places, [1, 3], "{told:?}");
+    assert!(journal.warnings(&reading).is_empty());
 
     let many: Vec<_> = (0..2 * JOURNAL_IDLE_LINES_MAX).map(|_| active(2)).collect();
     journal.append(&many).unwrap();
+    let reading = journal.reading().unwrap();
+    assert!(reading.lines > many.len(), "it is not compacted");
+    let accepted = fs::read_to_string(journal.path()).unwrap();
+    let accepted = format!("#{}", accepted.replacen("rubbish", "#rubbish", 1));
+    fs::write(journal.path(), accepted).unwrap();
+    let reading = journal.reading().unwrap();
+    assert_eq!(journal.mistakes(&reading), []);
+    assert_eq!(journal.warnings(&reading).len(), 2);
+    journal.append(&[active(2)]).unwrap();
     let reading = Journal::open(journal.path()).reading().unwrap();
     assert_eq!(statuses(&reading.state), [Status::Inactive, Status::Active]);
     assert_eq!((reading.lines, reading.faults.len()), (2, 0));
     let damaged = fs::read_to_string(journal.beside(".damaged")).unwrap();
-    assert_eq!(damaged.lines().collect::<Vec<_>>()[1], "rubbish");
-    assert!(damaged.starts_with(broken.lines().next().unwrap()));
+    let lines: Vec<_> = damaged.lines().collect();
+    assert_eq!(lines[1], "#rubbish");
+    assert_eq!(
+        lines[0].trim_start_matches('#'),
+        broken.lines().next().unwrap()
+    );
+}
+
+/// About a hundred kilobytes.
+fn long(n: usize) -> Vec<Change> {
+    let Change::Certificate(mut certificate) = active(n) else {
+        panic!("not a certificate");
+    };
+    certificate.why = "x".repeat(100 * 1024);
+    vec![Change::Certificate(certificate)]
 }
 
 #[test]
-fn a_full_journal_takes_what_takes_access_away_alone() {
+fn a_journal_that_devices_filled_takes_commands_and_a_full_one_what_takes_access_away() {
     let (_dir, journal) = journal();
-    let long = "x".repeat(100 * 1024);
-    let mut error = None;
-    for n in 0..200 {
-        let Change::Certificate(mut certificate) = active(n) else {
-            panic!("not a certificate");
-        };
-        certificate.why.clone_from(&long);
-        match journal.append(&[Change::Certificate(certificate)]) {
-            Ok(()) => {}
-            Err(found) => {
-                error = Some(found);
-                break;
-            }
-        }
+    let by_device = |n| journal.append_for_device(|_| Ok::<_, JournalError>(((), long(n))));
+    let full = |outcome| matches!(outcome, Err(JournalError::Full { .. }));
+    let mut last = 0;
+    while by_device(last).is_ok() {
+        last += 1;
     }
-    assert!(
-        matches!(error, Some(JournalError::Full { .. })),
-        "{error:?}"
-    );
-    journal.append(&[certificate(1, Status::Revoked)]).unwrap();
-    let state = Journal::open(journal.path()).read().unwrap();
+    assert!(full(by_device(last)));
+    let inactive = certificate(usize::MAX, Status::Inactive);
+    let by_device = journal.append_for_device(|_| Ok(((), vec![inactive.clone(); 1000])));
+    assert!(full(by_device), "a new one takes nothing away");
+    while journal.append(&long(last)).is_ok() {
+        last += 1;
+    }
+    assert!(full(journal.append(&long(last))));
+    assert!(full(journal.append(&vec![inactive; 1000])));
+    let length = || fs::metadata(journal.path()).unwrap().len();
+    assert!(length() > JOURNAL_COMMAND_BYTES_MAX - 200 * 1024);
+
+    let mut revoked = long(1);
+    let Change::Certificate(one) = &mut revoked[0] else {
+        panic!("not a certificate");
+    };
+    one.status = Status::Revoked;
+    while length() + 200 * 1024 < JOURNAL_HARD_BYTES_MAX {
+        journal.append(&revoked).unwrap();
+    }
+    let reading = Journal::open(journal.path()).reading().unwrap();
     let id = CertificateId::of_der(&1usize.to_be_bytes());
-    assert_eq!(state.certificate(&id).unwrap().status, Status::Revoked);
+    let status = reading.state.certificate(&id).unwrap().status;
+    assert_eq!(status, Status::Revoked, "whatever is written is read");
+}
+
+#[test]
+fn an_acknowledged_line_whose_end_is_damaged_is_not_cut_off() {
+    let (_dir, journal) = journal();
+    journal.append(&[active(1)]).unwrap();
+    journal.append(&[certificate(1, Status::Revoked)]).unwrap();
+    let mut bytes = fs::read(journal.path()).unwrap();
+    *bytes.last_mut().unwrap() = b' ';
+    fs::write(journal.path(), &bytes).unwrap();
+    let again = Journal::open(journal.path());
+    assert!(matches!(again.read(), Err(JournalError::Lost { .. })));
+    assert!(again.append(&[active(2)]).is_err());
+    assert_eq!(fs::read(journal.path()).unwrap(), bytes);
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use portcullis_core::{
     certificate::Certificate,
     identity::CertificateId,
-    limits::{PROVISION_REQUEST_BYTES_MAX, REGISTRATIONS_PER_MINUTE_MAX},
+    limits::{
+        CLAIM_REQUESTS_PER_CLAIM_PER_MINUTE_MAX, CLAIM_REQUESTS_PER_MINUTE_MAX,
+        PROVISION_REQUEST_BYTES_MAX,
+    },
     provisioning::Way,
     registry::CaStatus,
     topic::TopicName,
@@ -130,10 +133,7 @@ impl Inner {
             let message = format!("the claim certificate is not for the template `{name}`");
             return Err(Denied::new(403, "Forbidden", "other-template", message));
         }
-        if !self.held().claims.take() {
-            let message = format!("more than {REGISTRATIONS_PER_MINUTE_MAX} requests a minute");
-            return Err(Denied::new(429, "TooManyRequests", "rate", message));
-        }
+        self.count(claim)?;
         let snapshot = self.snapshot();
         let answer = match request {
             Request::Create => self.create(&snapshot, claim, None),
@@ -148,6 +148,23 @@ impl Inner {
             .tokens
             .set(i64::try_from(tokens).unwrap_or(i64::MAX));
         answer
+    }
+
+    /// A claim that asks too often does not use up what the others may.
+    fn count(&self, claim: CertificateId) -> Result<(), Denied> {
+        let mut held = self.held();
+        let denied = |label, max: u32, whose| {
+            let message = format!("more than {max} requests a minute{whose}");
+            Err(Denied::new(429, "TooManyRequests", label, message))
+        };
+        if !held.of_each_claim.take(claim) {
+            let max = CLAIM_REQUESTS_PER_CLAIM_PER_MINUTE_MAX;
+            return denied("claim-rate", max, " under this claim certificate");
+        }
+        if !held.claims.take() {
+            return denied("rate", CLAIM_REQUESTS_PER_MINUTE_MAX, "");
+        }
+        Ok(())
     }
 
     /// A certificate, with a key unless the device has one, and the token for the next call.
@@ -239,12 +256,14 @@ impl Inner {
         let plan = template.fill(Way::Claim, &given.certificate, parameters)?;
         let id = given.certificate.id;
         let why = format!("template {name}, claim {claim}");
-        self.journal.append_if(|state| {
+        self.journal.append_for_device(|state| {
             let grant = Grant {
                 way: Way::Claim,
                 plan: &plan,
                 certificate: id,
                 ca: Some(given.ca),
+                claim: Some(claim),
+                room: self.config.room,
                 why: &why,
                 at: now(),
             };

@@ -10,7 +10,7 @@ use portcullis_core::{
     timestamp::Timestamp,
 };
 
-use crate::identity::{JournalError, Snapshot};
+use crate::identity::{JournalError, Snapshot, config::Room};
 
 /// Why a device does not get what it asks for: for it, for the log, and as a metric label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,12 @@ impl From<JournalError> for Denied {
             JournalError::Full { .. } => {
                 Self::new(429, "LimitExceeded", "journal-full", "the registry is full")
             }
+            JournalError::Damaged { .. } => Self::new(
+                503,
+                "ServiceUnavailable",
+                "journal-damaged",
+                "the registry is damaged",
+            ),
             _ => Self::internal("the registry could not be written"),
         }
     }
@@ -91,6 +97,9 @@ pub(super) struct Grant<'a> {
     pub(super) plan: &'a Plan,
     pub(super) certificate: CertificateId,
     pub(super) ca: Option<CertificateId>,
+    /// The claim certificate under which it is asked for.
+    pub(super) claim: Option<CertificateId>,
+    pub(super) room: Room,
     pub(super) why: &'a str,
     pub(super) at: Timestamp,
 }
@@ -105,6 +114,7 @@ impl Grant<'_> {
         let registry = snapshot.registry();
         let wanted = &self.plan.thing;
         self.check_owner(registry, state)?;
+        self.check_room(state)?;
         for policy in &self.plan.policies {
             if !snapshot.policies().contains_key(policy) {
                 let message = format!("the policy `{policy}` does not exist");
@@ -159,6 +169,7 @@ impl Grant<'_> {
         certificate.things = vec![wanted.name.clone()];
         certificate.policies.clone_from(&self.plan.policies);
         certificate.ca = self.ca;
+        certificate.under = self.claim;
         changes.push(Change::Certificate(certificate));
         Ok(changes)
     }
@@ -180,6 +191,24 @@ impl Grant<'_> {
             at: self.at,
             why: self.why.to_owned(),
         }))
+    }
+
+    /// Each grant is one certificate and at most one thing, so certificates bound both.
+    fn check_room(&self, state: &State) -> Result<(), Denied> {
+        let denied = |label, max: usize, setting, whose| {
+            let message = format!("{max} devices registered{whose} already (`{setting}`)");
+            Err(Denied::new(429, "LimitExceeded", label, message))
+        };
+        let max = self.room.devices_per_claim_max;
+        if self.claim.is_some() && state.provisioned(self.claim) >= max {
+            let setting = "devices-per-claim-max";
+            return denied("claim-full", max, setting, " under this claim certificate");
+        }
+        let max = self.room.devices_max;
+        if state.provisioned(None) >= max {
+            return denied("devices-full", max, "devices-max", "");
+        }
+        Ok(())
     }
 
     /// A thing that has a certificate, or had one, is somebody's: who was shut out does not come back

@@ -12,13 +12,16 @@
 //! Stricter than AWS, where a hook of the operator would decide: nobody takes over a thing of
 //! `registry.toml` that is not marked `provisionable`, a claim no thing that has or had a
 //! certificate, and a CA only one whose certificates are its own and not shut out. Bounds:
-//! registrations a minute, pending certificates, tokens; beyond them devices are refused and come
-//! again. Absent on purpose: pre-provisioning hooks, CBOR, temporary claims.
+//! registrations and requests a minute, in all and of each claim, devices in all and of each claim,
+//! pending certificates, tokens; beyond them devices are refused and come again. One that could not be
+//! registered is looked at less and less often. Absent on purpose: pre-provisioning hooks, CBOR,
+//! temporary claims.
 
 mod claim;
 mod grant;
 mod metrics;
 mod quota;
+mod retries;
 mod tokens;
 
 #[cfg(test)]
@@ -35,7 +38,10 @@ use bytes::Bytes;
 use portcullis_core::{
     certificate::Certificate,
     identity::{CertificateId, Principal},
-    limits::{ANNOUNCE_INTERVAL, PENDING_CERTIFICATES_MAX, REGISTRATIONS_PER_MINUTE_MAX},
+    limits::{
+        ANNOUNCE_INTERVAL, CLAIM_REQUESTS_PER_CLAIM_PER_MINUTE_MAX, CLAIM_REQUESTS_PER_MINUTE_MAX,
+        PENDING_CERTIFICATES_MAX, REGISTRATIONS_PER_MINUTE_MAX,
+    },
     provisioning::{Way, registered_topic},
     registry::{AutoRegistration, Change, StateCertificate, Status},
     timestamp::Timestamp,
@@ -54,7 +60,8 @@ pub use metrics::Metrics;
 use super::{Config, Journal, Snapshot, SnapshotWatch, TrustedCa, issued, trust};
 use crate::{chain::chain, clock::now};
 use grant::Denied;
-use quota::Quota;
+use quota::{Quota, Quotas};
+use retries::Retries;
 use tokens::Tokens;
 
 /// How long an answer waits until the new certificate may connect; the watcher needs a fraction.
@@ -78,7 +85,9 @@ struct Inner {
 /// What is not on disk: a restart forgets it, and devices ask again.
 struct Held {
     introductions: Quota,
+    retries: Retries,
     claims: Quota,
+    of_each_claim: Quotas,
     tokens: Tokens,
     announced: HashMap<CertificateId, Instant>,
 }
@@ -135,7 +144,9 @@ impl Provisioner {
             metrics,
             held: Mutex::new(Held {
                 introductions: Quota::new(REGISTRATIONS_PER_MINUTE_MAX),
-                claims: Quota::new(REGISTRATIONS_PER_MINUTE_MAX),
+                retries: Retries::default(),
+                claims: Quota::new(CLAIM_REQUESTS_PER_MINUTE_MAX),
+                of_each_claim: Quotas::new(CLAIM_REQUESTS_PER_CLAIM_PER_MINUTE_MAX),
                 tokens: Tokens::default(),
                 announced: HashMap::new(),
             }),
@@ -234,6 +245,7 @@ impl Inner {
         };
         let known = snapshot.certificate(&shown.id);
         if let Some(known) = known {
+            self.held().retries.forget(shown.id);
             return match known.status {
                 Status::PendingActivation => self.pending(ca, shown.id, now()),
                 _ => Introduction::NotRegistered,
@@ -242,11 +254,8 @@ impl Inner {
         if !ca.registers() {
             return Introduction::NotRegistered;
         }
-        if !self.held().introductions.take() {
-            return Introduction::Failed {
-                reason: "rate",
-                error: format!("more than {REGISTRATIONS_PER_MINUTE_MAX} registrations a minute"),
-            };
+        if let Err((reason, error)) = self.may_introduce(shown.id) {
+            return Introduction::Failed { reason, error };
         }
         let done = match &ca.template {
             Some(template) => self.provision_just_in_time(&snapshot, ca, template, shown),
@@ -267,11 +276,28 @@ impl Inner {
         }
     }
 
+    /// Whether `id` may be looked at now; else the metric label, and why.
+    fn may_introduce(&self, id: CertificateId) -> Result<(), (&'static str, String)> {
+        let mut held = self.held();
+        if let Some(wait) = held.retries.wait(id) {
+            let seconds = wait.as_secs() + 1;
+            let error = format!("it was looked at before; the next look is in {seconds} s");
+            return Err(("retry", error));
+        }
+        if !held.introductions.take() {
+            let error = format!("more than {REGISTRATIONS_PER_MINUTE_MAX} registrations a minute");
+            return Err(("rate", error));
+        }
+        // Whatever comes of it: until it is in force, each look counts.
+        held.retries.looked_at(id);
+        Ok(())
+    }
+
     /// Just-in-time registration.
     fn register(&self, ca: &TrustedCa, id: CertificateId) -> Result<Introduction, Denied> {
         debug_assert_eq!(ca.auto_registration, AutoRegistration::Enable);
         let at = now();
-        let announced_at = self.journal.append_if(|state| {
+        let announced_at = self.journal.append_for_device(|state| {
             if let Some(known) = state.certificate(&id) {
                 // It came twice at once, or was decided on a moment ago.
                 let at = (known.status == Status::PendingActivation).then_some(known.at);
@@ -308,7 +334,7 @@ impl Inner {
         let plan = template.fill(Way::JustInTime, shown, &BTreeMap::new())?;
         let at = now();
         let why = format!("template {}, CA {}", template.name(), ca.subject);
-        let granted = self.journal.append_if(|state| {
+        let granted = self.journal.append_for_device(|state| {
             if state.certificate(&shown.id).is_some() {
                 return Ok((false, Vec::new()));
             }
@@ -317,6 +343,8 @@ impl Inner {
                 plan: &plan,
                 certificate: shown.id,
                 ca: Some(ca.id),
+                claim: None,
+                room: self.config.room,
                 why: &why,
                 at,
             };

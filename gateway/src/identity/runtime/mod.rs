@@ -5,13 +5,13 @@ use std::path::Path;
 
 use portcullis_core::{
     identity::{CertificateId, GroupName, ThingName},
-    registry::{Change, QUARANTINE, State, StateCertificate, Status},
+    registry::{Change, Membership, QUARANTINE, State, StateCertificate, Status},
     timestamp::Timestamp,
 };
 
 use super::{
     Journal, Registry,
-    edit::{self, EditError},
+    edit::{self, EditError, NewThing},
 };
 use crate::document::read_text;
 
@@ -83,8 +83,50 @@ pub fn release(journal: &Journal, thing: &ThingName, now: Timestamp) -> Result<(
     })
 }
 
-/// Removes a thing wherever it is registered. Its certificates stay as revoked ones of no thing.
-/// Returns their ids.
+/// What came of adding a thing.
+#[derive(Debug)]
+pub struct Added {
+    /// The groups that were made for it.
+    pub made: Vec<GroupName>,
+    /// Why it is in quarantine, if one of its name was.
+    pub quarantined: Option<Membership>,
+}
+
+/// Adds a thing to `registry.toml`. Quarantine of its name stays.
+///
+/// # Errors
+/// It exists already, there or as one that registered itself.
+pub fn add(registry: &Path, journal: &Journal, new: &NewThing) -> Result<Added, EditError> {
+    // As before the first start, when who runs this may not be the gateway's user: it has no journal yet,
+    // and gets no lock of one.
+    if journal.read()?.is_empty() {
+        let made = edit::add_thing(registry, new)?;
+        let quarantined = None;
+        return Ok(Added { made, quarantined });
+    }
+    // Within: no device becomes it meanwhile.
+    journal.append_if(|state| {
+        let name = new.name.as_str();
+        if state.thing(name).is_some() && file(registry)?.thing(name).is_none() {
+            return Err(EditError::Provisioned(new.name.clone()));
+        }
+        let made = edit::add_thing(registry, new)?;
+        let quarantined = quarantine_of(state, &new.name).cloned();
+        Ok((Added { made, quarantined }, Vec::new()))
+    })
+}
+
+/// What came of removing a thing.
+#[derive(Debug)]
+pub struct Removed {
+    /// Its certificates, which are revoked.
+    pub certificates: Vec<CertificateId>,
+    /// Whether one that is added under its name is in quarantine.
+    pub is_quarantined: bool,
+}
+
+/// Removes a thing wherever it is registered. Its certificates stay as revoked ones of no thing, and
+/// its name in quarantine if it was: removing and adding is no way out.
 ///
 /// # Errors
 /// There is no such thing, or `registry.toml` has mistakes; then nothing is removed.
@@ -93,12 +135,15 @@ pub fn remove(
     journal: &Journal,
     thing: &ThingName,
     now: Timestamp,
-) -> Result<Vec<CertificateId>, EditError> {
+) -> Result<Removed, EditError> {
     let file = file(registry)?;
-    let is_in_file = file.thing(thing.as_str()).is_some();
+    let in_file = file.thing(thing.as_str());
     // First here: whatever happens next, its certificates open nothing.
-    let mut revoked = journal.append_if(|state| {
-        must_exist(&file, state, thing)?;
+    let (mut certificates, is_quarantined) = journal.append_if(|state| {
+        let mut memberships = state.memberships(thing.as_str()).iter();
+        if memberships.all(|known| known.group.as_str() == QUARANTINE) {
+            must_exist(&file, state, thing)?;
+        }
         let mut revoked = Vec::new();
         let mut changes = Vec::new();
         for certificate in state.certificates() {
@@ -122,16 +167,37 @@ pub fn remove(
         if is_known || !state.memberships(thing.as_str()).is_empty() {
             changes.push(Change::ForgetThing(thing.clone()));
         }
-        Ok::<_, EditError>((revoked, changes))
+        let mut groups = in_file.iter().flat_map(|known| &known.direct_groups);
+        let in_file = groups.any(|group| group.as_str() == QUARANTINE);
+        let quarantined = match quarantine_of(state, thing) {
+            Some(known) => Some((known.why.clone(), known.at)),
+            None => in_file.then(|| ("in registry.toml until it was removed".to_owned(), now)),
+        };
+        let is_quarantined = quarantined.is_some();
+        changes.extend(quarantined.map(|(why, at)| Change::Member {
+            thing: thing.clone(),
+            group: quarantine_group(),
+            why,
+            at,
+        }));
+        Ok::<_, EditError>(((revoked, is_quarantined), changes))
     })?;
-    if is_in_file {
+    if in_file.is_some() {
         for id in edit::remove_thing(registry, thing)? {
-            if !revoked.contains(&id) {
-                revoked.push(id);
+            if !certificates.contains(&id) {
+                certificates.push(id);
             }
         }
     }
-    Ok(revoked)
+    Ok(Removed {
+        certificates,
+        is_quarantined,
+    })
+}
+
+fn quarantine_of<'s>(state: &'s State, thing: &ThingName) -> Option<&'s Membership> {
+    let mut memberships = state.memberships(thing.as_str()).iter();
+    memberships.find(|known| known.group.as_str() == QUARANTINE)
 }
 
 fn must_exist(file: &Registry, state: &State, thing: &ThingName) -> Result<(), EditError> {

@@ -32,6 +32,15 @@ fn of_journal(n: u8, things: &[&str]) -> StateCertificate {
     certificate
 }
 
+fn new(name: &str) -> NewThing {
+    NewThing {
+        name: thing(name),
+        thing_type: None,
+        attributes: [].into(),
+        groups: vec![],
+    }
+}
+
 #[test]
 fn a_thing_is_in_quarantine_until_it_is_released() {
     let (_dir, registry, journal) = site();
@@ -75,17 +84,12 @@ fn a_removed_thing_leaves_revoked_certificates_that_nothing_revives() {
     let (own, both) = (of_journal(1, &["a"]), of_journal(2, &["a", "b"]));
     let changes = [own.clone(), both.clone()].map(Change::Certificate);
     journal.append(&changes).unwrap();
-    quarantine(&registry, &journal, &thing("a"), "stolen", now).unwrap();
 
-    let revoked = remove(&registry, &journal, &thing("a"), now).unwrap();
-    assert_eq!(revoked, [own.id, in_file]);
-    let new = edit::NewThing {
-        name: thing("a"),
-        thing_type: None,
-        attributes: [].into(),
-        groups: vec![],
-    };
-    edit::add_thing(&registry, &new).unwrap();
+    let removed = remove(&registry, &journal, &thing("a"), now).unwrap();
+    assert_eq!(removed.certificates, [own.id, in_file]);
+    assert!(!removed.is_quarantined);
+    let added = add(&registry, &journal, &new("a")).unwrap();
+    assert!(added.quarantined.is_none());
     let again = in_force(&registry, &journal).unwrap();
     for id in [own.id, in_file] {
         let certificate = again.certificate(&id).unwrap();
@@ -113,12 +117,53 @@ fn a_thing_that_was_provisioned_can_be_removed() {
     };
     journal.append(&[Change::Thing(provisioned)]).unwrap();
     assert!(in_force(&registry, &journal).unwrap().thing("c").is_some());
+    let over = add(&registry, &journal, &new("c")).unwrap_err();
+    assert!(matches!(over, EditError::Provisioned(_)), "{over:?}");
     let before = fs::read_to_string(&registry).unwrap();
     remove(&registry, &journal, &thing("c"), Timestamp::default()).unwrap();
     assert!(in_force(&registry, &journal).unwrap().thing("c").is_none());
     assert_eq!(fs::read_to_string(&registry).unwrap(), before);
     let again = remove(&registry, &journal, &thing("c"), Timestamp::default());
     assert!(matches!(again, Err(EditError::Absent(_))));
+}
+
+#[test]
+fn a_thing_that_is_removed_and_added_again_is_in_quarantine_as_before() {
+    let (_dir, registry, journal) = site();
+    let (a, b) = (thing("a"), thing("b"));
+    let now = Timestamp::from_millis(1);
+    quarantine(&registry, &journal, &a, "stolen", now).unwrap();
+    let text = fs::read_to_string(&registry).unwrap();
+    fs::write(&registry, text + "groups = [\"quarantine\"]\n").unwrap();
+    for name in [&a, &b] {
+        let removed = remove(&registry, &journal, name, now).unwrap();
+        assert!(removed.is_quarantined, "{name}");
+        let gone = remove(&registry, &journal, name, now);
+        assert!(matches!(gone, Err(EditError::Absent(_))), "{gone:?}");
+        let (_, notes) = journal
+            .read()
+            .unwrap()
+            .merge_into(&file(&registry).unwrap(), None);
+        assert!(notes[0].remedy.contains("--release"), "{notes:?}");
+        let added = add(&registry, &journal, &new(name.as_str())).unwrap();
+        assert!(added.quarantined.is_some());
+        let registry = in_force(&registry, &journal).unwrap();
+        let memberships = &registry.thing(name.as_str()).unwrap().memberships;
+        assert_eq!(memberships[0].group.as_str(), QUARANTINE);
+    }
+    let known = journal.read().unwrap();
+    assert_eq!(known.memberships("a")[0].why, "stolen");
+    release(&journal, &a, now).unwrap();
+    remove(&registry, &journal, &a, now).unwrap();
+    let added = add(&registry, &journal, &new("a")).unwrap();
+    assert!(added.quarantined.is_none());
+}
+
+#[test]
+fn a_first_thing_is_added_without_a_journal() {
+    let (dir, registry, journal) = site();
+    add(&registry, &journal, &new("c")).unwrap();
+    assert!(!dir.path().join("data").exists());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use super::{Snapshot, Sources};
 use crate::{
     chain::chain,
-    document::read_text,
+    document::{problems_of_value, read_text},
     identity::{
         Config, Journal, JournalError, Registry, Trust,
         policies::{self, Policies},
@@ -27,7 +27,7 @@ pub struct Inspection {
     pub registry: Arc<Registry>,
     /// `registry.toml`, if it has no mistake, policies aside that it names and that do not exist.
     file: Option<Arc<Registry>>,
-    /// The journal, if it can be read.
+    /// The journal, if it can be read; what its damaged lines said is not in it.
     journal: Option<Arc<Reading>>,
     /// Revocation lists, as far as they can be read.
     lists: Lists,
@@ -178,7 +178,12 @@ impl Loader {
                 self.cas.push(ca.clone());
             }
         }
-        problems.append(&mut of_trust);
+        for problem in of_trust.drain(..) {
+            match ca_of_registry(config, &found, &problem) {
+                Some(written) => problems.extend(problem_at_ca(config, written, &problem)),
+                None => problems.push(problem),
+            }
+        }
         warnings.append(&mut worth_a_look);
         if let Some(trust) = &trust {
             warnings.extend(trust::server_names::warning(config, trust));
@@ -253,6 +258,7 @@ impl Loader {
     ) -> Option<Arc<Reading>> {
         match self.journal.reading() {
             Ok(reading) => {
+                problems.extend(self.journal.mistakes(&reading));
                 warnings.extend(self.journal.warnings(&reading));
                 Some(reading)
             }
@@ -274,4 +280,25 @@ impl Loader {
             }
         }
     }
+}
+
+/// The path as `[[ca]]` writes it, if that alone is why the file was read in which `problem` is.
+fn ca_of_registry<'r>(
+    config: &Config,
+    registry: &'r Registry,
+    problem: &Problem,
+) -> Option<&'r str> {
+    if config.ca_certificates.contains(&problem.file) {
+        return None;
+    }
+    let mut cas = registry.cas.iter();
+    let ca = cas.find(|ca| config.of_registry(&ca.certificate) == problem.file)?;
+    ca.certificate.to_str()
+}
+
+/// What is wrong with a file, told where the file is named.
+fn problem_at_ca(config: &Config, written: &str, problem: &Problem) -> Vec<Problem> {
+    let named = ("ca", "certificate", written);
+    let message = format!("`{written}`: {}", problem.message);
+    problems_of_value(&config.registry, named, &message, &problem.remedy)
 }

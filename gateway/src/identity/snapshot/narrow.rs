@@ -8,18 +8,20 @@ use std::{
 
 use portcullis_core::{
     identity::{CertificateId, GroupName, Thing, ThingName},
-    registry::{QUARANTINE, RegisteredCertificate, RegisteredThing, Registry, line::Reading},
+    registry::{
+        Membership, QUARANTINE, RegisteredCertificate, RegisteredThing, Registry, line::Reading,
+    },
 };
 
 use super::{Snapshot, Sources};
-use crate::identity::trust::Lists;
+use crate::{clock::now, identity::trust::Lists};
 
 /// How much was taken away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::identity) struct Taken {
-    /// Things that are gone or in quarantine.
+    /// Things that are gone, in quarantine, or out of a group.
     pub(in crate::identity) things: usize,
-    /// Certificates that are gone, less active, or have less time.
+    /// Certificates that are gone, less active, or have less time or policies.
     pub(in crate::identity) certificates: usize,
 }
 
@@ -64,10 +66,11 @@ impl Snapshot {
         (len(&whole) > len(newer)).then_some(whole)
     }
 
-    /// The same without what a newer registry takes away: things that are gone or in quarantine,
-    /// certificates that are gone, less active, with less time, or of a thing that is gone. What is new
-    /// is left out. `file` is the newer `registry.toml` and `journal` the newer journal, each if it has
-    /// no mistake; `lists` are revocation lists, whatever else has a mistake. `None` if they take nothing away.
+    /// The same without what a newer registry takes away: things that are gone, in quarantine or out of
+    /// a group that they were in, certificates that are gone, less active, with less time, without a
+    /// policy that they had, or of a thing that is gone. What is new is left out. `file` is the newer
+    /// `registry.toml` and `journal` the newer journal, each if it has no mistake; `lists` are revocation
+    /// lists, whatever else has a mistake. `None` if they take nothing away.
     pub(in crate::identity) fn narrowed(
         &self,
         file: Option<&Registry>,
@@ -142,21 +145,40 @@ fn narrow_things(registry: &mut Registry, newer: &Registry) {
         let Some(newer) = newer.get(&registered.thing.name) else {
             return false;
         };
-        let quarantined = newer
-            .memberships
-            .iter()
-            .find(|membership| membership.group.as_str() == QUARANTINE);
+        let groups = &newer.thing.groups;
+        // A policy of the group may have denied something: who lost one is shut out.
+        let is_lost = |group: &&GroupName| group.as_str() != QUARANTINE && !groups.contains(group);
+        if registered.thing.groups.iter().any(|group| is_lost(&group)) {
+            return false;
+        }
+        let in_file = || {
+            let group = groups.iter().find(|group| group.as_str() == QUARANTINE)?;
+            Some(Membership {
+                group: group.clone(),
+                why: "in registry.toml".to_owned(),
+                at: now(),
+            })
+        };
+        let mut memberships = newer.memberships.iter();
+        let quarantined = memberships
+            .find(|membership| membership.group.as_str() == QUARANTINE)
+            .cloned()
+            .or_else(in_file);
         let groups = &registered.thing.groups;
         let is_in = |groups: &[_]| {
             quarantine
                 .as_ref()
                 .is_some_and(|group| groups.contains(group))
         };
+        let knows = |memberships: &[Membership]| {
+            let mut known = memberships.iter();
+            known.any(|membership| membership.group.as_str() == QUARANTINE)
+        };
         if let Some(membership) = quarantined
             && !is_in(groups)
-            && !registered.memberships.contains(membership)
+            && !knows(&registered.memberships)
         {
-            registered.memberships.push(membership.clone());
+            registered.memberships.push(membership);
             let groups = groups.iter().chain(&quarantine).cloned().collect();
             registered.thing = Arc::new(Thing {
                 groups,
@@ -182,6 +204,10 @@ fn narrow_certificates(registry: &mut Registry, newer: &Registry) {
         let Some(newer) = newer.get(&certificate.id) else {
             return false;
         };
+        let mut policies = certificate.policies.iter();
+        if policies.any(|policy| !newer.policies.contains(policy)) {
+            return false;
+        }
         if newer.status > certificate.status {
             certificate.status = newer.status;
             certificate.reason.clone_from(&newer.reason);

@@ -1,4 +1,5 @@
-//! Who a client is, for every kind of certificate and state of it.
+//! Who a client is, for every kind of certificate and state of it, and what a newer registry takes away
+//! while something else has a mistake.
 
 use std::{fs, net::Ipv4Addr, sync::Arc};
 
@@ -8,13 +9,16 @@ use portcullis_core::{
     registry::{Change, QUARANTINE, StateCertificate, Status},
     timestamp::Timestamp,
 };
+use rcgen::IsCa;
 
 use super::*;
 use crate::{
     clock::now,
     identity::{
-        Config, Journal,
+        Config, Journal, JournalError,
+        testing::{Bench, TestCa},
         tests::{Site, connect, connect_with, may_publish},
+        trust::Lists,
     },
 };
 
@@ -230,4 +234,168 @@ fn a_thing_in_quarantine_keeps_nothing_but_what_the_group_leaves_it() {
     site.append("[[group]]\nname = \"quarantine\"\npolicies = [\"quarantine\"]\n");
     let principal = connect(&site.load(), plain, "t1").unwrap();
     assert!(!may_publish(&principal, "dt/x"));
+}
+
+#[test]
+fn quarantine_in_the_file_and_a_lost_group_count_beside_a_mistake() {
+    let site = Site::new();
+    site.append("[[thing]]\nname = \"t2\"\ngroups = [\"cold\"]\n[[thing]]\nname = \"t3\"\n");
+    let plain = Credential::Plain {
+        thing: None,
+        unknown_policy: None,
+    };
+    for declared in ["", "[[group]]\nname = \"quarantine\"\n"] {
+        site.append(declared);
+        let snapshot = site.load();
+        let text = fs::read_to_string(&site.config.registry).unwrap();
+        let group = if declared.is_empty() {
+            "[[group]]\nname = \"quarantine\"\n"
+        } else {
+            ""
+        };
+        let cold = "groups = [\"cold\"]";
+        let text = text.replacen(cold, "groups = [\"cold\", \"quarantine\"]", 1);
+        let text = format!("{}\n{group}", text.replacen(cold, "", 1));
+        let (newer, problems) = Registry::parse(&site.config.registry, &text, None);
+        assert!(problems.is_empty(), "{problems:?}");
+        let (narrowed, taken) = snapshot
+            .narrowed(Some(&newer), None, &Lists::default())
+            .unwrap();
+        assert_eq!(taken.things, 2);
+        let (registered, known) = (narrowed.registered("t1").unwrap(), narrowed.thing("t2"));
+        assert_eq!(registered.memberships.len(), 1);
+        assert!(known.is_none(), "it lost a group");
+        assert!(connect(&narrowed, plain, "t3").is_ok());
+        if declared.is_empty() {
+            let refused = connect(&narrowed, plain, "t1").unwrap_err();
+            assert_eq!(refused, Refusal::Quarantined);
+        } else {
+            let groups = &narrowed.thing("t1").unwrap().groups;
+            assert!(groups.iter().any(|group| group.as_str() == QUARANTINE));
+        }
+    }
+}
+
+#[test]
+fn a_certificate_that_lost_a_policy_is_refused_beside_a_mistake() {
+    let site = Site::new();
+    let policy = fs::read(site.config.policies.join("device.json")).unwrap();
+    fs::write(site.config.policies.join("cold.json"), policy).unwrap();
+    let ids = [1, 2].map(|n| CertificateId::of_der(&[n]));
+    for id in ids {
+        site.append(&format!(
+            "[[certificate]]\nid = \"{id}\"\nthing = \"t1\"\npolicies = [\"cold\"]\n"
+        ));
+    }
+    let snapshot = site.load();
+    let text = fs::read_to_string(&site.config.registry).unwrap();
+    let detached = format!("id = \"{}\"\nthing = \"t1\"\npolicies = []", ids[1]);
+    let attached = detached.replace("[]", "[\"cold\"]");
+    let text = text.replacen(&attached, &detached, 1);
+    let (newer, problems) = Registry::parse(&site.config.registry, &text, None);
+    assert!(problems.is_empty(), "{problems:?}");
+    let (narrowed, taken) = snapshot
+        .narrowed(Some(&newer), None, &Lists::default())
+        .unwrap();
+    assert_eq!((taken.things, taken.certificates), (0, 1));
+    assert!(narrowed.certificate(&ids[0]).is_some());
+    assert!(narrowed.certificate(&ids[1]).is_none());
+}
+
+#[test]
+fn a_damaged_line_of_the_journal_opens_nothing_and_no_gateway_starts_until_it_is_accepted() {
+    let site = Site::new();
+    let ids = [1, 2].map(|n| CertificateId::of_der(&[n]));
+    let journal = Journal::open(&site.config.journal);
+    let change = |id, status| {
+        let mut certificate = StateCertificate::new(id, status, now(), "test");
+        certificate.things = vec![ThingName::parse("t1").unwrap()];
+        Change::Certificate(certificate)
+    };
+    let active = ids.map(|id| change(id, Status::Active));
+    journal.append(&active).unwrap();
+    journal.append(&[change(ids[0], Status::Revoked)]).unwrap();
+    let good = site.load();
+    let refused = |snapshot: &Snapshot, id| {
+        let refused = connect_with(snapshot, id, "t1").err();
+        refused.map(|refusal| refusal.reason())
+    };
+    assert_eq!(refused(&good, ids[0]), Some("certificate-revoked"));
+
+    // One digit of the id in the third line.
+    let text = fs::read_to_string(journal.path()).unwrap();
+    let (before, line) = text.trim_end().rsplit_once('\n').unwrap();
+    let id = ids[0].to_string();
+    let other = if id.starts_with('0') { "1" } else { "0" };
+    let damaged = line.replacen(&id, &format!("{other}{}", id.get(1..).unwrap()), 1);
+    fs::write(journal.path(), format!("{before}\n{damaged}\n")).unwrap();
+    let problems = load(&site.config, &[]).unwrap_err();
+    let told = problems[0].to_string();
+    assert!(told.contains("registry.journal:3:1"), "{told}");
+    assert!(told.contains("write `#` before it"), "{told}");
+
+    // Running: what it knew stays, and commands still take access away.
+    journal.append(&[change(ids[1], Status::Revoked)]).unwrap();
+    let mut loader = Loader::new(site.config.clone());
+    let newer = loader.reload(&[]).unwrap_err();
+    let (narrowed, taken) = good
+        .narrowed(None, newer.journal.as_ref(), &Lists::default())
+        .unwrap();
+    assert_eq!(taken.certificates, 1);
+    for id in ids {
+        assert_eq!(refused(&narrowed, id), Some("certificate-revoked"));
+    }
+    let started = Journal::open(journal.path());
+    let granted = started.append_for_device(|_| Ok::<_, JournalError>(((), active.to_vec())));
+    assert!(matches!(
+        granted,
+        Err(JournalError::Damaged { line: 3, .. })
+    ));
+
+    // Where it stands, as an editor that keeps the file does it.
+    let text = fs::read_to_string(journal.path()).unwrap();
+    let accepted = text.replacen(&damaged, &format!("#{damaged}"), 1);
+    fs::write(journal.path(), accepted).unwrap();
+    assert!(loader.reload(&[]).is_ok());
+    let warnings = inspect(&site.config, &[]).warnings;
+    assert!(warnings[0].message.contains("is shut out"), "{warnings:?}");
+}
+
+#[test]
+fn what_the_registry_names_and_is_not_there_is_told_where_it_is_named() {
+    let bench = Bench::new();
+    let ca = TestCa::root("claims");
+    let claim = ca.leaf_with("claim", |params| params.is_ca = IsCa::ExplicitNoCa);
+    let claim_id = claim.certificate.id;
+    bench.write("pki/leaf.pem", &claim.pem);
+    let text = format!(
+        "\
+# At the start, so that the lines are known.
+[[ca]]
+certificate = \"pki/none.pem\"
+[[ca]]
+certificate = \"pki/leaf.pem\"
+auto-registration = \"ENABLE\"
+template = \"flet\"
+[[certificate]]
+id = \"{claim_id}\"
+claim = \"flet\"
+"
+    );
+    let before = fs::read_to_string(&bench.config.registry).unwrap();
+    bench.write("registry.toml", &(text + &before));
+    let mut told = bench.problems();
+    told.sort();
+    let file = bench.config.registry.display();
+    let no_template = "the provisioning template `flet` does not exist; create";
+    let expected = [
+        format!("{file}:10:9: {no_template}"),
+        format!("{file}:3:15: `pki/none.pem`: the file cannot be read"),
+        format!("{file}:5:15: `pki/leaf.pem`: "),
+        format!("{file}:7:12: {no_template}"),
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+    for (told, expected) in told.iter().zip(&expected) {
+        assert!(told.starts_with(expected), "{told}\n{expected}");
+    }
 }

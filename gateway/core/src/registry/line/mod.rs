@@ -6,8 +6,10 @@
 //!
 //! A line that is not understood (a damaged disk, a newer version) never opens access: certificates
 //! and things whose names can be made out in it are shut out until a later line says otherwise, and
-//! the lines around it count as ever. A last line without its end was never acknowledged, and counts
-//! as not written.
+//! the lines around it count as ever. Whom a damaged line named is not known for sure, and it may have
+//! shut them out: such a reading [is doubtful](Reading::is_doubtful), and good for taking access away
+//! alone, until somebody writes `#` before the line and so accepts its loss. A last line without its
+//! end was never acknowledged, and counts as not written.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
 
@@ -44,6 +46,31 @@ pub struct Fault {
     pub why: String,
     /// The line.
     pub text: Vec<u8>,
+    /// Who is shut out for it.
+    pub whom: Whom,
+}
+
+/// Who is shut out because of a line that is not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Whom it names: it is as it was written, by another version.
+    Named,
+    /// Whom it names now, which may be others than it named when it was written, or nobody.
+    Unsure,
+    /// Whom it names, and somebody accepted that it may have named others.
+    Accepted,
+}
+
+/// What a line begins with that is accepted as lost.
+const ACCEPTED: u8 = b'#';
+
+/// Why a line is no change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecoded {
+    /// A lower-case fragment.
+    pub why: String,
+    /// Whether it is as it was written: then a newer version wrote it.
+    pub is_intact: bool,
 }
 
 /// Why a change cannot be written.
@@ -65,6 +92,8 @@ enum Wire<'a> {
         policies: Vec<Cow<'a, str>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ca: Option<Cow<'a, str>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        under: Option<Cow<'a, str>>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Cow<'a, str>>,
         why: Cow<'a, str>,
@@ -115,24 +144,32 @@ pub fn encode(change: &Change) -> Result<String, TooLong> {
 }
 
 /// The change in a line without its end; else why it is none.
-pub fn decode(line: &[u8]) -> Result<Change, String> {
+pub fn decode(line: &[u8]) -> Result<Change, Undecoded> {
+    let damaged = |why: &str| Undecoded {
+        why: why.to_owned(),
+        is_intact: false,
+    };
+    let intact = |why: String| Undecoded {
+        why,
+        is_intact: true,
+    };
     if line.len() > JOURNAL_LINE_BYTES_MAX {
-        return Err("the line is too long".to_owned());
+        return Err(damaged("the line is too long"));
     }
-    let text = str::from_utf8(line).map_err(|_| "the line is not UTF-8 text".to_owned())?;
+    let text = str::from_utf8(line).map_err(|_| damaged("the line is not UTF-8 text"))?;
     let (body, crc) = text
         .strip_suffix("\"}")
         .and_then(|text| text.rsplit_once(",\"crc\":\""))
-        .ok_or("the line has no checksum")?;
+        .ok_or_else(|| damaged("the line has no checksum"))?;
     if u32::from_str_radix(crc, 16) != Ok(crc32fast::hash(body.as_bytes())) {
-        return Err("the checksum of the line is wrong".to_owned());
+        return Err(damaged("the checksum of the line is wrong"));
     }
     let wire: Wire<'_> = serde_json::from_str(&format!("{body}}}")).map_err(|error| {
         let message = error.to_string();
         let short = message.split(" at line ").next().unwrap_or_default();
-        format!("the line is of another version: {short}")
+        intact(format!("the line is of another version: {short}"))
     })?;
-    change(wire).map_err(|what| format!("the line has no valid {what}"))
+    change(wire).map_err(|what| intact(format!("the line has no valid {what}")))
 }
 
 impl Reading {
@@ -155,19 +192,32 @@ impl Reading {
                 self.last = self.last.max(at(&change));
                 self.state.apply(change);
             }
-            Err(why) => {
-                self.shut_out(line);
+            Err(Undecoded { why, is_intact }) => {
+                let named = self.shut_out(line);
+                let whom = match line.first() {
+                    Some(&ACCEPTED) => Whom::Accepted,
+                    _ if is_intact && named > 0 => Whom::Named,
+                    _ => Whom::Unsure,
+                };
                 self.faults.push(Fault {
                     line: self.lines,
                     why,
                     text: line.to_owned(),
+                    whom,
                 });
             }
         }
     }
 
-    /// Whoever can be made out in a line that is not understood is let in no longer.
-    fn shut_out(&mut self, line: &[u8]) {
+    /// Whether somebody may have been shut out of whom the state does not know it.
+    pub fn is_doubtful(&self) -> bool {
+        self.faults.iter().any(|fault| fault.whom == Whom::Unsure)
+    }
+
+    /// Whoever can be made out in a line that is not understood is let in no longer. Returns how many
+    /// that are.
+    fn shut_out(&mut self, line: &[u8]) -> usize {
+        let mut named = 0;
         let text = String::from_utf8_lossy(line);
         let why = format!("line {} of the journal is not understood", self.lines);
         let words = text.split(|c: char| !c.is_ascii_hexdigit());
@@ -180,6 +230,7 @@ impl Reading {
                 certificate.why.clone_from(&why);
             }
             self.state.apply(Change::Certificate(certificate));
+            named += 1;
         }
         let group = GroupName::parse(QUARANTINE).expect("the name of the group is one");
         let things = text.split("\"thing\":\"").skip(1);
@@ -191,7 +242,9 @@ impl Reading {
                 why: why.clone(),
                 at: self.last,
             });
+            named += 1;
         }
+        named
     }
 }
 
@@ -219,6 +272,7 @@ fn wire(change: &Change) -> Wire<'_> {
             claim: certificate.claim.as_deref().map(Cow::from),
             policies: all(&certificate.policies, String::as_str),
             ca: certificate.ca.map(owned),
+            under: certificate.under.map(owned),
             until: certificate.until.map(owned),
             why: certificate.why.as_str().into(),
             at: owned(certificate.at),
@@ -272,6 +326,7 @@ fn change(wire: Wire<'_>) -> Result<Change, &'static str> {
             claim,
             policies,
             ca,
+            under,
             until,
             why,
             at,
@@ -285,6 +340,7 @@ fn change(wire: Wire<'_>) -> Result<Change, &'static str> {
             claim: claim.map(Cow::into_owned),
             policies: policies.into_iter().map(Cow::into_owned).collect(),
             ca: ca.map(|ca| id(&ca)).transpose()?,
+            under: under.map(|claim| id(&claim)).transpose()?,
             until: until.map(|until| time(&until)).transpose()?,
             at: time(&at)?,
             why: why.into_owned(),

@@ -30,6 +30,7 @@ fn every_kind() -> Vec<Change> {
         Change::Certificate(StateCertificate {
             claim: Some("fleet".to_owned()),
             ca: Some(CertificateId::of_der(b"ca")),
+            under: Some(CertificateId::of_der(b"claim")),
             until: Some(at.plus_millis(1)),
             ..active(1)
         }),
@@ -189,7 +190,66 @@ fn a_journal_with_any_byte_changed_opens_nothing() {
         let status = reading.state.certificate(&id).map(|known| known.status);
         assert_ne!(status, Some(Status::Active), "byte {at}");
         assert_eq!(reading.faults.len(), reading.lines, "byte {at}");
+        assert!(reading.is_doubtful(), "byte {at}");
     }
+}
+
+#[test]
+fn a_damaged_line_is_doubtful_until_it_is_accepted_and_one_of_a_newer_version_is_not() {
+    let closed = StateCertificate {
+        status: Status::Revoked,
+        ..active(1)
+    };
+    let id = closed.id.to_string();
+    let before = journal(&[Change::Certificate(active(1))]);
+    let line = journal(&[Change::Certificate(closed)]);
+    let other = if id.starts_with('0') { "1" } else { "0" };
+    let damaged = line.replacen(&id, &format!("{other}{}", id.get(1..).unwrap()), 1);
+    let reading = read((before.clone() + &damaged).as_bytes());
+    let status = |reading: &Reading| {
+        let id = CertificateId::of_der(&[1]);
+        reading.state.certificate(&id).unwrap().status
+    };
+    assert_eq!(status(&reading), Status::Active, "it names another one");
+    assert!(reading.is_doubtful());
+    assert_eq!(reading.faults[0].line, 2);
+
+    let accepted = read((before.clone() + "#" + &damaged).as_bytes());
+    assert!(!accepted.is_doubtful());
+    assert_eq!(accepted.faults[0].whom, Whom::Accepted);
+
+    let newer = |body: &str| {
+        let crc = crc32fast::hash(body.as_bytes());
+        read(format!("{before}{body},\"crc\":\"{crc:08x}\"}}\n").as_bytes())
+    };
+    let reading = newer(&format!("{{\"change\":\"lock\",\"id\":\"{id}\""));
+    assert_eq!(status(&reading), Status::Inactive);
+    assert!(!reading.is_doubtful());
+    assert!(newer("{\"change\":\"lock\"").is_doubtful(), "nobody");
+}
+
+#[test]
+fn only_what_is_known_is_taken_away() {
+    let mut state = State::default();
+    let inactive = |n| StateCertificate {
+        status: Status::Inactive,
+        ..active(n)
+    };
+    let takes = |state: &State, known| Change::Certificate(known).only_takes_away(state);
+    assert!(!takes(&state, inactive(1)), "it is new, and of a thing");
+    let of_the_file = StateCertificate {
+        things: Vec::new(),
+        ..inactive(1)
+    };
+    assert!(takes(&state, of_the_file));
+    state.apply(Change::Certificate(active(1)));
+    assert!(takes(&state, inactive(1)));
+    assert!(!takes(&state, active(1)));
+    let of_more = StateCertificate {
+        things: vec![thing("t1"), thing("t2")],
+        ..inactive(1)
+    };
+    assert!(!takes(&state, of_more));
 }
 
 #[test]

@@ -65,9 +65,14 @@ impl State {
             .collect();
         for (thing, memberships) in self.members() {
             let Some(at) = indices.get(thing) else {
+                let mut groups = memberships.iter().map(|added| added.group.as_str());
+                let forget = match groups.any(|group| group == QUARANTINE) {
+                    true => format!("portcullis thing quarantine {thing} --release"),
+                    false => format!("portcullis thing remove {thing}"),
+                };
                 notes.push(note(
                     format!("the thing `{thing}`, which was put into a group, does not exist"),
-                    format!("add it, or forget it with `portcullis thing remove {thing}`"),
+                    format!("add it, or forget it with `{forget}`"),
                 ));
                 continue;
             };

@@ -22,7 +22,7 @@ use crate::{
     document::{Document, Section},
     identity::ThingTypeName,
     limits::TYPE_DESCRIPTION_MAX,
-    problem::Problem,
+    problem::{Mistake, Problem},
 };
 
 const NAME_REMEDY: &str = "use 1 to 128 letters, digits, `:`, `_` and `-`";
@@ -115,7 +115,7 @@ impl<'t> Reader<'_, 't> {
         let types = self.types();
         let groups = self.groups();
         let dynamic_groups = self.dynamic_groups(&groups);
-        let things = self.things(&types, &Hierarchy::new(&groups));
+        let things = self.things(&types, &Hierarchy::new(&groups), &dynamic_groups);
         let certificates = self.certificates(&things);
         let cas = self.cas();
         let registry = Registry {
@@ -249,23 +249,34 @@ fn check_policies(
     }
 }
 
-/// Names and values as AWS takes them.
 fn check_attributes(section: &mut Section<'_, '_>, attributes: &BTreeMap<String, String>) {
-    let among = |c: char, others: &str| c.is_ascii_alphanumeric() || others.contains(c);
     for (name, value) in attributes {
-        if name.is_empty() || name.len() > 128 || !name.chars().all(|c| among(c, "_.,@/:#-")) {
-            section.problem(
-                "attributes",
-                format!("`{name}` is no attribute name"),
-                "use 1 to 128 letters, digits and `_.,@/:#-`",
-            );
-        }
-        if value.len() > 800 || !value.chars().all(|c| among(c, "_.,@/:#=[]-")) {
-            section.problem(
-                "attributes",
-                format!("the attribute `{name}` has no valid value"),
-                "use at most 800 letters, digits and `_.,@/:#=[]-`",
-            );
+        for mistake in attribute_mistakes(name, value) {
+            section.problem("attributes", mistake.message, mistake.remedy);
         }
     }
+}
+
+/// What is wrong with name and value of an attribute, as AWS takes them.
+pub(super) fn attribute_mistakes(name: &str, value: &str) -> Vec<Mistake> {
+    let among = |c: char, others: &str| c.is_ascii_alphanumeric() || others.contains(c);
+    let mistake = |message: String, remedy: &str| Mistake {
+        place: None,
+        message,
+        remedy: remedy.to_owned(),
+    };
+    let mut mistakes = Vec::new();
+    if name.is_empty() || name.len() > 128 || !name.chars().all(|c| among(c, "_.,@/:#-")) {
+        mistakes.push(mistake(
+            format!("`{name}` is no attribute name"),
+            "use 1 to 128 letters, digits and `_.,@/:#-`",
+        ));
+    }
+    if value.len() > 800 || !value.chars().all(|c| among(c, "_.,@/:#=[]-")) {
+        mistakes.push(mistake(
+            format!("the attribute `{name}` has no valid value"),
+            "use at most 800 letters, digits and `_.,@/:#=[]-`",
+        ));
+    }
+    mistakes
 }

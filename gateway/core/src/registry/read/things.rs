@@ -14,7 +14,7 @@ use crate::{
     document::Section,
     identity::{GroupName, Thing, ThingName, ThingTypeName},
     limits::{ATTRIBUTES_PER_THING_MAX, ATTRIBUTES_WITHOUT_TYPE_MAX, GROUPS_PER_THING_MAX},
-    registry::{Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
+    registry::{DynamicGroup, Origin, RegisteredThing, ThingType, hierarchy::Hierarchy},
 };
 
 #[derive(Clone, Debug, Deserialize)]
@@ -43,6 +43,7 @@ impl Reader<'_, '_> {
         &mut self,
         types: &[ThingType],
         hierarchy: &Hierarchy<'_>,
+        dynamic_groups: &[DynamicGroup],
     ) -> Vec<RegisteredThing> {
         let mut things = Vec::new();
         let mut names = HashSet::new();
@@ -71,7 +72,8 @@ impl Reader<'_, '_> {
                 second_time(&mut section, "thing", name.as_str());
                 continue;
             }
-            let direct_groups = direct_groups(&mut section, &toml.groups, hierarchy);
+            let direct_groups =
+                direct_groups(&mut section, &toml.groups, hierarchy, dynamic_groups);
             let groups = match with_ancestors.get(&direct_groups) {
                 Some(groups) => Arc::clone(groups),
                 None => {
@@ -122,6 +124,7 @@ fn direct_groups(
     section: &mut Section<'_, '_>,
     groups: &[String],
     hierarchy: &Hierarchy<'_>,
+    dynamic_groups: &[DynamicGroup],
 ) -> Vec<GroupName> {
     if groups.len() > GROUPS_PER_THING_MAX {
         let message = format!("the thing is in {} groups", groups.len());
@@ -130,6 +133,15 @@ fn direct_groups(
     }
     let mut direct: Vec<GroupName> = Vec::new();
     for (at, group) in groups.iter().enumerate() {
+        let mut dynamic = dynamic_groups.iter();
+        if let Some(dynamic) = dynamic.find(|dynamic| dynamic.name.as_str() == group) {
+            let message =
+                format!("the group `{group}` is a dynamic one: its query finds its things");
+            let query = dynamic.query.text();
+            let remedy = format!("remove it, or make the query `{query}` find the thing");
+            section.problem_at("groups", at, message, remedy);
+            continue;
+        }
         let Some(known) = hierarchy.get(group) else {
             let message = format!("the group `{group}` does not exist");
             let remedy = group_remedy(section, group, hierarchy.names());
