@@ -19,5 +19,7 @@ pub mod provisioning;
 pub mod record;
 pub mod registry;
 pub mod reserved;
+pub mod routes;
+pub mod session;
 pub mod timestamp;
 pub mod topic;

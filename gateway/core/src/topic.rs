@@ -12,6 +12,19 @@ pub struct TopicName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicFilter(Arc<str>);
 
+/// The name of a shared subscription's group: not empty, without `/`, `+` and `#` (MQTT 5.0, 4.8.2).
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShareName(Arc<str>);
+
+/// What a SUBSCRIBE or UNSUBSCRIBE names: a filter, or a share of one as `$share/NAME/FILTER`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subscribed {
+    /// The group that shares it.
+    pub share: Option<ShareName>,
+    /// What is subscribed to.
+    pub filter: TopicFilter,
+}
+
 /// Why a text is no topic name or filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicError {
@@ -33,6 +46,9 @@ pub enum TopicError {
     /// `a+/b`, `#/a` and the like.
     #[error("`+` must fill a whole level, and `#` the last one")]
     MisplacedWildcard,
+    /// `$share/` without a name and a filter behind it.
+    #[error("a shared subscription is written `$share/NAME/FILTER`, and its name has no wildcard")]
+    BadShare,
     /// Not UTF-8.
     #[error("a topic must be UTF-8")]
     NotUtf8,
@@ -98,6 +114,52 @@ impl TopicFilter {
         }
     }
 }
+
+impl ShareName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Subscribed {
+    /// Checks `text`. The bounds of a filter hold for what stands behind the group's name.
+    pub fn parse(text: &str) -> Result<Self, TopicError> {
+        let Some(shared) = text.strip_prefix(SHARE) else {
+            return Ok(Self {
+                share: None,
+                filter: TopicFilter::parse(text)?,
+            });
+        };
+        let (name, filter) = shared.split_once('/').ok_or(TopicError::BadShare)?;
+        if name.is_empty() || filter.is_empty() || name.contains(['+', '#']) {
+            return Err(TopicError::BadShare);
+        }
+        check_common(name)?;
+        Ok(Self {
+            share: Some(ShareName(name.into())),
+            filter: TopicFilter::parse(filter)?,
+        })
+    }
+}
+
+impl fmt::Display for Subscribed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.share {
+            Some(share) => write!(f, "{SHARE}{}/{}", share.0, self.filter),
+            None => fmt::Display::fmt(&self.filter, f),
+        }
+    }
+}
+
+impl fmt::Debug for ShareName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// What a shared subscription begins with.
+const SHARE: &str = "$share/";
 
 fn check_common(text: &str) -> Result<(), TopicError> {
     if text.is_empty() {
@@ -182,6 +244,32 @@ mod tests {
         ] {
             assert!(!matches(filter, name), "{filter} does not take {name}");
         }
+    }
+
+    #[test]
+    fn a_share_has_a_name_and_a_filter() {
+        let shared = Subscribed::parse("$share/g/a/+").unwrap();
+        assert_eq!(shared.share.as_ref().unwrap().as_str(), "g");
+        assert_eq!(shared.filter.as_str(), "a/+");
+        assert_eq!(shared.to_string(), "$share/g/a/+");
+        let reserved = Subscribed::parse("$share/g/$SYS/#").unwrap();
+        assert_eq!(reserved.filter.as_str(), "$SYS/#");
+        let plain = Subscribed::parse("$shared/g/a").unwrap();
+        assert_eq!((plain.share, plain.filter.as_str()), (None, "$shared/g/a"));
+        for text in [
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/+/a",
+            "$share/g#/a",
+        ] {
+            assert_eq!(Subscribed::parse(text), Err(TopicError::BadShare), "{text}");
+        }
+        assert_eq!(
+            Subscribed::parse("$share/g/a/#/b"),
+            Err(TopicError::MisplacedWildcard)
+        );
     }
 
     #[test]
