@@ -13,6 +13,7 @@ pub mod buffer;
 pub mod identity;
 pub mod plugin;
 pub mod uplink;
+pub mod wal;
 
 pub mod defend;
 pub mod pipeline;

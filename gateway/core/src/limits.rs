@@ -323,6 +323,23 @@ pub const GENERATION_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// All generations together; then `append` waits (back-pressure).
 pub const BUFFER_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
+// Session log.
+
+/// A record of the session log: a message with what its subscribers are to get.
+pub const WAL_RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that wait for the disk; then whoever would append more waits.
+pub const WAL_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one write: what waits beyond it goes into the next.
+pub const WAL_COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What nobody waits for is durable after this time at the latest.
+pub const WAL_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// The session log is written anew when it has doubled since the last time, and is larger than this.
+pub const WAL_CHECKPOINT_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Files of the session log, of which each start begins one; with more it is written anew.
+pub const WAL_FILES_MAX: usize = 8;
+/// Damaged ends of files kept to be looked at; then the oldest is removed.
+pub const WAL_DAMAGED_FILES_MAX: usize = 4;
+
 // Uplink (specification D.1, D.5).
 
 /// Records in one PutRecords call.

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("identity", 2),
     ("plugin", 2),
     ("uplink", 2),
+    ("wal", 2),
     ("defend", 3),
     ("pipeline", 3),
     ("traffic", 3),
