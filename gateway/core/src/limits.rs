@@ -323,6 +323,20 @@ pub const GENERATION_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// All generations together; then `append` waits (back-pressure).
 pub const BUFFER_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
+// Sessions.
+
+/// Sessions in all, those of clients that are away included; beyond it a client without one is refused.
+pub const SESSIONS_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Messages of QoS 1 and 2 that wait for one client or are in flight to it; beyond it the newest is
+/// lost, and counted.
+pub const SESSION_QUEUE_MESSAGES_MAX: usize = 10_000;
+/// Their payloads, topics and properties.
+pub const SESSION_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The same of all sessions together.
+pub const SESSIONS_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// QoS 0 messages of shared subscriptions that wait for one connection; beyond it the newest is lost.
+pub const SESSION_LOOSE_MESSAGES_MAX: usize = 1000;
+
 // Session log.
 
 /// A record of the session log: a message with what its subscribers are to get.

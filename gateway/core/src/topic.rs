@@ -1,6 +1,6 @@
 //! MQTT topic names and filters (MQTT 5.0, section 4.7).
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use crate::limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
 
@@ -178,6 +178,13 @@ fn check_common(text: &str) -> Result<(), TopicError> {
         return Err(TopicError::ControlCharacter);
     }
     Ok(())
+}
+
+/// A name is ordered as its text is.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for TopicName {

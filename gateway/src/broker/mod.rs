@@ -15,10 +15,14 @@ mod connect;
 mod denials;
 mod lifecycle;
 mod listener;
+#[allow(dead_code)]
+mod message;
 mod metrics;
 mod newcomers;
 mod retained;
 mod session;
+#[allow(dead_code)]
+mod sessions;
 mod shared;
 mod tls;
 

@@ -21,6 +21,7 @@ mod segment;
 mod writer;
 
 use std::{
+    fmt,
     path::Path,
     sync::{
         Arc,
@@ -44,7 +45,7 @@ pub use self::{
 pub type Durable = oneshot::Receiver<()>;
 
 /// A handle to append with. The writer ends when the last one is dropped.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Wal {
     queue: Sender<Command>,
     backlog: Arc<Backlog>,
@@ -62,6 +63,14 @@ struct Backlog {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record of {0} bytes is over the limit of {WAL_RECORD_BYTES_MAX}")]
 pub struct TooLarge(usize);
+
+impl fmt::Debug for Wal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wal")
+            .field("backlog", &self.backlog)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Wal {
     /// Opens the log in `dir`, which is made if it is missing, and hands every record to `apply`, in
@@ -108,8 +117,17 @@ impl Wal {
     /// Resolves when what was appended before is durable.
     pub fn durable(&self) -> Durable {
         let (sender, durable) = oneshot::channel();
-        self.send(Command::Sync(sender));
+        self.when_durable(move || {
+            // Whoever waited may be gone.
+            let _gone: Result<(), ()> = sender.send(());
+        });
         durable
+    }
+
+    /// Calls `then`, on the writer's thread, when what was appended before is durable; never if the
+    /// log fails before.
+    pub fn when_durable(&self, then: impl FnOnce() + Send + 'static) {
+        self.send(Command::Sync(Box::new(then)));
     }
 
     /// Waits while more than [`WAL_QUEUE_BYTES_MAX`] wait for the disk: ask before anything is

@@ -1,7 +1,7 @@
 //! The end of the log that writes: one thread, one write and one sync for all that waits.
 
 use std::{
-    io,
+    fmt, io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,25 +10,26 @@ use flume::{Receiver, RecvTimeoutError};
 use portcullis_core::limits::{
     WAL_CHECKPOINT_BYTES_MIN, WAL_COMMIT_BYTES_MAX, WAL_FILES_MAX, WAL_SYNC_INTERVAL,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use super::{Backlog, metrics::Metrics, segment::Segments};
 
 /// What the handles ask for.
-#[derive(Debug)]
 pub(super) enum Command {
     /// A frame.
     Record(Vec<u8>),
-    /// Everything before is to be durable.
-    Sync(oneshot::Sender<()>),
+    /// Everything before is to be durable; then this is called.
+    Sync(Then),
     BeginCheckpoint,
     EndCheckpoint,
 }
 
+/// What is done once something is durable.
+type Then = Box<dyn FnOnce() + Send>;
+
 /// See the module. Runs on a thread of its own.
-#[derive(Debug)]
 pub struct Writer {
     segments: Segments,
     commands: Receiver<Command>,
@@ -54,10 +55,18 @@ pub struct WriteError(#[source] io::Error);
 const NO_SPACE_PAUSE: Duration = Duration::from_millis(500);
 
 /// What is written at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Group {
     frames: Vec<u8>,
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<Then>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("segments", &self.segments)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Writer {
@@ -107,7 +116,7 @@ impl Writer {
             while let Some(command) = next {
                 match command {
                     Command::Record(frame) => group.frames.extend_from_slice(&frame),
-                    Command::Sync(sender) => group.waiting.push(sender),
+                    Command::Sync(then) => group.waiting.push(then),
                     Command::BeginCheckpoint => {
                         self.commit(&mut group, stop)?;
                         self.segments.rotate()?;
@@ -152,10 +161,7 @@ impl Writer {
                 .observe(started.elapsed().as_secs_f64());
             self.unsynced_since = None;
         }
-        for sender in waiting {
-            // Whoever waited may be gone.
-            let _gone: Result<(), ()> = sender.send(());
-        }
+        waiting.into_iter().for_each(|then| then());
         Ok(())
     }
 

@@ -32,6 +32,8 @@ pub struct Outgoing<M> {
     released: u64,
     /// The first message that no former connection had.
     release_until: u64,
+    /// QoS 2 messages from this one on are not sent yet.
+    settled: u64,
     bounds: OutgoingBounds,
     messages: usize,
     bytes: usize,
@@ -130,6 +132,7 @@ impl<M> Outgoing<M> {
             cursor: 0,
             released: 0,
             release_until: 0,
+            settled: u64::MAX,
             bounds,
             messages: 0,
             bytes: 0,
@@ -215,6 +218,13 @@ impl<M> Outgoing<M> {
         self.window = 0;
     }
 
+    /// QoS 2 messages from `number` on wait until the next call. A session that survives restarts calls
+    /// this with what is durable: if the packet id of a message that was sent and forgotten went to
+    /// another message, the client would take that for the one it has.
+    pub fn settle(&mut self, number: u64) {
+        self.settled = number;
+    }
+
     /// What to send next. Messages that were never sent and of which `is_void` says that they are not
     /// to be sent any more (their time is over, their subscription is gone) leave; they are handed to
     /// `dropped` with their numbers.
@@ -247,6 +257,9 @@ impl<M> Outgoing<M> {
                     self.unsent = self.unsent.max(self.cursor);
                 }
                 Some(entry) if entry.stage == Stage::Received => self.pass(number),
+                Some(entry) if entry.qos == Qos::ExactlyOnce && number >= self.settled => {
+                    return None;
+                }
                 Some(_) if self.open >= usize::from(self.window) => return None,
                 Some(_) => {
                     self.open += 1;

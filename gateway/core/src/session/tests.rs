@@ -133,6 +133,20 @@ fn a_message_65535_after_one_in_flight_waits_for_it() {
 }
 
 #[test]
+fn a_qos_2_message_waits_until_it_is_settled() {
+    let mut queue: Outgoing<u32> = Outgoing::new(BOUNDS);
+    queue.settle(0);
+    queue.offer(Qos::AtLeastOnce, 1, 0).unwrap();
+    queue.offer(Qos::ExactlyOnce, 1, 1).unwrap();
+    queue.connect(9);
+    assert_eq!(send(&mut queue), [(1, false, 0)]);
+    queue.settle(1);
+    assert_eq!(send(&mut queue), []);
+    queue.settle(2);
+    assert_eq!(send(&mut queue), [(2, false, 1)]);
+}
+
+#[test]
 fn what_is_void_leaves_unless_it_was_sent() {
     let mut queue = queue(4);
     queue.connect(1);

@@ -1,0 +1,187 @@
+//! From a publish to the queues of its receivers.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use portcullis_core::{
+    event::Qos,
+    policy::{Action, Permit},
+    routes::Match,
+};
+
+use super::{
+    Route, Sessions,
+    record::{Record, Stored},
+    retained::Kept,
+    session::{Queued, Session},
+};
+use crate::{broker::message::Message, wal::Durable};
+
+/// A QoS 2 publish: its session and packet id, which are taken in the same moment.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Origin<'a> {
+    pub(in crate::broker) session: &'a Session,
+    pub(in crate::broker) pkid: u16,
+}
+
+/// What became of a publish.
+#[derive(Debug, Default)]
+pub(in crate::broker) struct Routed {
+    /// Subscriptions that take it, at any quality of service.
+    pub(in crate::broker) matched: usize,
+    /// Somebody takes it at QoS 0: it is for the bus as well.
+    pub(in crate::broker) is_for_bus: bool,
+    /// Receivers whose queue had no room for it.
+    pub(in crate::broker) overflowed: usize,
+    /// It was to be retained, and there was no room.
+    pub(in crate::broker) retain_refused: bool,
+    /// It must not be acknowledged before this.
+    pub(in crate::broker) durable: Option<Durable>,
+}
+
+/// Who is to get it.
+struct Receiver {
+    session: Arc<Session>,
+    qos: Qos,
+    queued: Queued,
+}
+
+impl Sessions {
+    /// Hands a message to everybody who is subscribed to its topic and takes it at QoS 1 or 2 or as
+    /// a share, and retains it if it says so. `permit` shows that the publisher may.
+    pub(in crate::broker) fn publish(
+        &self,
+        permit: &Permit,
+        message: &Arc<Message>,
+        origin: Option<Origin<'_>>,
+    ) -> Routed {
+        debug_assert_eq!(permit.action(), Action::Publish);
+        self.dispatch(message, origin)
+    }
+
+    /// The same for what the gateway itself says.
+    pub(in crate::broker) fn dispatch(
+        &self,
+        message: &Arc<Message>,
+        origin: Option<Origin<'_>>,
+    ) -> Routed {
+        let mut routed = Routed::default();
+        // Held to the end: a checkpoint must not begin between a body and what refers to it.
+        let routes = self.routes();
+        let id = self.log.next_id();
+        let mut receivers = Vec::new();
+        routes.matching(&message.topic, |found| {
+            routed.matched += 1;
+            let (route, is_share) = match found {
+                Match::Direct(_, route) => (route, false),
+                Match::Shared(group) => {
+                    let mut members = group.in_turn().map(|(_, route)| route).peekable();
+                    let first = members.peek().copied();
+                    // A share has a member; one that is there is better than one that is away.
+                    let Some(route) = members.find(|route| route.session.is_connected()).or(first)
+                    else {
+                        return;
+                    };
+                    (route, true)
+                }
+            };
+            if route.options.no_local && route.session.number == message.publisher {
+                return;
+            }
+            let qos = message.qos.min(route.options.qos);
+            let queued = route.queued(message, id);
+            match (qos, is_share) {
+                (Qos::AtMostOnce, false) => routed.is_for_bus = true,
+                (Qos::AtMostOnce, true) => {
+                    if !route.session.offer_loose(queued) {
+                        routed.overflowed += 1;
+                    }
+                }
+                _ => receivers.push(Receiver {
+                    session: Arc::clone(&route.session),
+                    qos,
+                    queued,
+                }),
+            }
+        });
+        self.queue(message, id, receivers, origin, &mut routed);
+        routed
+    }
+
+    fn queue(
+        &self,
+        message: &Arc<Message>,
+        id: u64,
+        receivers: Vec<Receiver>,
+        origin: Option<Origin<'_>>,
+        routed: &mut Routed,
+    ) {
+        let keeps = |receiver: &Receiver| receiver.session.lock().is_kept;
+        let is_retained = message.retain && !message.payload.is_empty();
+        let needs_body = is_retained || receivers.iter().any(keeps);
+        if needs_body {
+            self.log.append(&Record::Body {
+                id,
+                message: Stored::of(message),
+            });
+        }
+        let mut is_logged = false;
+        if message.retain {
+            is_logged = true;
+            routed.retain_refused = self.retain(message, id) == Kept::Full;
+        }
+        let mut to_settle = BTreeMap::new();
+        for Receiver {
+            session,
+            qos,
+            queued,
+        } in receivers
+        {
+            match session.offer(&self.log, qos, queued) {
+                Err(_) => routed.overflowed += 1,
+                Ok(None) => {}
+                Ok(Some(place)) => {
+                    is_logged = true;
+                    if qos == Qos::ExactlyOnce {
+                        to_settle.insert(session.number, (session, place + 1));
+                    }
+                }
+            }
+        }
+        let incoming = origin.and_then(|origin| origin.take());
+        if !is_logged && incoming.is_none() {
+            return;
+        }
+        self.log.append(&Record::Routed { id, incoming });
+        if message.qos != Qos::AtMostOnce {
+            routed.durable = self.log.durable();
+        }
+        if !to_settle.is_empty() {
+            self.log.when_durable(move || {
+                for (session, place) in to_settle.values() {
+                    session.settle(*place);
+                }
+            });
+        }
+    }
+}
+
+impl Origin<'_> {
+    /// Takes the packet id; what the log has to say of it, if the session is kept.
+    fn take(self) -> Option<(u64, u16)> {
+        let mut state = self.session.lock();
+        state.incoming.publish(self.pkid);
+        state.is_kept.then_some((self.session.number, self.pkid))
+    }
+}
+
+impl Route {
+    fn queued(&self, message: &Arc<Message>, id: u64) -> Queued {
+        Queued {
+            message: Arc::clone(message),
+            id,
+            retain: self.options.retain_as_published && message.retain,
+            subscribed: self.subscribed.clone(),
+            identifier: self.options.identifier,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The sessions of all clients, connected or not, and who is subscribed to what.
+//!
+//! ```text
+//! publish ─ dispatch ─┬─ QoS 1 and 2: the queue of each subscribed session, and the log if it is kept
+//!                     ├─ shared subscriptions: one member's
+//!                     └─ QoS 0: the bus, if anybody takes it there
+//! connection ─ attach ─ next … acknowledged ─ detach
+//! ```
+//! What has a promise goes straight from the publisher's task into the queues, before the publisher
+//! gets its acknowledgement; only what may be lost takes the bus. A session whose expiry is not 0 is
+//! kept: it is in the [log](crate::wal), and there again after a restart.
+//!
+//! Locks are taken in this order: table, routes, one session. Nothing waits while it holds one.
+
+mod dispatch;
+mod expiry;
+mod log;
+mod record;
+mod replay;
+mod retained;
+mod session;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use portcullis_core::{
+    identity::ClientId, limits::SESSIONS_MAX, routes::Routes, topic::Subscribed,
+};
+
+pub(super) use self::{
+    dispatch::{Origin, Routed},
+    session::{Options, Outbound, Queued, Session},
+};
+use self::{
+    log::Log,
+    record::Record,
+    retained::{Kept, Retained},
+    session::State,
+};
+use super::message::Message;
+use crate::clock::now;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    table: Mutex<HashMap<ClientId, Arc<Session>>>,
+    routes: RwLock<Routes<u64, Route>>,
+    next_number: AtomicU64,
+    pub(super) log: Log,
+    pub(super) retained: Retained,
+}
+
+/// A subscription in the tree; its key is the session's number.
+#[derive(Clone, Debug)]
+struct Route {
+    session: Arc<Session>,
+    subscribed: Subscribed,
+    options: Options,
+}
+
+/// What a CONNECT asks for (MQTT 5.0, 3.1.2.4).
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) clean_start: bool,
+    pub(super) expiry_secs: u32,
+    /// Unanswered publishes that the client takes.
+    pub(super) window: u16,
+    /// Who the client is: nobody else takes up its session.
+    pub(super) owner: Option<String>,
+    /// The connection's number.
+    pub(super) connection: u64,
+}
+
+/// The session that a connection has now.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) session: Arc<Session>,
+    /// Whether it was there before.
+    pub(super) is_present: bool,
+}
+
+/// [`SESSIONS_MAX`] is reached, and the client has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the gateway keeps no more sessions")]
+pub(super) struct Full;
+
+impl Sessions {
+    /// The session of a client that connects: the one that it left, or a new one.
+    pub(super) fn attach(&self, client_id: &ClientId, asked: &Asked) -> Result<Attached, Full> {
+        let mut table = self.table();
+        let former = table.get(client_id).cloned();
+        let resumed = former.as_ref().filter(|session| {
+            let state = session.lock();
+            !asked.clean_start && state.owner == asked.owner && !state.is_over(now())
+        });
+        if let Some(session) = resumed {
+            let session = Arc::clone(session);
+            self.resume(&session, asked);
+            return Ok(Attached {
+                session,
+                is_present: true,
+            });
+        }
+        if let Some(former) = former {
+            table.remove(client_id);
+            self.end(&former);
+        } else if table.len() >= SESSIONS_MAX {
+            return Err(Full);
+        }
+        let session = self.begin(client_id, asked);
+        table.insert(client_id.clone(), Arc::clone(&session));
+        Ok(Attached {
+            session,
+            is_present: false,
+        })
+    }
+
+    fn begin(&self, client_id: &ClientId, asked: &Asked) -> Arc<Session> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let mut state = State::new(asked.owner.clone());
+        state.expiry_secs = asked.expiry_secs;
+        state.connection = Some(asked.connection);
+        state.outgoing.connect(asked.window);
+        state.is_kept = asked.expiry_secs > 0;
+        if state.is_kept {
+            state.outgoing.settle(0);
+            self.log.append(&Record::Session {
+                number,
+                client_id: client_id.as_str(),
+                owner: asked.owner.as_deref(),
+                expiry_secs: asked.expiry_secs,
+                away_since: None,
+                next: 0,
+                unsent: 0,
+            });
+        }
+        Session::new(number, client_id.clone(), state)
+    }
+
+    fn resume(&self, session: &Arc<Session>, asked: &Asked) {
+        let mut state = session.lock();
+        state.connection = Some(asked.connection);
+        state.away_since = None;
+        state.outgoing.connect(asked.window);
+        if state.will.take().is_some() {
+            self.log.append(&Record::NoWill {
+                number: session.number,
+            });
+        }
+        state.expiry_secs = asked.expiry_secs;
+        if !state.is_kept {
+            return;
+        }
+        self.log.append(&Record::Expiry {
+            number: session.number,
+            expiry_secs: asked.expiry_secs,
+            away_since: None,
+        });
+    }
+
+    /// The connection `connection` of the session is over, and asks for `expiry_secs` if it said so in
+    /// its end. Whether the session is over with it.
+    pub(super) fn detach(
+        &self,
+        session: &Arc<Session>,
+        connection: u64,
+        expiry_secs: Option<u32>,
+    ) -> bool {
+        let mut table = self.table();
+        let mut state = session.lock();
+        if state.connection != Some(connection) {
+            // Another connection has taken it up.
+            return false;
+        }
+        state.connection = None;
+        state.loose.clear();
+        state.outgoing.disconnect();
+        if let Some(secs) = expiry_secs {
+            state.expiry_secs = secs;
+        }
+        if state.expiry_secs == 0 {
+            drop(state);
+            if table
+                .get(&session.client_id)
+                .is_some_and(|held| held.number == session.number)
+            {
+                table.remove(&session.client_id);
+            }
+            self.end(session);
+            return true;
+        }
+        let since = now();
+        state.away_since = Some(since);
+        self.log.append(&Record::Expiry {
+            number: session.number,
+            expiry_secs: state.expiry_secs,
+            away_since: Some(since.as_millis()),
+        });
+        false
+    }
+
+    /// Takes a session out of everything but the table.
+    fn end(&self, session: &Arc<Session>) {
+        let subscriptions = {
+            let mut state = session.lock();
+            if std::mem::take(&mut state.is_kept) {
+                self.log.append(&Record::End {
+                    number: session.number,
+                });
+            }
+            std::mem::take(&mut state.subscriptions)
+        };
+        if subscriptions.is_empty() {
+            return;
+        }
+        let mut routes = self.routes_mut();
+        for subscribed in subscriptions.keys() {
+            routes.remove(
+                &subscribed.filter,
+                subscribed.share.as_ref(),
+                &session.number,
+            );
+        }
+    }
+
+    /// Adds or replaces a subscription; whether it is a new one.
+    pub(super) fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        subscribed: &Subscribed,
+        options: Options,
+    ) -> bool {
+        let mut routes = self.routes_mut();
+        let mut state = session.lock();
+        if state.is_kept {
+            let filter = subscribed.to_string();
+            self.log
+                .append(&session::subscription(session.number, &filter, options));
+        }
+        let former = state.subscriptions.insert(subscribed.clone(), options);
+        let route = Route {
+            session: Arc::clone(session),
+            subscribed: subscribed.clone(),
+            options,
+        };
+        routes.insert(
+            &subscribed.filter,
+            subscribed.share.as_ref(),
+            session.number,
+            route,
+        );
+        former.is_none()
+    }
+
+    /// Removes a subscription; whether there was one.
+    pub(super) fn unsubscribe(&self, session: &Arc<Session>, subscribed: &Subscribed) -> bool {
+        let mut routes = self.routes_mut();
+        let mut state = session.lock();
+        if state.subscriptions.remove(subscribed).is_none() {
+            return false;
+        }
+        if state.is_kept {
+            self.log.append(&Record::Unsubscribe {
+                number: session.number,
+                filter: &subscribed.to_string(),
+            });
+        }
+        routes.remove(
+            &subscribed.filter,
+            subscribed.share.as_ref(),
+            &session.number,
+        );
+        true
+    }
+
+    fn retain(&self, message: &Arc<Message>, id: u64) -> Kept {
+        let is_empty = message.payload.is_empty();
+        self.retained.keep(message, id, |kept| {
+            if is_empty {
+                self.log.append(&Record::NotRetained {
+                    topic: message.topic.as_str(),
+                });
+            } else if kept == Kept::Kept {
+                self.log.append(&Record::Retain { id });
+            }
+        })
+    }
+
+    /// The session of a client id.
+    pub(super) fn of(&self, client_id: &ClientId) -> Option<Arc<Session>> {
+        self.table().get(client_id).cloned()
+    }
+
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.table().len()
+    }
+
+    /// How many subscriptions there are.
+    pub(super) fn subscriptions_len(&self) -> usize {
+        self.routes().len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Session>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes(&self) -> RwLockReadGuard<'_, Routes<u64, Route>> {
+        self.routes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes_mut(&self) -> RwLockWriteGuard<'_, Routes<u64, Route>> {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

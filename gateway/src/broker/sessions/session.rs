@@ -1,0 +1,452 @@
+//! One session: what it is subscribed to, what waits for its client, what is in flight. It is there
+//! before its connection and may be there after it.
+//!
+//! Every change of a session that is kept is appended to the log while its lock is held: the order in
+//! the log is the order in which things happened. Nothing waits while it holds the lock.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use portcullis_core::{
+    event::Qos,
+    identity::ClientId,
+    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
+    session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
+    timestamp::Timestamp,
+    topic::Subscribed,
+};
+use tokio::sync::Notify;
+
+use super::{
+    log::Log,
+    record::{Record, Stored},
+};
+use crate::{broker::message::Message, wal::Durable};
+
+/// What one session may queue.
+pub(super) const BOUNDS: OutgoingBounds = OutgoingBounds {
+    messages_max: SESSION_QUEUE_MESSAGES_MAX,
+    bytes_max: SESSION_QUEUE_BYTES_MAX,
+};
+/// A Session Expiry Interval that never ends (MQTT 5.0, 3.1.2.11.2).
+pub(in crate::broker) const NEVER: u32 = u32::MAX;
+
+/// How a filter is subscribed to (MQTT 5.0, 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Options {
+    pub(in crate::broker) qos: Qos,
+    pub(in crate::broker) no_local: bool,
+    pub(in crate::broker) retain_as_published: bool,
+    pub(in crate::broker) identifier: Option<u32>,
+}
+
+/// A message for the client of one session.
+#[derive(Clone, Debug)]
+pub(in crate::broker) struct Queued {
+    pub(in crate::broker) message: Arc<Message>,
+    /// Its number in the log.
+    pub(super) id: u64,
+    /// RETAIN as it is to be delivered.
+    pub(in crate::broker) retain: bool,
+    /// What it came for.
+    pub(in crate::broker) subscribed: Subscribed,
+    pub(in crate::broker) identifier: Option<u32>,
+}
+
+/// What goes to the client next.
+#[derive(Debug)]
+pub(in crate::broker) enum Outbound {
+    Publish {
+        /// 0 at QoS 0.
+        pkid: u16,
+        number: u64,
+        dup: bool,
+        qos: Qos,
+        queued: Queued,
+    },
+    Release {
+        pkid: u16,
+    },
+}
+
+/// A will that waits for its delay to pass (MQTT 5.0, 3.1.3.2.2).
+#[derive(Clone, Debug)]
+pub(super) struct DelayedWill {
+    pub(super) message: Arc<Message>,
+    pub(super) due: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::broker) struct Session {
+    /// Used once.
+    pub(in crate::broker) number: u64,
+    pub(in crate::broker) client_id: ClientId,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) outgoing: Outgoing<Queued>,
+    /// QoS 0 messages of shares, for the connection that is there.
+    pub(super) loose: VecDeque<Queued>,
+    pub(super) incoming: Incoming,
+    pub(super) subscriptions: BTreeMap<Subscribed, Options>,
+    /// Who may take the session up again.
+    pub(super) owner: Option<String>,
+    pub(super) expiry_secs: u32,
+    /// The connection's number; `None` while the client is away.
+    pub(super) connection: Option<u64>,
+    pub(super) away_since: Option<Timestamp>,
+    pub(super) will: Option<DelayedWill>,
+    /// Whether the log knows it.
+    pub(super) is_kept: bool,
+    /// Messages before this one are durable, if it is kept.
+    pub(super) settled: u64,
+}
+
+impl State {
+    pub(super) fn new(owner: Option<String>) -> Self {
+        Self {
+            outgoing: Outgoing::new(BOUNDS),
+            loose: VecDeque::new(),
+            incoming: Incoming::default(),
+            subscriptions: BTreeMap::new(),
+            owner,
+            expiry_secs: 0,
+            connection: None,
+            away_since: None,
+            will: None,
+            is_kept: false,
+            settled: 0,
+        }
+    }
+
+    /// Whether the session is over.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        let Some(since) = self.away_since else {
+            return false;
+        };
+        self.expiry_secs != NEVER && since.plus_millis(u64::from(self.expiry_secs) * 1000) <= now
+    }
+}
+
+impl Session {
+    pub(super) fn new(number: u64, client_id: ClientId, state: State) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            client_id,
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when there may be something to send. Cancel-safe; one at a time waits.
+    pub(in crate::broker) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Whether its client is connected.
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().connection.is_some()
+    }
+
+    /// What to send next; what is void leaves the queue and is told to `dropped`.
+    pub(in crate::broker) fn next(
+        &self,
+        log: &Log,
+        mut is_void: impl FnMut(&Queued) -> bool,
+        mut dropped: impl FnMut(&Queued),
+    ) -> Option<Outbound> {
+        let mut state = self.lock();
+        let State {
+            outgoing,
+            loose,
+            is_kept,
+            ..
+        } = &mut *state;
+        while let Some(queued) = loose.pop_front() {
+            if is_void(&queued) {
+                dropped(&queued);
+                continue;
+            }
+            return Some(Outbound::Publish {
+                pkid: 0,
+                number: 0,
+                dup: false,
+                qos: Qos::AtMostOnce,
+                queued,
+            });
+        }
+        let number = self.number;
+        let gone = |place, queued: Queued| {
+            dropped(&queued);
+            if *is_kept {
+                log.append(&Record::Gone { number, place });
+            }
+        };
+        match outgoing.next_transmission(&mut is_void, gone)? {
+            Transmission::Release { pkid } => Some(Outbound::Release { pkid }),
+            Transmission::Publish {
+                number,
+                pkid,
+                dup,
+                qos,
+                message,
+            } => Some(Outbound::Publish {
+                pkid,
+                number,
+                dup,
+                qos,
+                queued: message.clone(),
+            }),
+        }
+    }
+
+    /// Notes how far sending went, so that what goes again after a restart says so (DUP).
+    pub(in crate::broker) fn sent(&self, log: &Log) {
+        let state = self.lock();
+        if state.is_kept {
+            log.append(&Record::Sent {
+                number: self.number,
+                unsent: state.outgoing.unsent(),
+            });
+        }
+    }
+
+    /// A PUBACK came, or a PUBREC with an error.
+    pub(in crate::broker) fn acknowledged(
+        &self,
+        log: &Log,
+        pkid: u16,
+        qos: Qos,
+    ) -> Result<(), Unexpected> {
+        let mut state = self.lock();
+        let over = state.outgoing.acknowledged(pkid, qos)?;
+        self.gone(log, &state, &over);
+        Ok(())
+    }
+
+    /// A PUBREC came. The PUBREL goes when the answer is durable; `None`: at once.
+    pub(in crate::broker) fn received(
+        &self,
+        log: &Log,
+        pkid: u16,
+    ) -> Result<Option<Durable>, Unexpected> {
+        let mut state = self.lock();
+        let place = state.outgoing.received(pkid)?;
+        if !state.is_kept {
+            return Ok(None);
+        }
+        log.append(&Record::Received {
+            number: self.number,
+            place,
+        });
+        Ok(log.durable())
+    }
+
+    /// A PUBCOMP came.
+    pub(in crate::broker) fn completed(&self, log: &Log, pkid: u16) -> Result<(), Unexpected> {
+        let mut state = self.lock();
+        let over = state.outgoing.completed(pkid)?;
+        self.gone(log, &state, &over);
+        Ok(())
+    }
+
+    /// A delivery that cannot be sent: it is larger than the client takes.
+    pub(in crate::broker) fn discard(&self, log: &Log, place: u64) {
+        let mut state = self.lock();
+        if let Some(message) = state.outgoing.discard(place) {
+            let number = place;
+            self.gone(log, &state, &Acknowledged { number, message });
+        }
+    }
+
+    fn gone(&self, log: &Log, state: &State, over: &Acknowledged<Queued>) {
+        if state.is_kept {
+            log.append(&Record::Gone {
+                number: self.number,
+                place: over.number,
+            });
+        }
+    }
+
+    /// Whether a QoS 2 publish with this id waits for its PUBREL.
+    pub(in crate::broker) fn has_incoming(&self, pkid: u16) -> bool {
+        self.lock().incoming.contains(pkid)
+    }
+
+    /// How many do.
+    pub(in crate::broker) fn incoming_len(&self) -> usize {
+        self.lock().incoming.len()
+    }
+
+    /// A QoS 2 publish that goes nowhere, but is answered as if it did.
+    pub(in crate::broker) fn take_incoming(&self, log: &Log, pkid: u16) {
+        let mut state = self.lock();
+        if state.incoming.publish(pkid) && state.is_kept {
+            log.append(&Record::Incoming {
+                number: self.number,
+                pkid,
+            });
+        }
+    }
+
+    /// A PUBREL came; whether it was for something.
+    pub(in crate::broker) fn release_incoming(&self, log: &Log, pkid: u16) -> bool {
+        let mut state = self.lock();
+        let was_there = state.incoming.release(pkid);
+        if was_there && state.is_kept {
+            log.append(&Record::Released {
+                number: self.number,
+                pkid,
+            });
+        }
+        was_there
+    }
+
+    /// Puts a message of QoS 1 or 2 into the queue; its place there if that has to become durable.
+    pub(super) fn offer(&self, log: &Log, qos: Qos, queued: Queued) -> Result<Option<u64>, Full> {
+        let mut state = self.lock();
+        let bytes = queued.message.bytes();
+        if !state.is_kept {
+            state.outgoing.offer(qos, bytes, queued)?;
+            drop(state);
+            self.wake();
+            return Ok(None);
+        }
+        let record = (queued.id, queued.retain, queued.identifier);
+        let filter = queued.subscribed.to_string();
+        let place = state.outgoing.offer(qos, bytes, queued)?;
+        let (id, retain, identifier) = record;
+        log.append(&Record::Queue {
+            number: self.number,
+            place,
+            id,
+            qos: qos.as_u8(),
+            retain,
+            filter: &filter,
+            identifier,
+        });
+        if state.connection.is_some() {
+            drop(state);
+            self.wake();
+        }
+        Ok(Some(place))
+    }
+
+    /// Puts a message of QoS 0 before the connection; `false` if there is none, or no room.
+    pub(super) fn offer_loose(&self, queued: Queued) -> bool {
+        let mut state = self.lock();
+        if state.connection.is_none() || state.loose.len() >= SESSION_LOOSE_MESSAGES_MAX {
+            return false;
+        }
+        state.loose.push_back(queued);
+        drop(state);
+        self.wake();
+        true
+    }
+
+    /// Everything before `place` is durable: QoS 2 messages up to there may go.
+    pub(super) fn settle(&self, place: u64) {
+        let mut state = self.lock();
+        state.settled = state.settled.max(place);
+        let settled = state.settled;
+        state.outgoing.settle(settled);
+        drop(state);
+        self.wake();
+    }
+
+    /// What it is subscribed to.
+    pub(in crate::broker) fn subscriptions(&self) -> Vec<(Subscribed, Options)> {
+        let state = self.lock();
+        let subscriptions = state.subscriptions.iter();
+        subscriptions
+            .map(|(subscribed, options)| (subscribed.clone(), *options))
+            .collect()
+    }
+
+    /// How it is subscribed to this.
+    pub(in crate::broker) fn options(&self, subscribed: &Subscribed) -> Option<Options> {
+        self.lock().subscriptions.get(subscribed).copied()
+    }
+
+    /// Appends the whole session to the log, as a checkpoint does.
+    pub(super) fn write_whole(&self, log: &Log, bodies: &mut impl FnMut(u64) -> bool) {
+        let state = self.lock();
+        if !state.is_kept {
+            return;
+        }
+        let number = self.number;
+        log.append(&Record::Session {
+            number,
+            client_id: self.client_id.as_str(),
+            owner: state.owner.as_deref(),
+            expiry_secs: state.expiry_secs,
+            away_since: state.away_since.map(Timestamp::as_millis),
+            next: state.outgoing.next_number(),
+            unsent: state.outgoing.unsent(),
+        });
+        for (subscribed, options) in &state.subscriptions {
+            log.append(&subscription(number, &subscribed.to_string(), *options));
+        }
+        for (place, qos, stage, queued) in state.outgoing.iter() {
+            if bodies(queued.id) {
+                let message = Stored::of(&queued.message);
+                log.append(&Record::Body {
+                    id: queued.id,
+                    message,
+                });
+            }
+            log.append(&Record::Queue {
+                number,
+                place,
+                id: queued.id,
+                qos: qos.as_u8(),
+                retain: queued.retain,
+                filter: &queued.subscribed.to_string(),
+                identifier: queued.identifier,
+            });
+            log.append(&Record::Routed {
+                id: queued.id,
+                incoming: None,
+            });
+            if stage == portcullis_core::session::Stage::Received {
+                log.append(&Record::Received { number, place });
+            }
+        }
+        for pkid in state.incoming.iter() {
+            log.append(&Record::Incoming { number, pkid });
+        }
+        if let Some(will) = &state.will {
+            log.append(&Record::Will {
+                number,
+                due: will.due.as_millis(),
+                message: Stored::of(&will.message),
+            });
+        }
+    }
+}
+
+pub(super) fn subscription<'a>(number: u64, filter: &'a str, options: Options) -> Record<'a> {
+    Record::Subscribe {
+        number,
+        filter,
+        qos: options.qos.as_u8(),
+        no_local: options.no_local,
+        retain_as_published: options.retain_as_published,
+        identifier: options.identifier,
+    }
+}

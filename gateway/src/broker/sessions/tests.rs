@@ -1,0 +1,311 @@
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use portcullis_core::{event::Qos, topic::TopicName};
+use prometheus::Registry;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::wal::{self, WriteError};
+
+/// Sessions with their log and its writer.
+struct Kept {
+    sessions: Arc<Sessions>,
+    writer: JoinHandle<Result<(), WriteError>>,
+}
+
+fn open(dir: &TempDir) -> Kept {
+    let metrics = wal::Metrics::register(&Registry::new());
+    let (sessions, writer) = Sessions::open(dir.path(), metrics).unwrap();
+    let writer = std::thread::spawn(move || writer.run(&CancellationToken::new()));
+    Kept {
+        sessions: Arc::new(sessions),
+        writer,
+    }
+}
+
+impl Kept {
+    /// As a kill would: what was written is there, nothing is said about an end.
+    fn restart(self, dir: &TempDir) -> Self {
+        let sessions = Arc::into_inner(self.sessions).unwrap();
+        drop(sessions);
+        self.writer.join().unwrap().unwrap();
+        open(dir)
+    }
+
+    fn attach(&self, client: &str, clean_start: bool, expiry_secs: u32) -> Attached {
+        let asked = Asked {
+            clean_start,
+            expiry_secs,
+            window: 10,
+            owner: Some("owner".to_owned()),
+            connection: 1,
+        };
+        self.sessions
+            .attach(&ClientId::parse(client).unwrap(), &asked)
+            .unwrap()
+    }
+
+    fn subscribe(&self, session: &Arc<Session>, filter: &str, qos: Qos) -> bool {
+        let options = Options {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            identifier: None,
+        };
+        self.sessions
+            .subscribe(session, &Subscribed::parse(filter).unwrap(), options)
+    }
+
+    fn publish(&self, topic: &str, payload: &str, qos: Qos) -> Routed {
+        self.sessions.dispatch(&message(topic, payload, qos), None)
+    }
+
+    /// What goes to the client now: payload, packet id, DUP.
+    fn sent(&self, session: &Session) -> Vec<(String, u16, bool)> {
+        let mut sent = Vec::new();
+        while let Some(next) = session.next(&self.sessions.log, |_| false, |_| {}) {
+            sent.push(match next {
+                Outbound::Release { pkid } => ("PUBREL".to_owned(), pkid, true),
+                Outbound::Publish {
+                    pkid, dup, queued, ..
+                } => {
+                    let payload = String::from_utf8(queued.message.payload.to_vec()).unwrap();
+                    (payload, pkid, dup)
+                }
+            });
+        }
+        session.sent(&self.sessions.log);
+        sent
+    }
+}
+
+fn message(topic: &str, payload: &str, qos: Qos) -> Arc<Message> {
+    Arc::new(Message {
+        topic: TopicName::parse(topic).unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos,
+        retain: false,
+        publisher: 0,
+        properties: None,
+        expires_at: None,
+    })
+}
+
+fn sent(entries: &[(&str, u16, bool)]) -> Vec<(String, u16, bool)> {
+    let owned = entries
+        .iter()
+        .map(|&(text, id, dup)| (text.to_owned(), id, dup));
+    owned.collect()
+}
+
+#[tokio::test]
+async fn a_kept_session_is_there_after_a_restart_with_what_waits_and_what_is_in_flight() {
+    let dir = TempDir::new().unwrap();
+    let mut kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    assert!(kept.subscribe(&session, "a/+", Qos::AtLeastOnce));
+    for n in 0..4 {
+        let routed = kept.publish("a/b", &n.to_string(), Qos::AtLeastOnce);
+        assert!(!routed.is_for_bus);
+        routed.durable.unwrap().await.unwrap();
+    }
+    assert_eq!(kept.sent(&session).len(), 4);
+    session
+        .acknowledged(&kept.sessions.log, 2, Qos::AtLeastOnce)
+        .unwrap();
+    kept.sessions.detach(&session, 1, None);
+    kept.publish("a/b", "away", Qos::AtLeastOnce);
+    drop(session);
+    for away_was_sent in [false, true] {
+        kept = kept.restart(&dir);
+        let attached = kept.attach("c", false, 60);
+        assert!(attached.is_present);
+        let expected = [
+            ("0", 1, true),
+            ("2", 3, true),
+            ("3", 4, true),
+            ("away", 5, away_was_sent),
+        ];
+        assert_eq!(kept.sent(&attached.session), sent(&expected));
+        kept.sessions.detach(&attached.session, 1, None);
+    }
+}
+
+#[tokio::test]
+async fn a_qos_2_message_goes_when_it_is_durable_and_its_pubrel_when_the_pubrec_is() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "a", Qos::ExactlyOnce);
+    let routed = kept.publish("a", "x", Qos::ExactlyOnce);
+    routed.durable.unwrap().await.unwrap();
+    session.woken().await;
+    assert_eq!(kept.sent(&session), sent(&[("x", 1, false)]));
+    let log = &kept.sessions.log;
+    session.received(log, 1).unwrap().unwrap().await.unwrap();
+    drop(session);
+    let kept = kept.restart(&dir);
+    let session = kept.attach("c", false, 60).session;
+    assert_eq!(kept.sent(&session), sent(&[("PUBREL", 1, true)]));
+    session.completed(&kept.sessions.log, 1).unwrap();
+    drop(session);
+    let kept = kept.restart(&dir);
+    let session = kept.attach("c", false, 60).session;
+    assert_eq!(kept.sent(&session), []);
+}
+
+#[tokio::test]
+async fn a_publishers_packet_id_is_taken_together_with_the_delivery() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let publisher = kept.attach("p", false, 60).session;
+    let receiver = kept.attach("r", false, 60).session;
+    kept.subscribe(&receiver, "a", Qos::ExactlyOnce);
+    let origin = Origin {
+        session: &publisher,
+        pkid: 7,
+    };
+    let message = message("a", "x", Qos::ExactlyOnce);
+    let routed = kept.sessions.dispatch(&message, Some(origin));
+    routed.durable.unwrap().await.unwrap();
+    drop((publisher, receiver));
+    let kept = kept.restart(&dir);
+    let publisher = kept.attach("p", false, 60).session;
+    assert!(publisher.has_incoming(7));
+    assert!(publisher.release_incoming(&kept.sessions.log, 7));
+    drop(publisher);
+    let kept = kept.restart(&dir);
+    assert!(!kept.attach("p", false, 60).session.has_incoming(7));
+    assert_eq!(
+        kept.sent(&kept.attach("r", false, 60).session),
+        sent(&[("x", 1, false)])
+    );
+}
+
+#[tokio::test]
+async fn a_session_is_not_taken_up_by_another_owner_nor_after_a_clean_start_nor_when_it_is_over() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "a", Qos::AtLeastOnce);
+    kept.sessions.detach(&session, 1, None);
+    let asked = Asked {
+        clean_start: false,
+        expiry_secs: 60,
+        window: 1,
+        owner: Some("another".to_owned()),
+        connection: 2,
+    };
+    let id = ClientId::parse("c").unwrap();
+    assert!(!kept.sessions.attach(&id, &asked).unwrap().is_present);
+    assert_eq!(kept.publish("a", "x", Qos::AtLeastOnce).matched, 0);
+
+    let session = kept.attach("d", false, 60).session;
+    kept.subscribe(&session, "d", Qos::AtLeastOnce);
+    kept.sessions.detach(&session, 1, None);
+    assert!(kept.attach("d", false, 60).is_present);
+    assert!(!kept.attach("d", true, 60).is_present);
+
+    let session = kept.attach("e", false, 60).session;
+    kept.subscribe(&session, "e", Qos::AtLeastOnce);
+    kept.sessions.detach(&session, 1, None);
+    assert!(kept.sessions.sweep(now()).is_empty());
+    assert_eq!(kept.publish("e", "x", Qos::AtLeastOnce).matched, 1);
+    kept.sessions.sweep(now().plus_millis(61_000));
+    assert_eq!(kept.publish("e", "x", Qos::AtLeastOnce).matched, 0);
+    assert!(!kept.attach("e", false, 60).is_present);
+    let kept = {
+        drop(session);
+        kept.restart(&dir)
+    };
+    assert!(kept.attach("e", false, 60).is_present);
+}
+
+#[tokio::test]
+async fn a_session_without_expiry_ends_with_its_connection() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", true, 0).session;
+    kept.subscribe(&session, "a", Qos::AtLeastOnce);
+    assert!(kept.publish("a", "x", Qos::AtLeastOnce).durable.is_none());
+    assert!(
+        !kept.sessions.detach(&session, 9, None),
+        "not its connection"
+    );
+    assert!(kept.sessions.detach(&session, 1, None));
+    assert_eq!(kept.sessions.len(), 0);
+    assert_eq!(kept.sessions.subscriptions_len(), 0);
+}
+
+#[tokio::test]
+async fn of_a_share_a_connected_member_gets_the_message() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let (a, b) = (
+        kept.attach("a", false, 60).session,
+        kept.attach("b", false, 60).session,
+    );
+    for session in [&a, &b] {
+        kept.subscribe(session, "$share/g/t", Qos::AtLeastOnce);
+    }
+    for n in 0..4 {
+        assert_eq!(
+            kept.publish("t", &n.to_string(), Qos::AtLeastOnce).matched,
+            1
+        );
+    }
+    assert_eq!((kept.sent(&a).len(), kept.sent(&b).len()), (2, 2));
+    kept.sessions.detach(&a, 1, None);
+    for qos in [Qos::AtLeastOnce, Qos::AtMostOnce] {
+        for _ in 0..2 {
+            assert!(!kept.publish("t", "x", qos).is_for_bus);
+        }
+    }
+    assert_eq!(kept.sent(&b).len(), 4);
+    kept.sessions.detach(&b, 1, None);
+    assert_eq!(kept.publish("t", "x", Qos::AtMostOnce).overflowed, 1);
+    kept.publish("t", "waits", Qos::AtLeastOnce);
+    let waiting = a.lock().outgoing.len() + b.lock().outgoing.len();
+    assert_eq!(waiting, 2 + 2 + 2 + 1);
+}
+
+#[tokio::test]
+async fn a_checkpoint_keeps_all_that_counts_and_forgets_the_rest() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "a/#", Qos::ExactlyOnce);
+    for n in 0..3 {
+        kept.publish("a/b", &n.to_string(), Qos::ExactlyOnce);
+    }
+    session.take_incoming(&kept.sessions.log, 3);
+    let retained = Message {
+        retain: true,
+        ..(*message("r", "kept", Qos::AtLeastOnce)).clone()
+    };
+    kept.sessions.dispatch(&Arc::new(retained), None);
+    kept.sessions
+        .leave_will(&session, message("w", "will", Qos::AtMostOnce), now());
+    let publishing = async {
+        for n in 3..200 {
+            kept.publish("a/b", &n.to_string(), Qos::ExactlyOnce);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(kept.sessions.checkpoint(), publishing);
+    kept.sessions.log.durable().unwrap().await.unwrap();
+    drop(session);
+    let kept = kept.restart(&dir);
+    let attached = kept.sessions.of(&ClientId::parse("c").unwrap()).unwrap();
+    assert_eq!(attached.lock().outgoing.len(), 200);
+    assert!(attached.has_incoming(3));
+    let due = kept.sessions.sweep(now());
+    assert_eq!(due[0].message.payload, "will");
+    let filter = portcullis_core::topic::TopicFilter::parse("r").unwrap();
+    assert_eq!(
+        kept.sessions.retained.matching(&filter, now())[0].payload,
+        "kept"
+    );
+}
