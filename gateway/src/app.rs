@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     admin::{self, Admin},
-    broker::{self, BoundListener},
+    broker::{self, BoundListener, Broker},
     buffer::{self, Buffer, Stamp},
     config::{Config, Loaded},
     defend::{self, Defend},
@@ -32,6 +32,7 @@ use crate::{
     telemetry::{self, Readiness},
     traffic::{self, Traffic},
     uplink::{self, Uplink},
+    wal,
 };
 
 /// Chains run on blocking threads for as long as the gateway does; the rest is for files.
@@ -172,25 +173,22 @@ impl App {
 
         let log = denials.clone();
         supervisor.spawn(Stage::Admin, "denials", |stop| log.run(stop));
-        let listeners = broker::bind(
-            config.broker,
-            broker::Neighbours {
-                identity,
-                fleet,
-                provisioner,
-                pipeline: handle,
-                observer,
-                recorder,
-                denials,
-            },
-            broker_metrics,
+        let neighbours = broker::Neighbours {
+            identity,
+            fleet,
+            provisioner,
+            pipeline: handle,
+            observer,
+            recorder,
+            denials,
+        };
+        let mqtt = open_to_devices(
+            config,
+            neighbours,
+            (broker_metrics, wal::Metrics::register(&registry)),
+            &mut supervisor,
         )
-        .await
-        .map_err(BuildError::Broker)?;
-        let mqtt = listeners.iter().map(BoundListener::address).collect();
-        for listener in listeners {
-            supervisor.spawn(Stage::Ingress, "listener", |stop| listener.run(stop));
-        }
+        .await?;
         drop(broker_ready);
         Ok(Self {
             supervisor,
@@ -316,6 +314,33 @@ async fn process(
     let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
     supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
     Ok(handle)
+}
+
+/// Reads sessions back and binds the listeners; where devices connect.
+async fn open_to_devices(
+    config: Config,
+    neighbours: broker::Neighbours,
+    (metrics, log_metrics): (broker::Metrics, wal::Metrics),
+    supervisor: &mut Supervisor,
+) -> Result<Vec<SocketAddr>, BuildError> {
+    let sessions = config.data_dir.join("sessions");
+    let Broker {
+        listeners,
+        keeper,
+        log,
+    } = broker::bind(config.broker, neighbours, &sessions, metrics, log_metrics)
+        .await
+        .map_err(BuildError::Broker)?;
+    supervisor.spawn(Stage::Pipeline, "session log", |stop| async move {
+        spawn_blocking(move || log.run(&stop)).await??;
+        Ok(())
+    });
+    supervisor.spawn(Stage::Ingress, "sessions", |stop| keeper.run(stop));
+    let addresses = listeners.iter().map(BoundListener::address).collect();
+    for listener in listeners {
+        supervisor.spawn(Stage::Ingress, "listener", |stop| listener.run(stop));
+    }
+    Ok(addresses)
 }
 
 /// Keeps what is allowed, so that policies can be learned from it.

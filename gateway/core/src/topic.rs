@@ -143,6 +143,16 @@ impl Subscribed {
     }
 }
 
+impl Subscribed {
+    /// The whole text as a filter, `$share/…` included: what policies and events are asked about.
+    pub fn as_filter(&self) -> TopicFilter {
+        match self.share {
+            Some(_) => TopicFilter(self.to_string().into()),
+            None => self.filter.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Subscribed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.share {

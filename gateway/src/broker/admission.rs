@@ -6,7 +6,7 @@ use portcullis_core::{
     limits::DECISIONS_PER_SESSION_MAX,
     policy::{Action, ConnectRequest, DecisionCache, Denial, Permit, StatementRef},
     reserved::is_reserved,
-    topic::{TopicFilter, TopicName},
+    topic::{Subscribed, TopicFilter, TopicName},
 };
 
 use crate::{clock::now, traffic::Recorder};
@@ -172,8 +172,9 @@ impl Admission {
         self.decide(Action::Publish, topic.as_str())
     }
 
-    pub(super) fn subscribe(&mut self, filter: &TopicFilter) -> Result<Permit, Denied> {
-        self.allow(Action::Subscribe, filter.as_str())
+    /// Of a share the policies are asked about the whole text and about its filter.
+    pub(super) fn subscribe(&mut self, subscribed: &Subscribed) -> Result<Permit, Denied> {
+        self.allow(Action::Subscribe, subscribed.as_filter().as_str())
     }
 
     pub(super) fn receive(&mut self, topic: &TopicName) -> Result<Permit, Denied> {

@@ -6,7 +6,7 @@ use portcullis_core::{
     identity::{OnPublishDenied, ThingName},
     limits::{
         CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX, CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX,
-        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX,
+        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
     },
 };
 use serde::Deserialize;
@@ -37,6 +37,8 @@ pub struct Config {
     pub on_publish_denied: OnPublishDenied,
     /// Where lifecycle events go.
     pub lifecycle_events: LifecycleEvents,
+    /// Longest time that a session lives without a connection.
+    pub session_expiry_max_secs: u32,
     /// Refuse clients that ask in TLS for a host that the server certificate does not name.
     pub check_sni: bool,
 }
@@ -104,6 +106,7 @@ struct BrokerToml {
     packet_bytes_max: usize,
     on_publish_denied: OnPublishDenied,
     lifecycle_events: LifecycleEvents,
+    session_expiry_max_s: u32,
     check_sni: bool,
 }
 
@@ -119,6 +122,7 @@ impl Default for BrokerToml {
             packet_bytes_max: PACKET_BYTES_MAX,
             on_publish_denied: OnPublishDenied::default(),
             lifecycle_events: LifecycleEvents::default(),
+            session_expiry_max_s: SESSION_EXPIRY_MAX_SECS,
             check_sni: true,
         }
     }
@@ -187,6 +191,12 @@ impl Config {
             ),
             on_publish_denied: toml.on_publish_denied,
             lifecycle_events: toml.lifecycle_events,
+            session_expiry_max_secs: section.within(
+                "session-expiry-max-s",
+                toml.session_expiry_max_s,
+                0,
+                u32::MAX,
+            ),
             check_sni: toml.check_sni,
         }
     }

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Shared, bus::Message, config::LifecycleEvents};
+use super::{Shared, config::LifecycleEvents, message::Message};
 use crate::clock::now;
 
 /// No session has this number; see [`Message::publisher`].
@@ -232,8 +232,7 @@ impl Shared {
             fate: "dropped",
         };
         let message = own_message(topic.clone(), payload.clone());
-        // A bus that is gone is a fault of the process, which the listeners report.
-        drop(self.bus.announce(message));
+        self.announce_own(message);
         if reach == LifecycleEvents::Local {
             told.fate = "told";
             return;
@@ -253,6 +252,19 @@ impl Shared {
         let submit = Box::pin(self.neighbours.pipeline.submit(event, None));
         if matches!(timeout(LIFECYCLE_TIMEOUT, submit).await, Ok(Ok(()))) {
             told.fate = "told";
+        }
+    }
+}
+
+impl Shared {
+    /// Hands what the gateway itself says to the local subscribers.
+    pub(super) fn announce_own(&self, message: Message) {
+        let message = Arc::new(message);
+        let routed = self.sessions.dispatch(&message, None);
+        self.count_overflow(routed.overflowed);
+        if routed.is_for_bus {
+            // A bus that is gone is a fault of the process, which the listeners report.
+            drop(self.bus.announce(&message));
         }
     }
 }
@@ -281,6 +293,7 @@ pub(super) fn own_message(topic: TopicName, payload: Bytes) -> Message {
         retain: false,
         publisher: GATEWAY,
         properties: None,
+        expires_at: None,
     }
 }
 

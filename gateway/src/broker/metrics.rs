@@ -9,6 +9,11 @@ use crate::telemetry::Registrar;
 pub struct Metrics {
     /// Connections that sent an accepted CONNECT and are still there.
     pub(super) connections: IntGauge,
+    pub(super) sessions: IntGauge,
+    pub(super) subscriptions: IntGauge,
+    pub(super) queued_bytes: IntGauge,
+    pub(super) retained: IntGauge,
+    pub(super) retained_bytes: IntGauge,
     pub(super) connected: IntCounterVec,
     pub(super) refused: IntCounterVec,
     pub(super) disconnected: IntCounterVec,
@@ -31,6 +36,23 @@ impl Metrics {
         let metrics = Registrar(registry);
         Self {
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
+            sessions: metrics.gauge(
+                "portcullis_broker_sessions",
+                "Sessions, those of clients that are away included.",
+            ),
+            subscriptions: metrics.gauge(
+                "portcullis_broker_subscriptions",
+                "Subscriptions of all sessions.",
+            ),
+            queued_bytes: metrics.gauge(
+                "portcullis_broker_queued_bytes",
+                "Messages of QoS 1 and 2 that wait for clients or are in flight to them.",
+            ),
+            retained: metrics.gauge("portcullis_broker_retained", "Retained messages."),
+            retained_bytes: metrics.gauge(
+                "portcullis_broker_retained_bytes",
+                "What the retained messages take.",
+            ),
             connected: metrics.counters(
                 "portcullis_broker_connected_total",
                 "Accepted CONNECTs, by protocol version and whether the client id was taken over.",

@@ -3,8 +3,9 @@
 //! The only place that knows MQTT packets and rumqttd. A connection is accepted by a
 //! [`listener`], proves its certificate in [`tls`], says CONNECT in [`connect`] and is then served
 //! by a [`session`], which asks [`admission`] before anything happens. What is refused on the way is
-//! told by [`denials`], what becomes of connections by [`lifecycle`]. Sessions of this version live
-//! as long as their connection: nothing is queued for a client that is away.
+//! told by [`denials`], what becomes of connections by [`lifecycle`]. What outlives a connection (its
+//! subscriptions, what waits, what is in flight) and what is retained is in [`sessions`]; the
+//! [`bus`] carries what may be lost.
 
 mod admission;
 mod bus;
@@ -15,35 +16,35 @@ mod connect;
 mod denials;
 mod lifecycle;
 mod listener;
-#[allow(dead_code)]
 mod message;
 mod metrics;
 mod newcomers;
-mod retained;
 mod session;
-#[allow(dead_code)]
 mod sessions;
 mod shared;
 mod tls;
+mod wills;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
-    bus::Bus, lifecycle::Versions, newcomers::Newcomers, retained::Retained, shared::Shared,
+    bus::Bus, lifecycle::Versions, newcomers::Newcomers, sessions::Sessions, shared::Shared,
 };
 use crate::{
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
     traffic::Recorder,
+    wal,
 };
 
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
 pub use listener::BoundListener;
 pub use metrics::Metrics;
+pub use wills::Keeper;
 
 /// The broker cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The session log cannot be read.
+    #[error("failed to read the sessions back")]
+    Sessions(#[source] wal::OpenError),
     /// The router did not start.
     #[error("failed to start the local bus")]
     Bus(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -81,17 +85,36 @@ pub struct Neighbours {
     pub denials: Denials,
 }
 
-/// Binds every configured listener, so that an address in use is found before anything runs.
+/// The broker, bound and not running yet: its parts run on their own.
+#[derive(Debug)]
+pub struct Broker {
+    /// Where devices connect.
+    pub listeners: Vec<BoundListener>,
+    /// Looks after sessions.
+    pub keeper: Keeper,
+    /// Writes the session log, on a thread.
+    pub log: wal::Writer,
+}
+
+/// Reads the sessions back from `sessions_dir` and binds every configured listener, so that an address
+/// in use is found before anything runs.
 ///
 /// # Errors
-/// The first listener that cannot be bound, or a bus that does not start.
+/// The first listener that cannot be bound, a log that cannot be read, or a bus that does not start.
 pub async fn bind(
     config: Config,
     neighbours: Neighbours,
+    sessions_dir: &Path,
     metrics: Metrics,
-) -> Result<Vec<BoundListener>, StartError> {
+    log: wal::Metrics,
+) -> Result<Broker, StartError> {
     let bus =
         Bus::start(config.connections_max).map_err(|error| StartError::Bus(Box::new(error)))?;
+    let dir = sessions_dir.to_owned();
+    let (sessions, log) = spawn_blocking(move || Sessions::open(&dir, log))
+        .await
+        .map_err(|error| StartError::Bus(Box::new(error)))?
+        .map_err(StartError::Sessions)?;
     let shared = Arc::new(Shared {
         connections: Arc::new(Semaphore::new(config.connections_max)),
         newcomers: Arc::new(Newcomers::new(
@@ -102,16 +125,20 @@ pub async fn bind(
         bus: Arc::new(bus),
         clients: Arc::default(),
         versions: Versions::new(config.connections_max),
-        retained: Retained::default(),
+        sessions: Arc::new(sessions),
         config,
         metrics,
         neighbours,
     });
-    let mut bound = Vec::new();
+    let mut listeners = Vec::new();
     for listener in &shared.config.listeners {
-        bound.push(BoundListener::bind(listener.clone(), Arc::clone(&shared)).await?);
+        listeners.push(BoundListener::bind(listener.clone(), Arc::clone(&shared)).await?);
     }
-    Ok(bound)
+    Ok(Broker {
+        listeners,
+        keeper: Keeper::new(shared),
+        log,
+    })
 }
 
 /// What an unknown peer says of itself, for the log: no more of it than this.

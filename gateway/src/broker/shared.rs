@@ -16,7 +16,7 @@ use super::{
     denials::Denial,
     lifecycle::Versions,
     newcomers::Newcomers,
-    retained::Retained,
+    sessions::Sessions,
 };
 use crate::{
     clock::now,
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) bus: Arc<Bus>,
     pub(super) clients: Arc<Clients>,
     pub(super) versions: Versions,
-    pub(super) retained: Retained,
+    pub(super) sessions: Arc<Sessions>,
     pub(super) connections: Arc<Semaphore>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) handshakes: Semaphore,
@@ -53,6 +53,15 @@ impl Shared {
         match &principal.thing {
             Some(thing) => self.neighbours.fleet.groups(thing),
             None => principal.groups(),
+        }
+    }
+
+    /// Counts messages that a full queue did not take.
+    pub(super) fn count_overflow(&self, messages: usize) {
+        if messages > 0 {
+            let dropped = &self.metrics.delivery_dropped;
+            let count = u64::try_from(messages).unwrap_or(u64::MAX);
+            dropped.with_label_values(&["queue-full"]).inc_by(count);
         }
     }
 

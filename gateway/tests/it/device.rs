@@ -28,6 +28,37 @@ impl Device {
         Self::connect(options(address, client_id))
     }
 
+    /// Connects to a plain listener as one that keeps its session; whether the gateway had it.
+    pub(crate) fn persistent(address: SocketAddr, client_id: &str) -> (Self, bool) {
+        let mut options = options(address, client_id);
+        options.set_clean_session(false);
+        let (client, connection) = Client::new(options, 100);
+        let mut device = Self { client, connection };
+        let mut had_it = false;
+        device.wait(|packet| match packet {
+            Packet::ConnAck(ack) => {
+                had_it = ack.session_present;
+                true
+            }
+            _ => false,
+        });
+        (device, had_it)
+    }
+
+    /// Subscribes with this quality of service.
+    pub(crate) fn subscribe_at(&mut self, filter: &str, qos: QoS) {
+        self.client.subscribe(filter, qos).unwrap();
+        self.wait(|packet| matches!(packet, Packet::SubAck(_)));
+    }
+
+    /// Publishes with QoS 2 and waits for the PUBCOMP.
+    pub(crate) fn publish_exactly_once(&mut self, topic: &str, payload: &str) {
+        self.client
+            .publish(topic, QoS::ExactlyOnce, false, payload)
+            .unwrap();
+        self.wait(|packet| matches!(packet, Packet::PubComp(_)));
+    }
+
     /// Connects with a certificate.
     pub(crate) fn tls(address: SocketAddr, client_id: &str, credentials: &Credentials) -> Self {
         Self::connect(tls_options(address, client_id, credentials))

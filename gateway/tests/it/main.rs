@@ -33,6 +33,7 @@ mod provisioning;
 mod reserved;
 mod runaway;
 mod served;
+mod sessions;
 mod site;
 mod sni;
 mod standing;

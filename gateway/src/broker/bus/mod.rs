@@ -39,6 +39,8 @@ use rumqttd::{
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use super::message::Message;
+
 /// Bytes of one segment of a filter's log, and how many segments are kept: what a subscriber may
 /// lag behind before it loses the oldest messages.
 const SEGMENT_BYTES: usize = 1024 * 1024;
@@ -61,25 +63,12 @@ pub(super) enum BusError {
     Join(#[from] JoinError),
 }
 
-/// A message on its way to local subscribers.
-#[derive(Clone, Debug)]
-pub(super) struct Message {
-    pub(super) topic: TopicName,
-    pub(super) payload: Bytes,
-    pub(super) qos: Qos,
-    /// Whether it was published with RETAIN.
-    pub(super) retain: bool,
-    /// Number of the session that published it.
-    pub(super) publisher: u64,
-    pub(super) properties: Option<v5p::PublishProperties>,
-}
-
 /// A message for one subscription of a session.
 #[derive(Debug)]
 pub(super) struct Delivery {
     /// The number that the session gave to its subscription.
     pub(super) subscription: usize,
-    pub(super) message: Message,
+    pub(super) message: Arc<Message>,
 }
 
 type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), BusError> + Send + Sync;
@@ -129,7 +118,7 @@ impl Bus {
     }
 
     /// Hands a message to the subscribers. `permit` shows that the publisher may.
-    pub(super) fn publish(&self, permit: &Permit, message: Message) -> Result<(), BusError> {
+    pub(super) fn publish(&self, permit: &Permit, message: &Message) -> Result<(), BusError> {
         debug_assert_eq!(permit.action(), Action::Publish);
         if self.subscriptions.load(Ordering::Acquire) == 0 {
             return Ok(());
@@ -138,7 +127,7 @@ impl Bus {
     }
 
     /// Hands what the gateway itself says on a reserved topic to the subscribers.
-    pub(super) fn announce(&self, message: Message) -> Result<(), BusError> {
+    pub(super) fn announce(&self, message: &Message) -> Result<(), BusError> {
         debug_assert!(message.topic.as_str().starts_with('$'));
         // The router keeps something for every topic that it sees, and these hold client ids.
         if self.reserved_subscriptions.load(Ordering::Acquire) == 0 {
@@ -147,10 +136,18 @@ impl Bus {
         self.route(message)
     }
 
-    fn route(&self, message: Message) -> Result<(), BusError> {
+    /// Hands over what was allowed before, such as a will that waited.
+    pub(super) fn announce_will(&self, message: &Message) -> Result<(), BusError> {
+        if self.subscriptions.load(Ordering::Acquire) == 0 {
+            return Ok(());
+        }
+        self.route(message)
+    }
+
+    fn route(&self, message: &Message) -> Result<(), BusError> {
         let publish = Publish::new(
             Bytes::from(path(message.topic.as_str())),
-            wrap(&message),
+            wrap(message),
             false,
         );
         let expiry = message
@@ -402,11 +399,13 @@ fn unwrap(publish: Publish, properties: Option<PublishProperties>) -> Option<Del
         },
         retain: flags & RETAIN_FLAG != 0,
         publisher,
+        // The router has counted it down, and drops what is over.
+        expires_at: None,
         properties,
     };
     Some(Delivery {
         subscription: given.subscription_identifiers.first().copied()?,
-        message,
+        message: Arc::new(message),
     })
 }
 

@@ -6,6 +6,7 @@
 //! DISCONNECT, the version of a CONNECT) is put right here.
 
 use bytes::{Buf, BytesMut};
+use portcullis_core::event::Qos;
 use rumqttc::{
     mqttbytes::{self as v4, v4 as v4p},
     v5::mqttbytes::{self as v5, QoS, v5 as v5p},
@@ -202,6 +203,15 @@ pub(super) enum EncodeError {
     Packet(String),
     #[error("connection failed")]
     Io(#[from] std::io::Error),
+}
+
+/// The quality of service as packets have it.
+pub(super) fn wire_qos(qos: Qos) -> QoS {
+    match qos {
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+        Qos::ExactlyOnce => QoS::ExactlyOnce,
+    }
 }
 
 fn lift_qos(qos: v4::QoS) -> QoS {

@@ -14,7 +14,8 @@ use crate::{
         codec::Version,
         cut,
         denials::TEXT_BYTES_MAX,
-        session::{Will, property_bytes},
+        message::property_bytes,
+        session::Will,
         shared::{Shared, denial},
     },
     defend::ActivityKind,
@@ -99,6 +100,21 @@ pub(super) fn admit(
     }
 }
 
+/// How long the session is to live without a connection: MQTT 3.1.1 has for ever, which is as long as
+/// the gateway keeps any.
+pub(super) fn expiry_secs(connect: &Connect, version: Version, secs_max: u32) -> u32 {
+    let asked = match version {
+        Version::V311 if connect.clean_start => 0,
+        Version::V311 => u32::MAX,
+        Version::V5 => connect
+            .properties
+            .as_ref()
+            .and_then(|given| given.session_expiry_interval)
+            .unwrap_or(0),
+    };
+    asked.min(secs_max)
+}
+
 /// `PersistentConnect`: MQTT 3.1.1 says it by a session that is not clean, MQTT 5 by an expiry.
 fn wants_to_persist(connect: &Connect, version: Version) -> bool {
     match version {
@@ -129,6 +145,11 @@ fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
             format!("`{topic}` takes no will"),
         ));
     }
+    let delay_secs = will
+        .properties
+        .as_ref()
+        .and_then(|given| given.delay_interval)
+        .unwrap_or(0);
     let properties = will.properties.map(|given| PublishProperties {
         payload_format_indicator: given.payload_format_indicator,
         message_expiry_interval: given.message_expiry_interval,
@@ -152,5 +173,6 @@ fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
         qos: qos(will.qos),
         retain,
         properties,
+        delay_secs,
     })
 }

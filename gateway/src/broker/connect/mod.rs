@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
-    limits::{RECEIVE_MAXIMUM, WRITE_TIMEOUT},
+    limits::{DELIVERY_WINDOW_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
 };
 use rumqttc::v5::mqttbytes::{
     QoS,
@@ -25,17 +25,18 @@ use tracing::info;
 use uuid::Uuid;
 
 use self::{
-    admit::{admit, client_id},
+    admit::{admit, client_id, expiry_secs},
     introduce::introduce,
-    refuse::{Early, refuse, refuse_early},
+    refuse::{Early, Refusal, refuse, refuse_early},
 };
 use super::{
     admission::Admission,
-    clients::Entered,
+    clients::{Entered, Ticket},
     codec::{Codec, Packet, Version},
     lifecycle::Connection,
     newcomers::Newcomer,
-    session::{ClientLimits, Parts, Session},
+    session::{Parts, Session},
+    sessions::{Asked, Attached, DueWill},
     shared::Shared,
 };
 use crate::{defend::ActivityKind, identity::Credential};
@@ -99,11 +100,18 @@ pub(super) async fn serve<S>(
             "yes"
         }
     };
+    let held = match attach(shared, &admission, &connect, version, &ticket) {
+        Ok(held) => held,
+        Err(refusal) => {
+            return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+        }
+    };
     if let Some(bytes_max) = connect.properties.as_ref().and_then(|p| p.max_packet_size) {
         framed.codec_mut().limit_outgoing(bytes_max);
     }
-    let ack = Packet::ConnAck(accept(shared, &connect, assigned.as_deref()));
+    let ack = Packet::ConnAck(accept(shared, &connect, assigned.as_deref(), &held));
     if !matches!(timeout(WRITE_TIMEOUT, framed.send(ack)).await, Ok(Ok(()))) {
+        shared.sessions.detach(&held.session, ticket.session, None);
         return;
     }
     let connection = Connection {
@@ -120,14 +128,59 @@ pub(super) async fn serve<S>(
         admission,
         ticket,
         connection,
+        held: held.session,
         will,
-        limits: ClientLimits::of(&connect),
+        keep_alive_secs: connect.keep_alive,
         stop,
     });
     // On the heap: what leads to it need not carry its states.
     Box::pin(session.run()).await;
     shared.metrics.connections.dec();
     shared.versions.disconnected(&client_id, connection.version);
+}
+
+/// The session that the client left, or a new one.
+fn attach(
+    shared: &Arc<Shared>,
+    admission: &Admission,
+    connect: &Connect,
+    version: Version,
+    ticket: &Ticket,
+) -> Result<Attached, Refusal> {
+    let principal = admission.principal();
+    let thing = principal.thing.as_ref().map(|thing| thing.name.to_string());
+    let certificate = || principal.certificate_id().map(|id| id.to_string());
+    let receive_maximum = connect
+        .properties
+        .as_ref()
+        .and_then(|given| given.receive_maximum);
+    let asked = Asked {
+        clean_start: connect.clean_start,
+        expiry_secs: expiry_secs(connect, version, shared.config.session_expiry_max_secs),
+        window: receive_maximum
+            .unwrap_or(DELIVERY_WINDOW_MAX)
+            .min(DELIVERY_WINDOW_MAX),
+        owner: thing.or_else(certificate),
+        connection: ticket.session,
+    };
+    let attached = shared
+        .sessions
+        .attach(&principal.client_id, &asked)
+        .map_err(|full| {
+            Refusal::new(
+                "sessions-max",
+                ConnectReturnCode::QuotaExceeded,
+                full.to_string(),
+            )
+        })?;
+    if let Some(will) = &attached.will {
+        let left = DueWill {
+            session: Arc::clone(&attached.session),
+            message: Arc::clone(will),
+        };
+        shared.publish_left(&left);
+    }
+    Ok(attached)
 }
 
 /// Counts and logs a client that has its CONNACK.
@@ -160,15 +213,15 @@ pub(super) fn qos(qos: QoS) -> Qos {
     }
 }
 
-/// The CONNACK says what this version does not do: sessions end with their connection, no topic
-/// aliases, no shared subscriptions, no subscription identifiers.
-fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>) -> ConnAck {
+/// The CONNACK, with what the server does otherwise than the client asked for.
+fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>, held: &Attached) -> ConnAck {
     let asked_expiry = connect
         .properties
         .as_ref()
         .and_then(|given| given.session_expiry_interval);
+    let expiry = held.session.expiry_secs();
     let properties = ConnAckProperties {
-        session_expiry_interval: asked_expiry.filter(|&secs| secs > 0).map(|_| 0),
+        session_expiry_interval: asked_expiry.filter(|&secs| secs != expiry).map(|_| expiry),
         receive_max: Some(RECEIVE_MAXIMUM),
         max_qos: None,
         retain_available: None,
@@ -178,8 +231,8 @@ fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>) -> ConnAck
         reason_string: None,
         user_properties: Vec::new(),
         wildcard_subscription_available: None,
-        subscription_identifiers_available: Some(0),
-        shared_subscription_available: Some(0),
+        subscription_identifiers_available: None,
+        shared_subscription_available: None,
         server_keep_alive: None,
         response_information: None,
         server_reference: None,
@@ -187,7 +240,7 @@ fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>) -> ConnAck
         authentication_data: None,
     };
     ConnAck {
-        session_present: false,
+        session_present: held.is_present,
         code: ConnectReturnCode::Success,
         properties: Some(properties),
     }

@@ -1,6 +1,6 @@
 //! The end of a session: what was taken is acknowledged, the will is published, everybody is told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::SinkExt;
 use rumqttc::v5::mqttbytes::v5::{Disconnect, Publish};
@@ -15,7 +15,9 @@ use crate::{
     broker::{
         codec::{Packet, Version},
         lifecycle::{Happened, Who},
+        message::Message,
     },
+    clock::now,
     defend::ActivityKind,
 };
 
@@ -49,8 +51,12 @@ where
         self.shared
             .observe(self.principal(), ActivityKind::Disconnected);
         if leaves_will {
-            self.publish_will().await;
+            self.leave_will().await;
         }
+        let (connection, expiry_secs) = (self.ticket.session, self.expiry_secs);
+        self.shared
+            .sessions
+            .detach(&self.held, connection, expiry_secs);
         // After the will, which may find that the thing is another one now.
         if let Some(thing) = &self.principal().thing {
             self.shared.neighbours.fleet.disconnected(&thing.name);
@@ -89,26 +95,40 @@ where
     }
 
     /// The client went without leave: its will is a publish like any other, and must be allowed
-    /// now as well.
-    async fn publish_will(&mut self) {
+    /// now as well. One with a delay waits for that in the session, if there is one to wait in.
+    async fn leave_will(&mut self) {
         let Some(will) = self.will.take() else {
             return;
         };
-        match self.admission.publish(&will.topic, will.retain) {
-            Ok(permit) => {
-                let publish = Publish {
-                    retain: will.retain,
-                    payload: will.payload,
-                    properties: will.properties,
-                    ..Publish::default()
-                };
-                // Decided at this moment, and nobody waits for the stream of one who is gone. A bus
-                // that is gone has been reported, and the acknowledgement has no reader.
-                drop(self.spread(&permit, will.topic.clone(), will.qos, &publish));
-                let handed_in = self.hand_in(permit, &will.topic, will.qos, &publish, None);
-                drop(handed_in.await);
-            }
-            Err(denied) => self.shared.note_denied(self.principal(), &denied),
+        let permit = match self.admission.publish(&will.topic, will.retain) {
+            Ok(permit) => permit,
+            Err(denied) => return self.shared.note_denied(self.principal(), &denied),
+        };
+        let expiry_secs = self.expiry_secs.unwrap_or_else(|| self.held.expiry_secs());
+        if will.delay_secs > 0 && expiry_secs > 0 {
+            let due = now().plus_millis(u64::from(will.delay_secs) * 1000);
+            let message = Arc::new(Message {
+                topic: will.topic,
+                payload: will.payload,
+                qos: will.qos,
+                retain: will.retain,
+                publisher: self.held.number,
+                // Its expiry interval begins when it is published.
+                expires_at: None,
+                properties: will.properties,
+            });
+            return self.shared.sessions.leave_will(&self.held, message, due);
         }
+        let publish = Publish {
+            retain: will.retain,
+            payload: will.payload,
+            properties: will.properties,
+            ..Publish::default()
+        };
+        // Decided at this moment, and nobody waits for the stream of one who is gone. A bus
+        // that is gone has been reported, and the acknowledgement has no reader.
+        drop(self.spread(&permit, will.topic.clone(), will.qos, &publish, None));
+        let handed_in = self.hand_in(permit, &will.topic, will.qos, &publish, None);
+        drop(handed_in.await);
     }
 }

@@ -1,16 +1,14 @@
-//! What a client sends: PUBLISH with its acknowledgements, SUBSCRIBE, UNSUBSCRIBE.
+//! What a client publishes, and what it is answered.
 
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
-    limits::{FILTERS_PER_SUBSCRIBE_MAX, PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX},
+    limits::{PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX, RECEIVE_MAXIMUM},
     policy::Permit,
-    topic::{TopicFilter, TopicName},
+    topic::TopicName,
 };
 use rumqttc::v5::mqttbytes::v5::{
-    DisconnectReasonCode, Filter, PubAck, PubAckReason, PubComp, PubRec, PubRecReason, Publish,
-    PublishProperties, SubAck, Subscribe, SubscribeReasonCode, UnsubAck, UnsubAckReason,
-    Unsubscribe,
+    DisconnectReasonCode, PubAck, PubAckReason, PubRec, PubRecReason, Publish,
 };
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,24 +17,16 @@ use super::{Decided, End, Pending, Session};
 use crate::{
     broker::{
         admission::Denied,
-        bus::Message,
         codec::{Packet, Version},
         connect::qos,
-        lifecycle::Happened,
-        retained::Kept,
+        message::{Message, property_bytes},
+        sessions::{Origin, Routed},
     },
     buffer::Ack,
     clock::now,
     defend::ActivityKind,
     identity::Provisioner,
 };
-
-/// A subscription that a SUBSCRIBE made.
-#[derive(Debug)]
-struct Granted {
-    filter: TopicFilter,
-    wants_retained: bool,
-}
 
 /// Topics that start like this are the gateway's own and go to no stream.
 const RESERVED: char = '$';
@@ -51,7 +41,8 @@ where
             End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
         })?;
         let level = qos(publish.qos);
-        if level == Qos::ExactlyOnce && self.unreleased.contains(&publish.pkid) {
+        self.check_receive_maximum(level, publish.pkid)?;
+        if level == Qos::ExactlyOnce && self.held.has_incoming(publish.pkid) {
             // The client has not seen our PUBREC; the message is in already.
             let waiting = self
                 .pending
@@ -96,7 +87,8 @@ where
                         pkid: publish.pkid,
                         qos: level,
                         answer: PubAckReason::Success,
-                        acked,
+                        acked: Some(acked),
+                        durable: None,
                     }),
                 )
             }
@@ -105,11 +97,32 @@ where
             Ok(permit) => permit,
             Err(denied) => return self.refuse_publish(&denied, level, publish.pkid).await,
         };
-        if level == Qos::ExactlyOnce {
-            self.unreleased.insert(publish.pkid);
+        // While too much waits for the disk nothing more goes there.
+        let shared = Arc::clone(&self.shared);
+        self.while_it_may(shared.sessions.log.room()).await?;
+        let origin = (level == Qos::ExactlyOnce).then_some(publish.pkid);
+        let routed = self.spread(&permit, topic, level, &publish, origin)?;
+        self.pending.extend(pending.map(|pending| Pending {
+            durable: routed.durable,
+            ..pending
+        }));
+        Ok(())
+    }
+
+    /// A client that has more open than it was told to is at fault (MQTT 5.0, 4.9).
+    fn check_receive_maximum(&self, level: Qos, pkid: u16) -> Result<(), End> {
+        if level == Qos::AtMostOnce || self.version == Version::V311 {
+            return Ok(());
         }
-        self.pending.extend(pending);
-        self.spread(&permit, topic, level, &publish)
+        let of_one = |pending: &&Pending| pending.qos == Qos::AtLeastOnce;
+        let open = self.pending.iter().filter(of_one).count() + self.held.incoming_len();
+        if open < usize::from(RECEIVE_MAXIMUM) || self.held.has_incoming(pkid) {
+            return Ok(());
+        }
+        Err(End::Broke(
+            DisconnectReasonCode::ReceiveMaximumExceeded,
+            format!("over {RECEIVE_MAXIMUM} publishes without an answer"),
+        ))
     }
 
     /// To the stream. That may have to wait, and rights may change meanwhile: what comes back is the
@@ -172,7 +185,8 @@ where
         topic: TopicName,
         level: Qos,
         publish: &Publish,
-    ) -> Result<(), End> {
+        origin: Option<u16>,
+    ) -> Result<Routed, End> {
         let metrics = &self.shared.metrics;
         metrics
             .publishes
@@ -181,18 +195,30 @@ where
         metrics
             .publish_bytes
             .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
-        let message = Message {
+        let properties = publish.properties.clone();
+        let message = Arc::new(Message {
             topic,
             payload: publish.payload.clone(),
             qos: level,
             retain: publish.retain,
-            publisher: self.ticket.session,
-            properties: publish.properties.clone(),
-        };
-        if publish.retain && self.shared.retained.keep(message.clone()) == Kept::Full {
+            publisher: self.held.number,
+            expires_at: Message::expiry(properties.as_ref(), now()),
+            properties,
+        });
+        let origin = origin.map(|pkid| Origin {
+            session: &self.held,
+            pkid,
+        });
+        let routed = self.shared.sessions.publish(permit, &message, origin);
+        if routed.retain_refused {
             metrics.retained_refused.inc();
         }
-        self.shared.bus.publish(permit, message).map_err(End::Bus)
+        self.shared.count_overflow(routed.overflowed);
+        if routed.is_for_bus {
+            let published = self.shared.bus.publish(permit, &message);
+            published.map_err(End::Bus)?;
+        }
+        Ok(routed)
     }
 
     fn event(&self, topic: TopicName, level: Qos, publish: &Publish) -> Event {
@@ -236,7 +262,7 @@ where
         }
         // With an error a QoS 2 exchange ends here, else it goes on as if the message were taken.
         if level == Qos::ExactlyOnce && answer == PubAckReason::Success {
-            self.unreleased.insert(pkid);
+            self.held.take_incoming(&self.shared.sessions.log, pkid);
         }
         let (ack, acked) = Ack::new();
         ack.not_routed();
@@ -244,7 +270,8 @@ where
             pkid,
             qos: level,
             answer,
-            acked,
+            acked: Some(acked),
+            durable: None,
         });
     }
 
@@ -279,106 +306,6 @@ where
         };
         self.send(answer).await
     }
-
-    pub(super) async fn on_pubrel(&mut self, pkid: u16) -> Result<(), End> {
-        self.unreleased.remove(&pkid);
-        self.send(Packet::PubComp(PubComp::new(pkid, None))).await
-    }
-
-    pub(super) async fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
-        let broke =
-            |detail: &str| End::Broke(DisconnectReasonCode::ProtocolError, detail.to_owned());
-        if subscribe.filters.is_empty() {
-            return Err(broke("a SUBSCRIBE without a filter"));
-        }
-        let identifier = subscribe.properties.as_ref().and_then(|given| given.id);
-        let mut codes = Vec::with_capacity(subscribe.filters.len());
-        let mut granted = Vec::new();
-        for (index, filter) in subscribe.filters.iter().enumerate() {
-            let code = if index >= FILTERS_PER_SUBSCRIBE_MAX {
-                SubscribeReasonCode::QuotaExceeded
-            } else if identifier.is_some() {
-                SubscribeReasonCode::SubscriptionIdNotSupported
-            } else {
-                self.subscribe(filter, &mut granted).await?
-            };
-            codes.push(code);
-        }
-        let ack = SubAck {
-            pkid: subscribe.pkid,
-            return_codes: codes,
-            properties: None,
-        };
-        self.send(Packet::SubAck(ack)).await?;
-        for filter in granted.iter().filter(|granted| granted.wants_retained) {
-            self.send_retained(&filter.filter).await?;
-        }
-        let filters: Vec<_> = granted.into_iter().map(|granted| granted.filter).collect();
-        self.tell_subscriptions(&filters, |connection, filters| Happened::Subscribed {
-            connection,
-            filters,
-        })
-        .await
-    }
-
-    async fn subscribe(
-        &mut self,
-        filter: &Filter,
-        granted: &mut Vec<Granted>,
-    ) -> Result<SubscribeReasonCode, End> {
-        if filter.path.starts_with("$share/") {
-            return Ok(SubscribeReasonCode::SharedSubscriptionsNotSupported);
-        }
-        let Ok(parsed) = TopicFilter::parse(&filter.path) else {
-            return Ok(SubscribeReasonCode::TopicFilterInvalid);
-        };
-        let permit = match self.admission.subscribe(&parsed) {
-            Ok(permit) => permit,
-            Err(denied) => {
-                self.shared.note_denied(self.principal(), &denied);
-                return Ok(SubscribeReasonCode::NotAuthorized);
-            }
-        };
-        let bus = &self.shared.bus;
-        let outcome = self
-            .outbound
-            .subscribe(bus, &permit, &parsed, filter)
-            .await
-            .map_err(End::Bus)?;
-        if matches!(outcome.code, SubscribeReasonCode::Success(_)) {
-            granted.push(Granted {
-                filter: parsed,
-                wants_retained: outcome.wants_retained,
-            });
-        }
-        Ok(outcome.code)
-    }
-
-    pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
-        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
-        let mut ended = Vec::new();
-        for filter in &unsubscribe.filters {
-            reasons.push(match TopicFilter::parse(filter) {
-                Err(_) => UnsubAckReason::TopicFilterInvalid,
-                Ok(filter) if self.outbound.unsubscribe(&filter).map_err(End::Bus)? => {
-                    ended.push(filter);
-                    UnsubAckReason::Success
-                }
-                Ok(_) => UnsubAckReason::NoSubscriptionExisted,
-            });
-        }
-        self.send(Packet::UnsubAck(UnsubAck {
-            pkid: unsubscribe.pkid,
-            reasons,
-            properties: None,
-        }))
-        .await?;
-        self.tell_subscriptions(&ended, |connection, filters| Happened::Unsubscribed {
-            connection,
-            filters,
-        })
-        .await
-    }
 }
 
 /// What a publish must be besides its topic.
@@ -412,19 +339,6 @@ fn check_publish(publish: &Publish) -> Result<(), End> {
         );
     }
     Ok(())
-}
-
-/// What the texts and data of the properties take.
-pub(in crate::broker) fn property_bytes(given: &PublishProperties) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let user = given
-        .user_properties
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 5);
-    user.sum::<usize>()
-        + text(&given.response_topic)
-        + text(&given.content_type)
-        + given.correlation_data.as_ref().map_or(0, |data| data.len())
 }
 
 pub(super) fn qos_label(qos: Qos) -> &'static str {

@@ -7,22 +7,20 @@
 //! feels. A client that does not read is cut off after `WRITE_TIMEOUT`; whatever the
 //! session waits for, it hears meanwhile that it must end (see `waiting`).
 
+mod answers;
 mod end;
 mod farewell;
 mod inbound;
 mod outbound;
 mod provision;
 mod standing;
+mod subscribing;
 #[cfg(test)]
 mod tests;
 mod told;
 mod waiting;
 
-use std::{
-    collections::{HashSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -32,7 +30,8 @@ use portcullis_core::{
     topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
-    Connect, DisconnectReasonCode, PingResp, PubAckReason, PublishProperties,
+    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, PubRelReason, Publish,
+    PublishProperties,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -41,8 +40,10 @@ use tokio::{
 use tokio_util::{codec::Framed, sync::CancellationToken};
 use tracing::warn;
 
-pub(super) use self::inbound::property_bytes;
-use self::{end::End, outbound::Outbound};
+use self::{
+    end::End,
+    outbound::{Held, OnBus, Releasing},
+};
 use super::{
     admission::Admission,
     clients::Ticket,
@@ -53,6 +54,7 @@ use super::{
 use crate::{
     buffer::Acked,
     identity::{Credential, SnapshotWatch},
+    wal::Durable,
 };
 
 /// Packets handled before the session writes and looks at its other duties.
@@ -68,6 +70,8 @@ pub(super) struct Will {
     pub(in crate::broker) qos: Qos,
     pub(in crate::broker) retain: bool,
     pub(in crate::broker) properties: Option<PublishProperties>,
+    /// How long it waits for the client to come back.
+    pub(in crate::broker) delay_secs: u32,
 }
 
 /// What a session is made of.
@@ -80,30 +84,11 @@ pub(super) struct Parts<'a, S> {
     pub(super) admission: Admission,
     pub(super) ticket: Ticket,
     pub(super) connection: Connection,
+    /// What outlives the connection.
+    pub(super) held: Held,
     pub(super) will: Option<Will>,
-    pub(super) limits: ClientLimits,
+    pub(super) keep_alive_secs: u16,
     pub(super) stop: CancellationToken,
-}
-
-/// What the client asked for in its CONNECT.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ClientLimits {
-    /// 0: none.
-    keep_alive_secs: u16,
-    /// Unacknowledged deliveries that the client takes.
-    receive_maximum: Option<u16>,
-}
-
-impl ClientLimits {
-    pub(super) fn of(connect: &Connect) -> Self {
-        Self {
-            keep_alive_secs: connect.keep_alive,
-            receive_maximum: connect
-                .properties
-                .as_ref()
-                .and_then(|given| given.receive_maximum),
-        }
-    }
 }
 
 /// A publish that waits for its commit, or a refused one that waits for its turn: answers go in the
@@ -114,7 +99,10 @@ struct Pending {
     qos: Qos,
     /// What the client is told after the commit.
     answer: PubAckReason,
-    acked: Acked,
+    /// `None`: it is in the stream.
+    acked: Option<Acked>,
+    /// What local sessions are to have of it; `None`: nothing, or it is durable.
+    durable: Option<Durable>,
 }
 
 /// A pending publish whose commit is decided.
@@ -145,9 +133,12 @@ pub(super) struct Session<'a, S> {
     validity_check: Instant,
     /// QoS 1 and 2 publishes in the order in which they came.
     pending: VecDeque<Pending>,
-    /// QoS 2 packet ids between PUBREC and PUBREL.
-    unreleased: HashSet<u16>,
-    outbound: Outbound,
+    held: Held,
+    /// What the DISCONNECT asked for.
+    expiry_secs: Option<u32>,
+    on_bus: OnBus,
+    /// PUBRELs that wait until it is durable that their PUBREC came.
+    releasing: VecDeque<Releasing>,
     /// Subscriptions that a change took away and of which nobody is told yet.
     dropped: Vec<TopicFilter>,
     stop: CancellationToken,
@@ -158,13 +149,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) fn new(parts: Parts<'a, S>) -> Self {
-        let keep_alive = match parts.limits.keep_alive_secs {
+        let keep_alive = match parts.keep_alive_secs {
             0 => NO_KEEP_ALIVE,
             secs => Duration::from_millis(u64::from(secs) * 1500),
         };
         let principal = parts.admission.principal();
         Self {
-            outbound: Outbound::new(parts.limits.receive_maximum),
             identity: parts.shared.neighbours.identity.clone(),
             groups: parts.shared.groups(principal),
             validity_check: standing::next_check(principal.valid_until),
@@ -178,7 +168,10 @@ where
             will: parts.will,
             keep_alive,
             pending: VecDeque::new(),
-            unreleased: HashSet::new(),
+            held: parts.held,
+            expiry_secs: None,
+            on_bus: OnBus::default(),
+            releasing: VecDeque::new(),
             dropped: Vec::new(),
             stop: parts.stop,
         }
@@ -194,6 +187,8 @@ where
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
+        self.take_up().await?;
+        self.flush().await?;
         self.tell_connected().await?;
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
@@ -219,7 +214,14 @@ where
                 // Cancel-safe: the receiver stays in the queue.
                 committed = next_commit(&mut self.pending) => self.acknowledge(committed).await?,
                 // Cancel-safe: see `Link::next`.
-                delivery = self.outbound.next() => self.deliver(delivery.map_err(End::Bus)?).await?,
+                delivery = self.on_bus.next() => self.deliver(delivery.map_err(End::Bus)?).await?,
+                // Cancel-safe: a wake-up that nobody waits for is kept.
+                () = self.held.woken() => self.send_queued().await?,
+                // Cancel-safe: the receiver stays in the queue.
+                pkid = next_release(&mut self.releasing) => {
+                    let pkid = pkid.ok_or(End::NotCommitted)?;
+                    self.release(pkid, PubRelReason::Success).await?;
+                }
                 changed = self.identity.changed() => {
                     if changed.is_err() {
                         return Err(End::Stopping);
@@ -268,25 +270,19 @@ where
         match packet {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::PubRel(release) => self.on_pubrel(release.pkid).await,
-            Packet::PubAck(ack) => {
-                self.outbound.acknowledged(ack.pkid);
-                Ok(())
-            }
+            Packet::PubAck(ack) => self.on_puback(ack).await,
+            Packet::PubRec(received) => self.on_pubrec(received).await,
+            Packet::PubComp(complete) => self.on_pubcomp(complete).await,
             Packet::Subscribe(subscribe) => self.on_subscribe(subscribe).await,
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(unsubscribe).await,
             Packet::PingReq(_) => self.send(Packet::PingResp(PingResp)).await,
-            Packet::Disconnect(goodbye) => Err(match goodbye.reason_code {
-                DisconnectReasonCode::NormalDisconnection => End::Disconnected,
-                _ => End::DisconnectedWithWill,
-            }),
+            Packet::Disconnect(goodbye) => Err(self.on_disconnect(&goodbye)),
             Packet::Connect(..) => Err(End::Broke(
                 DisconnectReasonCode::ProtocolError,
                 "a second CONNECT".to_owned(),
             )),
-            // Deliveries have QoS 0 or 1, so these answer nothing; and the rest is a server's to send.
-            Packet::PubRec(_)
-            | Packet::PubComp(_)
-            | Packet::Auth(_)
+            // A server's to send, or of an authentication that was not begun.
+            Packet::Auth(_)
             | Packet::ConnAck(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
@@ -297,31 +293,45 @@ where
         }
     }
 
+    fn on_disconnect(&mut self, goodbye: &Disconnect) -> End {
+        let given = goodbye.properties.as_ref();
+        if let Some(secs) = given.and_then(|given| given.session_expiry_interval) {
+            if secs > 0 && self.held.expiry_secs() == 0 {
+                return End::Broke(
+                    DisconnectReasonCode::ProtocolError,
+                    "a session without expiry that gets one in its DISCONNECT".to_owned(),
+                );
+            }
+            self.expiry_secs = Some(secs.min(self.shared.config.session_expiry_max_secs));
+        }
+        match goodbye.reason_code {
+            DisconnectReasonCode::NormalDisconnection => End::Disconnected,
+            _ => End::DisconnectedWithWill,
+        }
+    }
+
     /// Puts a packet into the write buffer, and writes when that is full.
     async fn send(&mut self, packet: Packet) -> Result<(), End> {
-        let delivery = match &packet {
-            Packet::Publish(publish) => publish.pkid,
-            _ => 0,
-        };
+        self.try_send(packet).await.map(drop)
+    }
+
+    /// The same for a delivery; `false` if it is larger than the client takes.
+    async fn send_delivery(&mut self, publish: Publish) -> Result<bool, End> {
+        self.try_send(Packet::Publish(publish)).await
+    }
+
+    async fn try_send(&mut self, packet: Packet) -> Result<bool, End> {
         self.room().await?;
         match self.framed.start_send_unpin(packet) {
-            Ok(()) => Ok(()),
-            Err(EncodeError::TooLarge) => {
-                self.shared
-                    .metrics
-                    .delivery_dropped
-                    .with_label_values(&["packet-too-large"])
-                    .inc();
-                self.outbound.acknowledged(delivery);
-                Ok(())
-            }
+            Ok(()) => Ok(true),
+            Err(EncodeError::TooLarge) => Ok(false),
             Err(EncodeError::Io(_)) => Err(End::ConnectionLost),
             Err(EncodeError::Packet(error)) => {
                 warn!(
                     client = self.principal().client_id.as_str(),
                     error, "A packet could not be encoded."
                 );
-                Ok(())
+                Ok(false)
             }
         }
     }
@@ -333,18 +343,36 @@ where
 
 /// The oldest pending publish, once its commit is decided; never if nothing is pending.
 async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
-    match pending.front_mut() {
-        None => std::future::pending().await,
-        Some(front) => {
-            let committed = (&mut front.acked).await.is_ok();
-            let decided = Decided {
-                pkid: front.pkid,
-                qos: front.qos,
-                answer: front.answer,
-                committed,
-            };
-            pending.pop_front();
-            decided
-        }
+    let Some(front) = pending.front_mut() else {
+        return std::future::pending().await;
+    };
+    // A receiver that has resolved must not be asked again, should this be dropped in between.
+    let mut committed = true;
+    if let Some(acked) = &mut front.acked {
+        committed = acked.await.is_ok();
+        front.acked = None;
     }
+    if let Some(durable) = front.durable.as_mut().filter(|_| committed) {
+        committed = durable.await.is_ok();
+        front.durable = None;
+    }
+    let decided = Decided {
+        pkid: front.pkid,
+        qos: front.qos,
+        answer: front.answer,
+        committed,
+    };
+    pending.pop_front();
+    decided
+}
+
+/// The packet id whose PUBREL may go; `None` if the log has failed; never if none waits.
+async fn next_release(releasing: &mut VecDeque<Releasing>) -> Option<u16> {
+    let Some(front) = releasing.front_mut() else {
+        return std::future::pending().await;
+    };
+    let is_durable = (&mut front.durable).await.is_ok();
+    let pkid = front.pkid;
+    releasing.pop_front();
+    is_durable.then_some(pkid)
 }

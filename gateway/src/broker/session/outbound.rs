@@ -1,201 +1,112 @@
-//! What a client is sent: its subscriptions, and the deliveries that wait for their PUBACK.
+//! What a client is sent: what its session has for it, and what the bus forwards at QoS 0.
 //!
-//! Deliveries have the lower of the publish's and the subscription's quality of service, at most
-//! QoS 1 in this version. While the window is full the session takes nothing more from the bus,
-//! whose log then drops the oldest messages of this subscriber.
+//! Messages of QoS 1 and 2 come from the session's queue, and wait there while the window is full.
+//! The bus forwards everything that somebody takes at QoS 0; of that, what this client takes at a
+//! higher one is in its queue already. Every delivery is asked about (`iot:Receive`) when it goes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use portcullis_core::{
     event::Qos,
-    limits::{DELIVERY_WINDOW_MAX, SUBSCRIPTIONS_PER_SESSION_MAX},
-    policy::{Action, Permit},
-    topic::TopicFilter,
+    topic::{Subscribed, TopicFilter},
 };
-use rumqttc::v5::mqttbytes::{
-    QoS,
-    v5::{Filter, Publish, RetainForwardRule, SubscribeReasonCode},
-};
-use std::sync::Arc;
+use rumqttc::v5::mqttbytes::v5::{PubRel, Publish, PublishProperties};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{End, Session, inbound::qos_label};
 use crate::{
     broker::{
-        admission::{Admission, Denied},
-        bus::{Bus, BusError, Delivery, Link, Message},
-        codec::Packet,
+        bus::{Bus, BusError, Delivery, Link},
+        codec::{self, Packet},
+        message::Message,
+        sessions::{self, Options, Outbound, Queued},
     },
+    clock::now,
     defend::ActivityKind,
 };
 
-/// See the module.
-#[derive(Debug)]
-pub(super) struct Outbound {
+/// The subscriptions as the bus knows them.
+#[derive(Debug, Default)]
+pub(super) struct OnBus {
     /// Made at the first subscription.
     link: Option<Link>,
-    subscriptions: BTreeMap<usize, Subscription>,
-    next_number: usize,
-    window: usize,
-    in_flight: HashSet<u16>,
-    last_pkid: u16,
+    numbers: BTreeMap<usize, Subscribed>,
+    last: usize,
 }
 
-#[derive(Clone, Debug)]
-struct Subscription {
-    filter: TopicFilter,
-    qos: Qos,
-    no_local: bool,
-    retain_as_published: bool,
-}
-
-/// What became of a filter in a SUBSCRIBE.
-#[derive(Debug)]
-pub(super) struct Subscribed {
-    pub(super) code: SubscribeReasonCode,
-    pub(super) wants_retained: bool,
-}
-
-impl Outbound {
-    pub(super) fn new(receive_maximum: Option<u16>) -> Self {
-        let window = receive_maximum
-            .unwrap_or(DELIVERY_WINDOW_MAX)
-            .min(DELIVERY_WINDOW_MAX);
-        Self {
-            link: None,
-            subscriptions: BTreeMap::new(),
-            next_number: 1,
-            window: usize::from(window),
-            in_flight: HashSet::new(),
-            last_pkid: 0,
-        }
-    }
-
-    /// The next message from the bus; waits forever while there is no subscription or no room.
+impl OnBus {
+    /// The next message from the bus; waits forever while there is no subscription.
     pub(super) async fn next(&mut self) -> Result<Delivery, BusError> {
         match &mut self.link {
-            Some(link) if self.in_flight.len() < self.window => link.next().await,
-            _ => std::future::pending().await,
+            Some(link) => link.next().await,
+            None => std::future::pending().await,
         }
     }
 
-    pub(super) fn acknowledged(&mut self, pkid: u16) {
-        self.in_flight.remove(&pkid);
-    }
-
-    /// Adds or replaces a subscription.
+    /// Lets the bus forward what `subscribed` takes. Shares go another way.
     pub(super) async fn subscribe(
         &mut self,
         bus: &Arc<Bus>,
-        permit: &Permit,
-        parsed: &TopicFilter,
-        filter: &Filter,
-    ) -> Result<Subscribed, BusError> {
-        debug_assert_eq!(permit.action(), Action::Subscribe);
-        let granted = if filter.qos == QoS::AtMostOnce {
-            Qos::AtMostOnce
-        } else {
-            Qos::AtLeastOnce
-        };
-        let subscription = Subscription {
-            filter: parsed.clone(),
-            qos: granted,
-            no_local: filter.nolocal,
-            retain_as_published: filter.preserve_retain,
-        };
-        let existing = self.number_of(parsed);
-        if existing.is_none() && self.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
-            return Ok(Subscribed {
-                code: SubscribeReasonCode::QuotaExceeded,
-                wants_retained: false,
-            });
+        subscribed: &Subscribed,
+    ) -> Result<(), BusError> {
+        if subscribed.share.is_some() || self.number_of(subscribed).is_some() {
+            return Ok(());
         }
-        let number = match existing {
-            Some(number) => number,
-            None => {
-                let number = self.next_number;
-                self.next_number += 1;
-                if self.link.is_none() {
-                    self.link = Some(bus.link().await?);
-                }
-                if let Some(link) = &mut self.link {
-                    link.subscribe(number, parsed)?;
-                }
-                number
-            }
-        };
-        self.subscriptions.insert(number, subscription);
-        let wants_retained = match filter.retain_forward_rule {
-            RetainForwardRule::OnEverySubscribe => true,
-            RetainForwardRule::OnNewSubscribe => existing.is_none(),
-            RetainForwardRule::Never => false,
-        };
-        let code = SubscribeReasonCode::Success(match granted {
-            Qos::AtMostOnce => QoS::AtMostOnce,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => QoS::AtLeastOnce,
-        });
-        Ok(Subscribed {
-            code,
-            wants_retained,
-        })
-    }
-
-    /// Whether there was such a subscription.
-    pub(super) fn unsubscribe(&mut self, filter: &TopicFilter) -> Result<bool, BusError> {
-        let Some(number) = self.number_of(filter) else {
-            return Ok(false);
-        };
-        self.subscriptions.remove(&number);
+        if self.link.is_none() {
+            self.link = Some(bus.link().await?);
+        }
+        self.last += 1;
         if let Some(link) = &mut self.link {
-            link.unsubscribe(filter)?;
+            link.subscribe(self.last, &subscribed.filter)?;
         }
-        Ok(true)
+        self.numbers.insert(self.last, subscribed.clone());
+        Ok(())
     }
 
-    /// Drops the subscriptions that are not allowed any more, and says which.
-    pub(super) fn reauthorize(
-        &mut self,
-        admission: &mut Admission,
-    ) -> Result<Vec<(TopicFilter, Denied)>, BusError> {
-        let mut denied = Vec::new();
-        let filters = self.subscriptions.values().map(|s| s.filter.clone());
-        for filter in filters.collect::<Vec<_>>() {
-            if let Err(denial) = admission.subscribe(&filter) {
-                self.unsubscribe(&filter)?;
-                denied.push((filter, denial));
-            }
+    pub(super) fn unsubscribe(&mut self, subscribed: &Subscribed) -> Result<(), BusError> {
+        let Some(number) = self.number_of(subscribed) else {
+            return Ok(());
+        };
+        self.numbers.remove(&number);
+        match &mut self.link {
+            Some(link) => link.unsubscribe(&subscribed.filter),
+            None => Ok(()),
         }
-        Ok(denied)
     }
 
-    /// What is subscribed to.
-    pub(super) fn filters(&self) -> impl Iterator<Item = &TopicFilter> {
-        self.subscriptions.values().map(|s| &s.filter)
-    }
-
-    fn number_of(&self, filter: &TopicFilter) -> Option<usize> {
-        self.subscriptions
-            .iter()
-            .find(|(_, s)| s.filter == *filter)
+    fn number_of(&self, subscribed: &Subscribed) -> Option<usize> {
+        let mut numbers = self.numbers.iter();
+        numbers
+            .find(|(_, known)| *known == subscribed)
             .map(|(&number, _)| number)
-    }
-
-    /// A packet id that is not in flight; the window keeps most of them free.
-    fn next_pkid(&mut self) -> u16 {
-        loop {
-            self.last_pkid = self.last_pkid.checked_add(1).unwrap_or(1);
-            if !self.in_flight.contains(&self.last_pkid) {
-                return self.last_pkid;
-            }
-        }
     }
 }
 
-/// Whether a delivery is of a stored message (MQTT 5.0, 3.3.1.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Live,
-    Retained,
+/// One message as it goes out.
+struct Going {
+    message: Arc<Message>,
+    qos: Qos,
+    /// 0 at QoS 0.
+    pkid: u16,
+    dup: bool,
+    retain: bool,
+    identifier: Option<u32>,
+    /// Its place in the session's queue.
+    place: Option<u64>,
+}
+
+impl Going {
+    fn at_most_once(message: Arc<Message>, options: &Options, retain: bool) -> Self {
+        Self {
+            message,
+            qos: Qos::AtMostOnce,
+            pkid: 0,
+            dup: false,
+            retain,
+            identifier: options.identifier,
+            place: None,
+        }
+    }
 }
 
 impl<S> Session<'_, S>
@@ -206,29 +117,89 @@ where
     pub(super) async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         self.ready_to_deliver().await?;
         // Forwarded before the subscription ended.
-        let Some(subscription) = self
-            .outbound
-            .subscriptions
-            .get(&delivery.subscription)
-            .cloned()
-        else {
+        let Some(subscribed) = self.on_bus.numbers.get(&delivery.subscription) else {
             return Ok(());
         };
-        if subscription.no_local && delivery.message.publisher == self.ticket.session {
+        let Some(options) = self.held.options(subscribed) else {
+            return Ok(());
+        };
+        let message = delivery.message;
+        let is_own = options.no_local && message.publisher == self.held.number;
+        let is_queued = message.qos.min(options.qos) != Qos::AtMostOnce;
+        if is_own || is_queued || message.is_expired(now()) {
             return Ok(());
         }
-        self.forward(delivery.message, &subscription, Origin::Live)
+        let retain = options.retain_as_published && message.retain;
+        self.forward(Going::at_most_once(message, &options, retain))
             .await
     }
 
+    /// Sends what the session has, as far as the window goes.
+    pub(super) async fn send_queued(&mut self) -> Result<(), End> {
+        let unsent = self.held.unsent();
+        loop {
+            self.ready_to_deliver().await?;
+            let shared = Arc::clone(&self.shared);
+            let dropped = |reason: &'static str| {
+                let dropped = &shared.metrics.delivery_dropped;
+                dropped.with_label_values(&[reason]).inc();
+            };
+            let Some(next) =
+                self.held
+                    .next(&shared.sessions.log, self.ticket.session, now(), dropped)
+            else {
+                break;
+            };
+            match next {
+                Outbound::Release { pkid } => {
+                    self.send(Packet::PubRel(PubRel::new(pkid, None))).await?;
+                }
+                Outbound::Publish {
+                    pkid,
+                    number,
+                    dup,
+                    qos,
+                    queued,
+                } => {
+                    let Queued {
+                        message,
+                        retain,
+                        identifier,
+                        ..
+                    } = queued;
+                    let place = (qos != Qos::AtMostOnce).then_some(number);
+                    let going = Going {
+                        message,
+                        qos,
+                        pkid,
+                        dup,
+                        retain,
+                        identifier,
+                        place,
+                    };
+                    self.forward(going).await?;
+                }
+            }
+        }
+        if self.held.unsent() != unsent {
+            self.held.sent(&self.shared.sessions.log);
+        }
+        Ok(())
+    }
+
     /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
-    /// receive it.
+    /// receive it. At QoS 0: it may hold a key, which has no place in a queue on disk.
     pub(super) async fn answer(&mut self, message: Message) -> Result<(), End> {
         self.ready_to_deliver().await?;
-        let mut subscriptions = self.outbound.subscriptions.values();
-        let subscription = subscriptions.find(|s| s.filter.matches(&message.topic));
-        match subscription.cloned() {
-            Some(subscription) => self.forward(message, &subscription, Origin::Live).await,
+        let subscriptions = self.held.subscriptions();
+        let found = subscriptions
+            .iter()
+            .find(|(subscribed, _)| subscribed.filter.matches(&message.topic));
+        match found {
+            Some((_, options)) => {
+                self.forward(Going::at_most_once(Arc::new(message), options, false))
+                    .await
+            }
             None => {
                 let dropped = &self.shared.metrics.delivery_dropped;
                 dropped.with_label_values(&["not-subscribed"]).inc();
@@ -244,76 +215,92 @@ where
         self.look()
     }
 
-    /// Sends the retained messages that a new subscription takes.
-    pub(super) async fn send_retained(&mut self, filter: &TopicFilter) -> Result<(), End> {
-        let Some(number) = self.outbound.number_of(filter) else {
-            return Ok(());
-        };
-        let subscription = self.outbound.subscriptions.get(&number).cloned();
-        let Some(subscription) = subscription else {
-            return Ok(());
-        };
-        for mut message in self.shared.retained.matching(filter) {
+    /// Sends the retained messages that a new subscription takes (MQTT 5.0, 3.3.1.3).
+    pub(super) async fn send_retained(&mut self, subscribed: &Subscribed) -> Result<(), End> {
+        let shared = Arc::clone(&self.shared);
+        for message in shared.sessions.retained.matching(&subscribed.filter, now()) {
             self.ready_to_deliver().await?;
-            if self.outbound.number_of(filter) != Some(number) {
+            let Some(options) = self.held.options(subscribed) else {
                 // It was taken away meanwhile.
                 break;
+            };
+            let qos = message.qos.min(options.qos);
+            if qos == Qos::AtMostOnce {
+                self.forward(Going::at_most_once(message, &options, true))
+                    .await?;
+                continue;
             }
-            if self.outbound.in_flight.len() >= self.outbound.window {
-                // The window is for live messages to wait in; stored ones go at QoS 0 beyond it.
-                message.qos = Qos::AtMostOnce;
+            let sessions = &shared.sessions;
+            if !sessions.queue_retained(&self.held, subscribed, options, qos, &message) {
+                let dropped = &shared.metrics.delivery_dropped;
+                dropped.with_label_values(&["queue-full"]).inc();
             }
-            self.forward(message, &subscription, Origin::Retained)
-                .await?;
         }
         Ok(())
     }
 
-    async fn forward(
-        &mut self,
-        message: Message,
-        subscription: &Subscription,
-        origin: Origin,
-    ) -> Result<(), End> {
+    /// What the client is subscribed to, as lifecycle events and recorders name it.
+    pub(super) fn filters(&self) -> Vec<TopicFilter> {
+        let subscriptions = self.held.subscriptions();
+        subscriptions
+            .iter()
+            .map(|(subscribed, _)| subscribed.as_filter())
+            .collect()
+    }
+
+    async fn forward(&mut self, going: Going) -> Result<(), End> {
+        let message = &going.message;
         if let Err(denied) = self.admission.receive(&message.topic) {
             self.shared.note_denied(self.principal(), &denied);
-            self.shared
-                .metrics
-                .delivery_dropped
-                .with_label_values(&["not-authorized"])
-                .inc();
+            self.drop_delivery("not-authorized", going.place);
             return Ok(());
         }
-        let level = message.qos.min(subscription.qos);
-        let bytes = message.payload.len();
-        let (qos, pkid) = match level {
-            Qos::AtMostOnce => (QoS::AtMostOnce, 0),
-            Qos::AtLeastOnce | Qos::ExactlyOnce => {
-                let pkid = self.outbound.next_pkid();
-                self.outbound.in_flight.insert(pkid);
-                (QoS::AtLeastOnce, pkid)
-            }
-        };
+        let mut properties = message.properties_at(now());
+        if let Some(identifier) = going.identifier {
+            let given = properties.get_or_insert_with(PublishProperties::default);
+            given.subscription_identifiers = vec![usize::try_from(identifier).unwrap_or(0)];
+        }
         let publish = Publish {
-            dup: false,
-            qos,
-            retain: origin == Origin::Retained
-                || subscription.retain_as_published && message.retain,
+            dup: going.dup,
+            qos: codec::wire_qos(going.qos),
+            retain: going.retain,
             topic: bytes::Bytes::copy_from_slice(message.topic.as_str().as_bytes()),
-            pkid,
-            payload: message.payload,
-            properties: message.properties,
+            pkid: going.pkid,
+            payload: message.payload.clone(),
+            properties,
         };
+        let delivered = ActivityKind::Delivered {
+            topic: message.topic.clone(),
+            bytes: message.payload.len(),
+        };
+        if !self.send_delivery(publish).await? {
+            self.drop_delivery("packet-too-large", going.place);
+            return Ok(());
+        }
         self.shared
             .metrics
             .deliveries
-            .with_label_values(&[qos_label(level)])
+            .with_label_values(&[qos_label(going.qos)])
             .inc();
-        let delivered = ActivityKind::Delivered {
-            topic: message.topic,
-            bytes,
-        };
         self.shared.observe(self.principal(), delivered);
-        self.send(Packet::Publish(publish)).await
+        Ok(())
+    }
+
+    fn drop_delivery(&self, reason: &'static str, place: Option<u64>) {
+        let dropped = &self.shared.metrics.delivery_dropped;
+        dropped.with_label_values(&[reason]).inc();
+        if let Some(place) = place {
+            self.held.discard(&self.shared.sessions.log, place);
+        }
     }
 }
+
+/// A PUBREL whose PUBREC has to become durable first.
+#[derive(Debug)]
+pub(super) struct Releasing {
+    pub(super) pkid: u16,
+    pub(super) durable: crate::wal::Durable,
+}
+
+/// The kept half of a session; the name `Session` is the connection's here.
+pub(super) type Held = Arc<sessions::Session>;

@@ -57,8 +57,7 @@ where
             self.shared.note_denied(self.principal(), &denied);
             return Err(End::ShutOut("policy"));
         }
-        let dropped = self.outbound.reauthorize(&mut self.admission);
-        for (filter, denied) in dropped.map_err(End::Bus)? {
+        for (filter, denied) in self.drop_denied()? {
             self.shared.note_denied(self.principal(), &denied);
             self.dropped.push(filter);
         }
@@ -90,7 +89,8 @@ where
             return Err(End::Expired);
         }
         self.validity_check = next_check(valid_until);
-        self.admission.note_what_stands(self.outbound.filters());
+        let filters = self.filters();
+        self.admission.note_what_stands(filters.iter());
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use crate::{
         connect::{self, Peer},
         lifecycle::Versions,
         newcomers::Newcomers,
-        retained::Retained,
+        sessions::Sessions,
     },
     buffer::{self, Buffer},
     defend::Defend,
@@ -96,7 +96,7 @@ impl Stuck {
             bus: Arc::new(Bus::start(8).unwrap()),
             clients: Arc::default(),
             versions: Versions::new(8),
-            retained: Retained::default(),
+            sessions: Arc::new(Sessions::unkept()),
             config: config(),
             metrics,
             neighbours,
@@ -171,6 +171,7 @@ fn config() -> Config {
         packet_bytes_max: PACKET_BYTES_MAX,
         on_publish_denied: OnPublishDenied::Disconnect,
         lifecycle_events: LifecycleEvents::All,
+        session_expiry_max_secs: 3600,
         check_sni: true,
     }
 }

@@ -6,13 +6,14 @@ use portcullis_core::{
     event::Qos,
     policy::{Action, Permit},
     routes::Match,
+    topic::Subscribed,
 };
 
 use super::{
     Route, Sessions,
     record::{Record, Stored},
     retained::Kept,
-    session::{Queued, Session},
+    session::{Options, Queued, Session},
 };
 use crate::{broker::message::Message, wal::Durable};
 
@@ -105,6 +106,37 @@ impl Sessions {
         });
         self.queue(message, id, receivers, origin, &mut routed);
         routed
+    }
+
+    /// Puts a retained message into the queue of a session that subscribed; `false` if it is full.
+    pub(in crate::broker) fn queue_retained(
+        &self,
+        session: &Arc<Session>,
+        subscribed: &Subscribed,
+        options: Options,
+        qos: Qos,
+        message: &Arc<Message>,
+    ) -> bool {
+        let _no_checkpoint = self.routes();
+        let id = self.log.next_id();
+        let receiver = Receiver {
+            session: Arc::clone(session),
+            qos,
+            queued: Queued {
+                message: Arc::clone(message),
+                id,
+                retain: true,
+                subscribed: subscribed.clone(),
+                identifier: options.identifier,
+            },
+        };
+        let mut routed = Routed::default();
+        let again = Message {
+            retain: false,
+            ..Message::clone(message)
+        };
+        self.queue(&Arc::new(again), id, vec![receiver], None, &mut routed);
+        routed.overflowed == 0
     }
 
     fn queue(

@@ -1,7 +1,8 @@
 //! The session log as sessions write it; a broker without one keeps nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use portcullis_core::limits::SESSIONS_QUEUE_BYTES_MAX;
 use tracing::error;
 
 use super::record::Record;
@@ -12,6 +13,8 @@ use crate::wal::{Durable, Wal};
 pub(in crate::broker) struct Log {
     wal: Option<Wal>,
     next_id: AtomicU64,
+    /// Bytes in the queues of all sessions.
+    queued_bytes: AtomicUsize,
 }
 
 impl Log {
@@ -20,12 +23,38 @@ impl Log {
         Self {
             wal,
             next_id: AtomicU64::new(next_id),
+            queued_bytes: AtomicUsize::new(0),
         }
     }
 
     /// A number for a message.
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes room for a message in the queues of all sessions; `false` if there is none.
+    pub(super) fn take_bytes(&self, bytes: usize) -> bool {
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued + bytes <= SESSIONS_QUEUE_BYTES_MAX {
+            return true;
+        }
+        self.free_bytes(bytes);
+        false
+    }
+
+    /// The same for what was there before the start: it is kept in any case.
+    pub(super) fn count_bytes(&self, bytes: usize) {
+        self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A message left its queue.
+    pub(super) fn free_bytes(&self, bytes: usize) {
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes in the queues of all sessions.
+    pub(in crate::broker) fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn append(&self, record: &Record<'_>) {
@@ -53,11 +82,6 @@ impl Log {
         if let Some(wal) = &self.wal {
             wal.room().await;
         }
-    }
-
-    /// Whether [`Self::room`] would not wait.
-    pub(in crate::broker) fn has_room(&self) -> bool {
-        self.wal.as_ref().is_none_or(Wal::has_room)
     }
 
     pub(super) fn wal(&self) -> Option<&Wal> {

@@ -29,18 +29,19 @@ use std::{
 };
 
 use portcullis_core::{
-    identity::ClientId, limits::SESSIONS_MAX, routes::Routes, topic::Subscribed,
+    identity::ClientId, limits::SESSIONS_MAX, routes::Routes, session::Outgoing, topic::Subscribed,
 };
 
 pub(super) use self::{
     dispatch::{Origin, Routed},
+    expiry::DueWill,
     session::{Options, Outbound, Queued, Session},
 };
 use self::{
     log::Log,
     record::Record,
     retained::{Kept, Retained},
-    session::State,
+    session::{BOUNDS, State},
 };
 use super::message::Message;
 use crate::clock::now;
@@ -82,6 +83,8 @@ pub(super) struct Attached {
     pub(super) session: Arc<Session>,
     /// Whether it was there before.
     pub(super) is_present: bool,
+    /// The will of the session that ended because this one begins.
+    pub(super) will: Option<Arc<Message>>,
 }
 
 /// [`SESSIONS_MAX`] is reached, and the client has none.
@@ -104,10 +107,13 @@ impl Sessions {
             return Ok(Attached {
                 session,
                 is_present: true,
+                will: None,
             });
         }
+        let mut will = None;
         if let Some(former) = former {
             table.remove(client_id);
+            will = former.lock().will.take().map(|will| will.message);
             self.end(&former);
         } else if table.len() >= SESSIONS_MAX {
             return Err(Full);
@@ -117,6 +123,7 @@ impl Sessions {
         Ok(Attached {
             session,
             is_present: false,
+            will,
         })
     }
 
@@ -208,6 +215,9 @@ impl Sessions {
     fn end(&self, session: &Arc<Session>) {
         let subscriptions = {
             let mut state = session.lock();
+            self.log.free_bytes(state.outgoing.bytes());
+            // What a connection that is still there would send of it is gone, too.
+            state.outgoing = Outgoing::new(BOUNDS);
             if std::mem::take(&mut state.is_kept) {
                 self.log.append(&Record::End {
                     number: session.number,
@@ -292,6 +302,7 @@ impl Sessions {
     }
 
     /// The session of a client id.
+    #[cfg(test)]
     pub(super) fn of(&self, client_id: &ClientId) -> Option<Arc<Session>> {
         self.table().get(client_id).cloned()
     }

@@ -61,7 +61,7 @@ struct Entry {
 impl Sessions {
     /// Sessions without a log: nothing is kept.
     #[cfg(test)]
-    pub(super) fn unkept() -> Self {
+    pub(in crate::broker) fn unkept() -> Self {
         Replay::default().finish(None)
     }
 
@@ -82,10 +82,6 @@ impl Sessions {
 }
 
 impl Replay {
-    #[expect(
-        clippy::too_many_lines,
-        reason = "one arm a kind of record, each a line or a few"
-    )]
     fn apply(&mut self, record: &Record<'_>) -> Result<(), String> {
         match *record {
             Record::Session {
@@ -145,6 +141,26 @@ impl Replay {
                     session.state.subscriptions.remove(&subscribed);
                 });
             }
+            Record::Will {
+                number,
+                due,
+                ref message,
+            } => {
+                let will = DelayedWill {
+                    message: Arc::new(message.message()?),
+                    due: Timestamp::from_millis(due),
+                };
+                self.with(number, |session| session.state.will = Some(will));
+            }
+            Record::NoWill { number } => self.with(number, |session| session.state.will = None),
+            _ => return self.apply_to_messages(record),
+        }
+        Ok(())
+    }
+
+    /// The same for what is said of messages.
+    fn apply_to_messages(&mut self, record: &Record<'_>) -> Result<(), String> {
+        match *record {
             Record::Body { id, ref message } => {
                 self.next_id = self.next_id.max(id + 1);
                 self.bodies.insert(id, Arc::new(message.message()?));
@@ -201,18 +217,6 @@ impl Replay {
             Record::Released { number, pkid } => self.with(number, |session| {
                 session.state.incoming.release(pkid);
             }),
-            Record::Will {
-                number,
-                due,
-                ref message,
-            } => {
-                let will = DelayedWill {
-                    message: Arc::new(message.message()?),
-                    due: Timestamp::from_millis(due),
-                };
-                self.with(number, |session| session.state.will = Some(will));
-            }
-            Record::NoWill { number } => self.with(number, |session| session.state.will = None),
             Record::Retain { id } => {
                 let message = self
                     .bodies
@@ -224,6 +228,8 @@ impl Replay {
                 let topic = TopicName::parse(topic).map_err(|error| error.to_string())?;
                 self.retained.remove(&topic);
             }
+            // Of sessions themselves.
+            _ => {}
         }
         Ok(())
     }
@@ -262,12 +268,16 @@ impl Replay {
                 retained.keep(message, id, |_| {});
             }
         }
+        let log = Log::new(wal, self.next_id);
+        for session in table.values() {
+            log.count_bytes(session.lock().outgoing.bytes());
+        }
         Sessions {
             table: Mutex::new(table),
             routes: RwLock::new(routes),
             // 0 is the gateway's own.
             next_number: AtomicU64::new(self.next_number.max(1)),
-            log: Log::new(wal, self.next_id),
+            log,
             retained,
         }
     }

@@ -163,41 +163,58 @@ impl Session {
         self.lock().connection.is_some()
     }
 
-    /// What to send next; what is void leaves the queue and is told to `dropped`.
+    /// What to send next over the connection of this number, which may have been taken over. What is over, or came for a subscription that is gone, leaves the queue; why
+    /// is told to `dropped`.
     pub(in crate::broker) fn next(
         &self,
         log: &Log,
-        mut is_void: impl FnMut(&Queued) -> bool,
-        mut dropped: impl FnMut(&Queued),
+        connection: u64,
+        now: Timestamp,
+        dropped: impl Fn(&'static str),
     ) -> Option<Outbound> {
         let mut state = self.lock();
+        if state.connection != Some(connection) {
+            return None;
+        }
         let State {
             outgoing,
             loose,
+            subscriptions,
             is_kept,
             ..
         } = &mut *state;
-        while let Some(queued) = loose.pop_front() {
-            if is_void(&queued) {
-                dropped(&queued);
-                continue;
+        let why_void = |queued: &Queued| {
+            if queued.message.is_expired(now) {
+                Some("expired")
+            } else if subscriptions.contains_key(&queued.subscribed) {
+                None
+            } else {
+                Some("not-subscribed")
             }
-            return Some(Outbound::Publish {
-                pkid: 0,
-                number: 0,
-                dup: false,
-                qos: Qos::AtMostOnce,
-                queued,
-            });
+        };
+        while let Some(queued) = loose.pop_front() {
+            match why_void(&queued) {
+                Some(reason) => dropped(reason),
+                None => {
+                    return Some(Outbound::Publish {
+                        pkid: 0,
+                        number: 0,
+                        dup: false,
+                        qos: Qos::AtMostOnce,
+                        queued,
+                    });
+                }
+            }
         }
         let number = self.number;
         let gone = |place, queued: Queued| {
-            dropped(&queued);
+            dropped(why_void(&queued).unwrap_or("expired"));
+            log.free_bytes(queued.message.bytes());
             if *is_kept {
                 log.append(&Record::Gone { number, place });
             }
         };
-        match outgoing.next_transmission(&mut is_void, gone)? {
+        match outgoing.next_transmission(|queued| why_void(queued).is_some(), gone)? {
             Transmission::Release { pkid } => Some(Outbound::Release { pkid }),
             Transmission::Publish {
                 number,
@@ -213,6 +230,11 @@ impl Session {
                 queued: message.clone(),
             }),
         }
+    }
+
+    /// Number of the first message that was never sent.
+    pub(in crate::broker) fn unsent(&self) -> u64 {
+        self.lock().outgoing.unsent()
     }
 
     /// Notes how far sending went, so that what goes again after a restart says so (DUP).
@@ -275,6 +297,7 @@ impl Session {
     }
 
     fn gone(&self, log: &Log, state: &State, over: &Acknowledged<Queued>) {
+        log.free_bytes(over.message.message.bytes());
         if state.is_kept {
             log.append(&Record::Gone {
                 number: self.number,
@@ -321,15 +344,20 @@ impl Session {
     pub(super) fn offer(&self, log: &Log, qos: Qos, queued: Queued) -> Result<Option<u64>, Full> {
         let mut state = self.lock();
         let bytes = queued.message.bytes();
+        if !log.take_bytes(bytes) {
+            return Err(Full);
+        }
         if !state.is_kept {
-            state.outgoing.offer(qos, bytes, queued)?;
+            let offered = state.outgoing.offer(qos, bytes, queued);
+            offered.inspect_err(|_| log.free_bytes(bytes))?;
             drop(state);
             self.wake();
             return Ok(None);
         }
         let record = (queued.id, queued.retain, queued.identifier);
         let filter = queued.subscribed.to_string();
-        let place = state.outgoing.offer(qos, bytes, queued)?;
+        let offered = state.outgoing.offer(qos, bytes, queued);
+        let place = offered.inspect_err(|_| log.free_bytes(bytes))?;
         let (id, retain, identifier) = record;
         log.append(&Record::Queue {
             number: self.number,
@@ -376,6 +404,21 @@ impl Session {
         subscriptions
             .map(|(subscribed, options)| (subscribed.clone(), *options))
             .collect()
+    }
+
+    /// How many subscriptions it has.
+    pub(in crate::broker) fn subscriptions_len(&self) -> usize {
+        self.lock().subscriptions.len()
+    }
+
+    /// Seconds that it lives without a connection; 0: it ends with this one.
+    pub(in crate::broker) fn expiry_secs(&self) -> u32 {
+        self.lock().expiry_secs
+    }
+
+    /// The thing or certificate whose session it is.
+    pub(in crate::broker) fn owner(&self) -> Option<String> {
+        self.lock().owner.clone()
     }
 
     /// How it is subscribed to this.

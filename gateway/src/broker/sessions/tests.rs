@@ -65,7 +65,7 @@ impl Kept {
     /// What goes to the client now: payload, packet id, DUP.
     fn sent(&self, session: &Session) -> Vec<(String, u16, bool)> {
         let mut sent = Vec::new();
-        while let Some(next) = session.next(&self.sessions.log, |_| false, |_| {}) {
+        while let Some(next) = session.next(&self.sessions.log, 1, now(), |_| {}) {
             sent.push(match next {
                 Outbound::Release { pkid } => ("PUBREL".to_owned(), pkid, true),
                 Outbound::Publish {

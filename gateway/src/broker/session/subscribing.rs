@@ -1,0 +1,182 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::sync::Arc;
+
+use portcullis_core::{
+    limits::{FILTERS_PER_SUBSCRIBE_MAX, SUBSCRIPTIONS_PER_SESSION_MAX},
+    topic::{Subscribed, TopicFilter},
+};
+use rumqttc::v5::mqttbytes::v5::{
+    DisconnectReasonCode, Filter, RetainForwardRule, SubAck, Subscribe, SubscribeReasonCode,
+    UnsubAck, UnsubAckReason, Unsubscribe,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{End, Session};
+use crate::broker::{
+    admission::Denied,
+    codec::{Packet, wire_qos},
+    connect::qos,
+    lifecycle::Happened,
+    sessions::Options,
+};
+
+/// A subscription that a SUBSCRIBE made.
+#[derive(Debug)]
+struct Granted {
+    subscribed: Subscribed,
+    wants_retained: bool,
+}
+
+impl<S> Session<'_, S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    pub(super) async fn on_subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
+        let broke =
+            |detail: &str| End::Broke(DisconnectReasonCode::ProtocolError, detail.to_owned());
+        if subscribe.filters.is_empty() {
+            return Err(broke("a SUBSCRIBE without a filter"));
+        }
+        let identifier = subscribe.properties.as_ref().and_then(|given| given.id);
+        if identifier == Some(0) {
+            return Err(broke("a subscription identifier of 0"));
+        }
+        let identifier = identifier.and_then(|id| u32::try_from(id).ok());
+        let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut granted = Vec::new();
+        for (index, filter) in subscribe.filters.iter().enumerate() {
+            codes.push(if index >= FILTERS_PER_SUBSCRIBE_MAX {
+                SubscribeReasonCode::QuotaExceeded
+            } else {
+                self.subscribe(filter, identifier, &mut granted).await?
+            });
+        }
+        let ack = SubAck {
+            pkid: subscribe.pkid,
+            return_codes: codes,
+            properties: None,
+        };
+        self.send(Packet::SubAck(ack)).await?;
+        for granted in granted.iter().filter(|granted| granted.wants_retained) {
+            self.send_retained(&granted.subscribed).await?;
+        }
+        let filters: Vec<_> = granted
+            .iter()
+            .map(|granted| granted.subscribed.as_filter())
+            .collect();
+        self.tell_subscriptions(&filters, |connection, filters| Happened::Subscribed {
+            connection,
+            filters,
+        })
+        .await
+    }
+
+    async fn subscribe(
+        &mut self,
+        filter: &Filter,
+        identifier: Option<u32>,
+        granted: &mut Vec<Granted>,
+    ) -> Result<SubscribeReasonCode, End> {
+        let Ok(subscribed) = Subscribed::parse(&filter.path) else {
+            return Ok(SubscribeReasonCode::TopicFilterInvalid);
+        };
+        if subscribed.share.is_some() && filter.nolocal {
+            return Err(End::Broke(
+                DisconnectReasonCode::ProtocolError,
+                "No Local on a shared subscription".to_owned(),
+            ));
+        }
+        if let Err(denied) = self.admission.subscribe(&subscribed) {
+            self.shared.note_denied(self.principal(), &denied);
+            return Ok(SubscribeReasonCode::NotAuthorized);
+        }
+        let is_new = self.held.options(&subscribed).is_none();
+        if is_new && self.held.subscriptions_len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+            return Ok(SubscribeReasonCode::QuotaExceeded);
+        }
+        let options = Options {
+            qos: qos(filter.qos),
+            no_local: filter.nolocal,
+            retain_as_published: filter.preserve_retain,
+            identifier,
+        };
+        // The bus first: whoever finds the subscription in the tree relies on it.
+        let bus = &self.shared.bus;
+        let on_bus = self.on_bus.subscribe(bus, &subscribed).await;
+        on_bus.map_err(End::Bus)?;
+        let sessions = &self.shared.sessions;
+        sessions.subscribe(&self.held, &subscribed, options);
+        let wants_retained = match filter.retain_forward_rule {
+            RetainForwardRule::OnEverySubscribe => true,
+            RetainForwardRule::OnNewSubscribe => is_new,
+            RetainForwardRule::Never => false,
+        };
+        granted.push(Granted {
+            // Shares get no retained messages (MQTT 5.0, 3.8.3.1).
+            wants_retained: wants_retained && subscribed.share.is_none(),
+            subscribed,
+        });
+        Ok(SubscribeReasonCode::Success(wire_qos(options.qos)))
+    }
+
+    pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut ended = Vec::new();
+        for filter in &unsubscribe.filters {
+            reasons.push(match Subscribed::parse(filter) {
+                Err(_) => UnsubAckReason::TopicFilterInvalid,
+                Ok(subscribed) if self.unsubscribe(&subscribed)? => {
+                    ended.push(subscribed.as_filter());
+                    UnsubAckReason::Success
+                }
+                Ok(_) => UnsubAckReason::NoSubscriptionExisted,
+            });
+        }
+        self.send(Packet::UnsubAck(UnsubAck {
+            pkid: unsubscribe.pkid,
+            reasons,
+            properties: None,
+        }))
+        .await?;
+        self.tell_subscriptions(&ended, |connection, filters| Happened::Unsubscribed {
+            connection,
+            filters,
+        })
+        .await
+    }
+
+    /// Whether there was such a subscription.
+    fn unsubscribe(&mut self, subscribed: &Subscribed) -> Result<bool, End> {
+        let existed = self.shared.sessions.unsubscribe(&self.held, subscribed);
+        self.on_bus.unsubscribe(subscribed).map_err(End::Bus)?;
+        Ok(existed)
+    }
+
+    /// Drops the subscriptions that are not allowed any more, and says which.
+    pub(super) fn drop_denied(&mut self) -> Result<Vec<(TopicFilter, Denied)>, End> {
+        let mut dropped = Vec::new();
+        for (subscribed, _) in self.held.subscriptions() {
+            if let Err(denied) = self.admission.subscribe(&subscribed) {
+                self.unsubscribe(&subscribed)?;
+                dropped.push((subscribed.as_filter(), denied));
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Takes up the subscriptions that the session had before this connection, as far as they are
+    /// allowed now.
+    pub(super) async fn take_up(&mut self) -> Result<(), End> {
+        for (filter, denied) in self.drop_denied()? {
+            self.shared.note_denied(self.principal(), &denied);
+            self.dropped.push(filter);
+        }
+        let bus = Arc::clone(&self.shared.bus);
+        for (subscribed, _) in self.held.subscriptions() {
+            let on_bus = self.on_bus.subscribe(&bus, &subscribed).await;
+            on_bus.map_err(End::Bus)?;
+        }
+        self.send_queued().await
+    }
+}
