@@ -25,6 +25,7 @@ mod session;
 mod sessions;
 mod shared;
 mod tls;
+mod websocket;
 
 use std::{net::SocketAddr, sync::Arc};
 

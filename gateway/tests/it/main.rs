@@ -40,4 +40,5 @@ mod status;
 mod stream;
 mod support;
 mod things;
+mod websocket;
 mod wire;
