@@ -35,6 +35,7 @@ mod runaway;
 mod served;
 mod site;
 mod sni;
+mod standard;
 mod standing;
 mod status;
 mod stream;
