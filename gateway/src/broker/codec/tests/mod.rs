@@ -1,3 +1,5 @@
+//! The codec, byte by byte: here versions, limits and what it writes; in files of their own the rest.
+
 mod aliases;
 mod mutation;
 mod strict;
