@@ -27,6 +27,18 @@ pub const RECEIVE_MAXIMUM: u16 = 100;
 pub const DELIVERY_WINDOW_MAX: u16 = 100;
 /// User properties and other texts of one PUBLISH or will.
 pub const PROPERTY_BYTES_MAX: usize = 8 * 1024;
+/// Topic aliases of one connection, in each direction; the client may allow fewer of ours. Each keeps
+/// one topic in memory.
+pub const TOPIC_ALIASES_MAX: u16 = 64;
+/// What is read from a connection ahead of what the session takes: a packet that is only announced
+/// gets no more room than this until its bytes come.
+pub const READ_AHEAD_BYTES: usize = 16 * 1024;
+/// The buffer in which a WebSocket collects frames, in each direction.
+pub const WEBSOCKET_BUFFER_BYTES: usize = 8 * 1024;
+/// The largest WebSocket frame that the gateway sends; larger packets span several.
+pub const WEBSOCKET_FRAME_BYTES: usize = 32 * 1024;
+/// Origins that may open WebSockets of one listener from a browser.
+pub const ORIGINS_MAX: usize = 64;
 /// Payloads, topics and properties of all retained messages.
 pub const RETAINED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Retained messages in all.

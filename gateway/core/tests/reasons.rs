@@ -34,6 +34,8 @@ const NO_REASONS: &[&str] = &[
     "subscribe",
     "tls",
     "unchanged",
+    "ws",
+    "wss",
     "yes",
 ];
 

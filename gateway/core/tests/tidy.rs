@@ -42,6 +42,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("rumqttc::", &["broker", "demo"]),
     ("rumqttd::", &["broker"]),
     ("sled::", &["buffer"]),
+    ("tokio_tungstenite", &["broker"]),
     ("wasmtime::", &["plugin"]),
     ("wasmtime_wasi", &["plugin"]),
 ];

@@ -6,7 +6,7 @@ use portcullis_core::{
     identity::{OnPublishDenied, ThingName},
     limits::{
         CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX, CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX,
-        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, PACKET_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
+        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, ORIGINS_MAX, PACKET_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
     },
 };
 use serde::Deserialize;
@@ -70,6 +70,22 @@ pub enum Listener {
         address: SocketAddr,
         /// Who the clients are.
         identity: PlainIdentity,
+    },
+    /// As [`Self::Tls`], within WebSockets.
+    Wss {
+        /// The address to bind.
+        address: SocketAddr,
+        /// Pages that may connect from a browser, besides those of the listener's own origin.
+        origins: Vec<String>,
+    },
+    /// As [`Self::Plain`], within WebSockets.
+    Ws {
+        /// The address to bind.
+        address: SocketAddr,
+        /// Who the clients are.
+        identity: PlainIdentity,
+        /// Pages that may connect from a browser, besides those of this machine.
+        origins: Vec<String>,
     },
 }
 
@@ -137,6 +153,7 @@ struct ListenerToml {
     plain_thing: Option<String>,
     plain_unknown: Option<PlainUnknownToml>,
     plain_policy: Option<String>,
+    origins: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -144,6 +161,18 @@ struct ListenerToml {
 enum KindToml {
     Tls,
     Plain,
+    Wss,
+    Ws,
+}
+
+impl KindToml {
+    fn is_plain(self) -> bool {
+        matches!(self, Self::Plain | Self::Ws)
+    }
+
+    fn is_websocket(self) -> bool {
+        matches!(self, Self::Wss | Self::Ws)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -204,14 +233,12 @@ impl Config {
     /// The policies of unknown clients of plain listeners.
     pub fn plain_policies(&self) -> Vec<String> {
         let policies = self.listeners.iter().filter_map(|listener| match listener {
-            Listener::Plain {
-                identity:
-                    PlainIdentity {
-                        unknown: PlainUnknown::Allow { policy },
-                        ..
-                    },
-                ..
-            } => Some(policy.clone()),
+            Listener::Plain { identity, .. } | Listener::Ws { identity, .. } => {
+                match &identity.unknown {
+                    PlainUnknown::Allow { policy } => Some(policy.clone()),
+                    PlainUnknown::Refuse => None,
+                }
+            }
             _ => None,
         });
         policies.collect()
@@ -222,7 +249,18 @@ impl Listener {
     /// The address to bind.
     pub fn address(&self) -> SocketAddr {
         match self {
-            Self::Tls { address } | Self::Plain { address, .. } => *address,
+            Self::Tls { address }
+            | Self::Plain { address, .. }
+            | Self::Wss { address, .. }
+            | Self::Ws { address, .. } => *address,
+        }
+    }
+
+    /// Of a listener for WebSockets: the pages that may connect besides its own.
+    pub fn origins(&self) -> Option<&[String]> {
+        match self {
+            Self::Wss { origins, .. } | Self::Ws { origins, .. } => Some(origins),
+            Self::Tls { .. } | Self::Plain { .. } => None,
         }
     }
 
@@ -266,7 +304,8 @@ impl Listener {
         let toml: ListenerToml = section.read()?;
         let remedy = "write an IP address and a port, such as \"0.0.0.0:8883\"";
         let address = section.parsed("address", &toml.address, str::parse, remedy);
-        if toml.kind == KindToml::Tls {
+        let origins = read_origins(section, &toml);
+        if !toml.kind.is_plain() {
             for (key, is_set) in [
                 ("plain-thing", toml.plain_thing.is_some()),
                 ("plain-unknown", toml.plain_unknown.is_some()),
@@ -277,7 +316,11 @@ impl Listener {
                     section.problem(key, message, "remove it");
                 }
             }
-            return Some(Self::Tls { address: address? });
+            let address = address?;
+            return Some(match toml.kind.is_websocket() {
+                true => Self::Wss { address, origins },
+                false => Self::Tls { address },
+            });
         }
         let identity = PlainIdentity::read(section, &toml, registry, policies);
         let address: SocketAddr = address?;
@@ -286,13 +329,50 @@ impl Listener {
                 "address",
                 format!("a plain listener on {address}: anyone on the network could be any thing"),
                 format!(
-                    "write \"127.0.0.1:{}\", or `kind = \"tls\"`",
-                    address.port()
+                    "write \"127.0.0.1:{}\", or `kind = \"{}\"`",
+                    address.port(),
+                    if toml.kind.is_websocket() {
+                        "wss"
+                    } else {
+                        "tls"
+                    }
                 ),
             );
         }
-        Some(Self::Plain { address, identity })
+        Some(match toml.kind.is_websocket() {
+            true => Self::Ws {
+                address,
+                identity,
+                origins,
+            },
+            false => Self::Plain { address, identity },
+        })
     }
+}
+
+fn read_origins(section: &mut Section<'_, '_>, toml: &ListenerToml) -> Vec<String> {
+    let Some(origins) = toml.origins.clone() else {
+        return Vec::new();
+    };
+    if !toml.kind.is_websocket() {
+        let message = "`origins` is for listeners for WebSockets";
+        section.problem("origins", message, "remove it");
+    }
+    if origins.len() > ORIGINS_MAX {
+        let message = format!("{} origins, and {ORIGINS_MAX} is the limit", origins.len());
+        section.problem("origins", message, "remove some");
+    }
+    for origin in &origins {
+        let is_origin = origin.split_once("://").is_some_and(|(scheme, authority)| {
+            !scheme.is_empty() && !authority.is_empty() && !authority.contains(['/', '*', ' '])
+        });
+        if !is_origin {
+            let message = format!("`{origin}` is no origin");
+            let remedy = "write what a browser sends, such as \"https://dashboard.example:8443\"";
+            section.problem("origins", message, remedy);
+        }
+    }
+    origins
 }
 
 impl PlainIdentity {

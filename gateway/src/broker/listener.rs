@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{Instant, sleep, timeout},
 };
@@ -18,6 +19,7 @@ use super::{
     newcomers::Newcomer,
     shared::Shared,
     tls::{Shaken, Sni, Tls},
+    websocket::{self, Refusal, Rules},
 };
 use crate::{
     identity::{Chain, Credential, SnapshotWatch, Trust},
@@ -44,9 +46,7 @@ pub struct BoundListener {
 
 impl BoundListener {
     pub(super) async fn bind(listener: Listener, shared: Arc<Shared>) -> Result<Self, StartError> {
-        let address = match &listener {
-            Listener::Tls { address } | Listener::Plain { address, .. } => *address,
-        };
+        let address = listener.address();
         let bind = async {
             let socket = TcpListener::bind(address).await?;
             let address = socket.local_addr()?;
@@ -138,6 +138,8 @@ impl BoundListener {
         match self.listener {
             Listener::Tls { .. } => "tls",
             Listener::Plain { .. } => "plain",
+            Listener::Wss { .. } => "wss",
+            Listener::Ws { .. } => "ws",
         }
     }
 }
@@ -192,7 +194,7 @@ async fn serve(
     // Small packets both ways; a failure here costs latency only.
     drop(stream.set_nodelay(true));
     match listener {
-        Listener::Tls { .. } => {
+        Listener::Tls { .. } | Listener::Wss { .. } => {
             let shaken = tokio::select! {
                 () = stop.cancelled() => return,
                 shaken = handshake(shared, tls, stream, address) => shaken,
@@ -214,10 +216,10 @@ async fn serve(
                         chain: Some(&chain),
                     },
                 };
-                connect::serve(shared, stream, &peer, newcomer, stop).await;
+                enter(shared, listener, stream, &peer, newcomer, stop).await;
             }
         }
-        Listener::Plain { identity, .. } => {
+        Listener::Plain { identity, .. } | Listener::Ws { identity, .. } => {
             let credential = Credential::Plain {
                 thing: identity.thing.as_ref(),
                 unknown_policy: match &identity.unknown {
@@ -225,20 +227,67 @@ async fn serve(
                     super::PlainUnknown::Allow { policy } => Some(policy),
                 },
             };
-            connect::serve(
-                shared,
-                stream,
-                &Peer {
-                    address,
-                    chain: &[],
-                    credential,
-                },
-                newcomer,
-                stop,
-            )
-            .await;
+            let peer = Peer {
+                address,
+                chain: &[],
+                credential,
+            };
+            enter(shared, listener, stream, &peer, newcomer, stop).await;
         }
     }
+}
+
+/// Serves MQTT on a stream that is as secure as the listener asks for, within a WebSocket if it is
+/// one for that.
+async fn enter<S>(
+    shared: &Arc<Shared>,
+    listener: &Listener,
+    stream: S,
+    peer: &Peer<'_>,
+    newcomer: Newcomer,
+    stop: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let Some(origins) = listener.origins() else {
+        return Box::pin(connect::serve(shared, stream, peer, newcomer, stop)).await;
+    };
+    let rules = Rules {
+        origins,
+        is_local: matches!(listener, Listener::Ws { .. }),
+        packet_bytes_max: shared.config.packet_bytes_max,
+    };
+    let accepted = tokio::select! {
+        () = stop.cancelled() => return,
+        accepted = timeout(shared.config.connect_timeout, websocket::accept(stream, rules)) => accepted,
+    };
+    let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();
+    let refusal = match accepted {
+        Ok(Ok(stream)) => {
+            return Box::pin(connect::serve(shared, stream, peer, newcomer, stop)).await;
+        }
+        Ok(Err(refusal)) => refusal,
+        Err(_) => {
+            refused("websocket-timeout");
+            debug!(peer = %peer.address, "The handshake of a WebSocket timed out.");
+            return;
+        }
+    };
+    let reason = match refusal {
+        Refusal::Path => "websocket-path",
+        Refusal::Subprotocol => "websocket-subprotocol",
+        Refusal::Origin(_) => "websocket-origin",
+        Refusal::Handshake(error) => {
+            refused("websocket-handshake");
+            debug!(peer = %peer.address, %error, "The handshake of a WebSocket failed.");
+            return;
+        }
+    };
+    refused(reason);
+    shared.neighbours.denials.note(Denial {
+        detail: Some(refusal.to_string()),
+        ..Denial::new("handshake", reason, peer.address.ip().to_canonical())
+    });
 }
 
 async fn handshake(

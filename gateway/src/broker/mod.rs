@@ -23,6 +23,7 @@ mod session;
 mod sessions;
 mod shared;
 mod tls;
+mod websocket;
 mod wills;
 
 use std::{net::SocketAddr, path::Path, sync::Arc};

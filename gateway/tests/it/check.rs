@@ -309,6 +309,62 @@ fn a_plain_listener_that_others_could_reach_is_refused() {
 }
 
 #[test]
+fn mistakes_of_listeners_for_websockets_are_named() {
+    let listener = |lines: &str| format!("\n[[listener]]\n{lines}\n");
+    broken(
+        |site| {
+            let open = listener("kind = \"ws\"\naddress = \"0.0.0.0:1884\"");
+            site.append(GATEWAY, &open);
+        },
+        GATEWAY,
+        "\"0.0.0.0:1884\"",
+        "a plain listener on 0.0.0.0:1884",
+        "`kind = \"wss\"`",
+    );
+    let wss = "kind = \"wss\"\naddress = \"0.0.0.0:8884\"\n";
+    broken(
+        |site| site.append(GATEWAY, &listener(&format!("{wss}plain-thing = \"t\""))),
+        GATEWAY,
+        "plain-thing = \"t\"",
+        "`plain-thing` is for plain listeners",
+        "remove it",
+    );
+    for wrong in [
+        "dashboard.example",
+        "https://*.example",
+        "https://a.example/",
+    ] {
+        broken(
+            |site| site.append(GATEWAY, &listener(&format!("{wss}origins = [\"{wrong}\"]"))),
+            GATEWAY,
+            "origins = [\"",
+            "is no origin",
+            "what a browser sends",
+        );
+    }
+    broken(
+        |site| {
+            let tls = "kind = \"tls\"\naddress = \"0.0.0.0:8885\"\n";
+            let text = format!("{tls}origins = [\"https://a.example\"]");
+            site.append(GATEWAY, &listener(&text));
+        },
+        GATEWAY,
+        "origins = [\"",
+        "`origins` is for listeners for WebSockets",
+        "remove it",
+    );
+    let site = Site::init(&[]);
+    let ws = "kind = \"ws\"\naddress = \"127.0.0.1:1884\"\n";
+    for lines in [
+        format!("{wss}origins = [\"https://a.example:8443\"]"),
+        ws.to_owned(),
+    ] {
+        site.append(GATEWAY, &listener(&lines));
+    }
+    assert_eq!(site.done(&["check"]), "ok\n");
+}
+
+#[test]
 fn a_listener_that_stands_twice_is_named() {
     broken(
         |site| {

@@ -1,18 +1,32 @@
 //! MQTT 3.1.1 and 5 on the wire, MQTT 5 inside.
 //!
 //! The session speaks MQTT 5 only: packets of a 3.1.1 client are lifted to their MQTT 5 form when
-//! they are read and lowered when they are written. The version is fixed by the CONNECT. Encoding
-//! and decoding themselves are rumqttc's; what it gets wrong for a server (an empty MQTT 5
-//! DISCONNECT, the version of a CONNECT) is put right here.
+//! they are read and lowered when they are written. The version is fixed by the CONNECT. Topic
+//! aliases begin and end here (see `aliases`), and user names and passwords, which nobody reads.
+//!
+//! A packet is checked against the standard first (see `strict`); then it is built, and written, by
+//! rumqttc. What that gets wrong for a server is put right here: an empty MQTT 5 DISCONNECT, a
+//! password that is no text, a DISCONNECT with a byte too many, the beginning of a packet that turns
+//! out not to be writable. Every error ends the connection, with the reason that the standard has
+//! for it.
 
-use bytes::{Buf, BytesMut};
-use portcullis_core::event::Qos;
+mod aliases;
+mod strict;
+
+use std::borrow::Cow;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use portcullis_core::{
+    event::Qos,
+    limits::{READ_AHEAD_BYTES, TOPIC_ALIASES_MAX},
+};
 use rumqttc::{
     mqttbytes::{self as v4, v4 as v4p},
     v5::mqttbytes::{self as v5, QoS, v5 as v5p},
 };
 use tokio_util::codec::{Decoder, Encoder};
 
+use self::aliases::Choice;
 pub(super) use v5p::Packet;
 
 /// Which MQTT a client speaks.
@@ -32,17 +46,60 @@ pub(super) enum DecodeError {
     #[error("a packet of {bytes} bytes is over the limit of {max}")]
     TooLarge { bytes: usize, max: usize },
     #[error("malformed packet: {0}")]
-    Malformed(String),
+    Malformed(Cow<'static, str>),
+    #[error("protocol error: {0}")]
+    Protocol(Cow<'static, str>),
+    #[error("the topic alias {0} is not between 1 and {TOPIC_ALIASES_MAX}")]
+    AliasInvalid(u16),
+    #[error("an authentication method; there is none besides TLS")]
+    AuthenticationMethod,
     #[error("connection failed")]
     Io(#[from] std::io::Error),
+}
+
+impl DecodeError {
+    /// What the DISCONNECT says (MQTT 5.0, 4.13); `None` if nobody is left to be told.
+    pub(super) fn disconnect_reason(&self) -> Option<v5p::DisconnectReasonCode> {
+        use v5p::DisconnectReasonCode as Code;
+        Some(match self {
+            Self::Malformed(_) => Code::MalformedPacket,
+            Self::NotConnect
+            | Self::UnsupportedVersion { .. }
+            | Self::Protocol(_)
+            | Self::AuthenticationMethod => Code::ProtocolError,
+            Self::TooLarge { .. } => Code::PacketTooLarge,
+            Self::AliasInvalid(_) => Code::TopicAliasInvalid,
+            Self::Io(_) => return None,
+        })
+    }
+
+    /// What the CONNACK says if this came instead of a CONNECT that can be served; `None` if there
+    /// is none: the peer does not speak MQTT, or is gone.
+    pub(super) fn connect_code(&self) -> Option<v5p::ConnectReturnCode> {
+        use v5p::ConnectReturnCode as Code;
+        Some(match self {
+            Self::Malformed(_) => Code::MalformedPacket,
+            Self::Protocol(_) | Self::AliasInvalid(_) => Code::ProtocolError,
+            Self::UnsupportedVersion { .. } => Code::RefusedProtocolVersion,
+            Self::TooLarge { .. } => Code::PacketTooLarge,
+            Self::AuthenticationMethod => Code::BadAuthenticationMethod,
+            Self::NotConnect | Self::Io(_) => return None,
+        })
+    }
 }
 
 /// Reads and writes packets; see the module.
 #[derive(Debug)]
 pub(super) struct Codec {
     version: Option<Version>,
+    /// The CONNECT came, and was right.
+    is_connected: bool,
+    /// The session expiry interval of the CONNECT.
+    session_expiry: u32,
     incoming_bytes_max: usize,
     outgoing_bytes_max: u32,
+    incoming_aliases: aliases::Incoming,
+    outgoing_aliases: aliases::Outgoing,
 }
 
 /// Type, remaining length, length of the fixed header itself.
@@ -50,14 +107,20 @@ struct FixedHeader {
     first: u8,
     remaining: usize,
     header: usize,
+    /// The remaining length has no byte more than it needs.
+    is_minimal: bool,
 }
 
 impl Codec {
     pub(super) fn new(incoming_bytes_max: usize) -> Self {
         Self {
             version: None,
+            is_connected: false,
+            session_expiry: 0,
             incoming_bytes_max,
             outgoing_bytes_max: u32::MAX,
+            incoming_aliases: aliases::Incoming::default(),
+            outgoing_aliases: aliases::Outgoing::default(),
         }
     }
 
@@ -71,9 +134,19 @@ impl Codec {
         self.outgoing_bytes_max = bytes_max;
     }
 
+    /// The Topic Alias Maximum of the CONNACK: aliases that a client may use.
+    pub(super) const fn aliases_in() -> u16 {
+        TOPIC_ALIASES_MAX
+    }
+
+    /// The client's Topic Alias Maximum: topics that repeat go out as aliases.
+    pub(super) fn alias_outgoing(&mut self, aliases_max: u16) {
+        self.outgoing_aliases.allow(aliases_max);
+    }
+
     /// The version that the CONNECT at the start of `frame` names.
     fn read_version(frame: &[u8], header: usize) -> Result<Version, DecodeError> {
-        let malformed = || DecodeError::Malformed("a CONNECT without protocol name".to_owned());
+        let malformed = || DecodeError::Malformed("a CONNECT without protocol name".into());
         let mut rest = frame.get(header..).ok_or_else(malformed)?;
         if rest.len() < 2 {
             return Err(malformed());
@@ -105,77 +178,112 @@ fn fixed_header(bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
                 first,
                 remaining,
                 header: index + 2,
+                is_minimal: index == 0 || *byte != 0,
             }));
         }
     }
     if bytes.len() >= 5 {
         return Err(DecodeError::Malformed(
-            "the remaining length has over four bytes".to_owned(),
+            "the remaining length has over four bytes".into(),
         ));
     }
     Ok(None)
 }
 
-const CONNECT: u8 = 0x10;
-const DISCONNECT: u8 = 0xe0;
+const FIRST_OF_CONNECT: u8 = strict::CONNECT << 4;
+/// Where the body of a CONNECT has its flags: after `MQTT` with its length, and the level.
+const CONNECT_FLAGS_AT: usize = 7;
+const LOGIN_FLAGS: u8 = 0b1100_0000;
 
 impl Decoder for Codec {
     type Item = Packet;
     type Error = DecodeError;
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
-        let Some(FixedHeader {
-            first,
-            remaining,
-            header,
-        }) = fixed_header(source)?
-        else {
+        let Some(found) = fixed_header(source)? else {
             return Ok(None);
         };
-        if self.version.is_none() && first != CONNECT {
+        if self.version.is_none() && found.first != FIRST_OF_CONNECT {
             return Err(DecodeError::NotConnect);
         }
-        let frame_bytes = header + remaining;
+        let frame_bytes = found.header + found.remaining;
         if frame_bytes > self.incoming_bytes_max {
+            if self.version.is_none() {
+                // How the client is told; what it sent of its CONNECT says so, if it is enough.
+                self.version = Self::read_version(source, found.header).ok();
+            }
             return Err(DecodeError::TooLarge {
                 bytes: frame_bytes,
                 max: self.incoming_bytes_max,
             });
         }
         if source.len() < frame_bytes {
-            source.reserve(frame_bytes - source.len());
+            source.reserve((frame_bytes - source.len()).min(READ_AHEAD_BYTES));
             return Ok(None);
         }
+        let mut frame = source.split_to(frame_bytes);
         let version = match self.version {
             Some(version) => version,
-            None => *self.version.insert(Self::read_version(source, header)?),
+            None => *self
+                .version
+                .insert(Self::read_version(&frame, found.header)?),
         };
-        // rumqttc wants a property length that MQTT 5 (3.14.2.2.1) lets the client leave out.
-        if first == DISCONNECT && remaining <= 1 {
-            let frame = source.split_to(frame_bytes);
-            let reason = match (version, frame.get(header)) {
-                (Version::V5, Some(&code)) => v5p::DisconnectReasonCode::try_from(code)
-                    .map_err(|error| DecodeError::Malformed(error.to_string()))?,
-                _ => v5p::DisconnectReasonCode::NormalDisconnection,
-            };
-            return Ok(Some(Packet::Disconnect(v5p::Disconnect::new(reason))));
+        self.check(version, &found, &mut frame)?;
+        let mut packet = build(version, &found, frame)?;
+        if let Packet::Publish(publish) = &mut packet {
+            self.incoming_aliases.resolve(publish)?;
         }
-        match version {
-            Version::V5 => Packet::read(source, None)
-                .map_err(|error| DecodeError::Malformed(error.to_string())),
-            Version::V311 => v4p::Packet::read(source, self.incoming_bytes_max)
-                .map_err(|error| DecodeError::Malformed(error.to_string()))
-                .and_then(lift),
-        }
-        .map(Some)
+        Ok(Some(packet))
     }
 }
 
-impl Encoder<Packet> for Codec {
-    type Error = EncodeError;
+impl Codec {
+    /// Refuses what is against the standard, and takes the login out of a CONNECT.
+    fn check(
+        &mut self,
+        version: Version,
+        found: &FixedHeader,
+        frame: &mut BytesMut,
+    ) -> Result<(), DecodeError> {
+        if !found.is_minimal && version == Version::V5 {
+            return Err(DecodeError::Malformed(
+                "a remaining length longer than it need be".into(),
+            ));
+        }
+        if self.is_connected && found.first >> 4 == strict::CONNECT {
+            return Err(DecodeError::Protocol("a second CONNECT".into()));
+        }
+        let body = frame.get(found.header..).unwrap_or_default();
+        let checked = strict::check(version, found.first, body)?;
+        if !self.is_connected {
+            self.is_connected = true;
+            self.session_expiry = checked.session_expiry.unwrap_or(0);
+            if let Some(login_at) = checked.login_at {
+                *frame = without_login(body.get(..login_at).unwrap_or_default());
+            }
+        } else if self.session_expiry == 0 && checked.session_expiry.is_some_and(|secs| secs > 0) {
+            // MQTT 5.0, 3.14.2.2.2.
+            return Err(DecodeError::Protocol(
+                "a DISCONNECT that keeps a session which the CONNECT did not".into(),
+            ));
+        }
+        Ok(())
+    }
 
-    fn encode(&mut self, packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+    fn write(&self, packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+        let start = target.len();
         let written = match self.version {
+            Some(Version::V5) if is_short_disconnect(&packet) => {
+                // rumqttc would put a property length after it that the remaining length leaves out.
+                if let Packet::Disconnect(goodbye) = packet {
+                    target.extend_from_slice(&[
+                        strict::DISCONNECT << 4,
+                        1,
+                        goodbye.reason_code as u8,
+                    ]);
+                }
+                Ok(0)
+            }
             Some(Version::V5) => packet
                 .write(target, Some(self.outgoing_bytes_max))
                 .map_err(|e| match e {
@@ -190,7 +298,110 @@ impl Encoder<Packet> for Codec {
                 None => Ok(0),
             },
         };
-        written.map(drop)
+        // What is there of a packet that failed would be taken for the next one.
+        written.map(drop).inspect_err(|_| target.truncate(start))
+    }
+
+    /// Writes a publish, as its alias if its topic has one.
+    fn write_publish(
+        &mut self,
+        mut publish: v5p::Publish,
+        target: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        if let Some(given) = &mut publish.properties {
+            given.topic_alias = None;
+        }
+        match self.outgoing_aliases.choose(&publish.topic) {
+            Choice::Whole => {}
+            Choice::Known(number) => {
+                set_alias(&mut publish, number);
+                publish.topic = Bytes::new();
+            }
+            Choice::New(number) => {
+                let mut with_alias = publish.clone();
+                set_alias(&mut with_alias, number);
+                // A packet that is too large with the alias may do without.
+                if self.write(Packet::Publish(with_alias), target).is_ok() {
+                    self.outgoing_aliases.establish(&publish.topic, number);
+                    return Ok(());
+                }
+            }
+        }
+        self.write(Packet::Publish(publish), target)
+    }
+}
+
+fn is_short_disconnect(packet: &Packet) -> bool {
+    matches!(
+        packet,
+        Packet::Disconnect(v5p::Disconnect {
+            properties: None,
+            ..
+        })
+    )
+}
+
+fn set_alias(publish: &mut v5p::Publish, number: u16) {
+    let properties = publish.properties.get_or_insert_default();
+    properties.topic_alias = Some(number);
+}
+
+/// The body of a CONNECT up to its login, as a frame that says that there is none: a password may be
+/// any bytes, which rumqttc does not take, and nobody reads it.
+fn without_login(body: &[u8]) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(5 + body.len());
+    frame.put_u8(FIRST_OF_CONNECT);
+    let mut rest = body.len();
+    loop {
+        let low = u8::try_from(rest & 0x7f).expect("seven bits fit into a byte");
+        rest >>= 7;
+        frame.put_u8(if rest > 0 { low | 0x80 } else { low });
+        if rest == 0 {
+            break;
+        }
+    }
+    let flags_at = frame.len() + CONNECT_FLAGS_AT;
+    frame.extend_from_slice(body);
+    if let Some(flags) = frame.get_mut(flags_at) {
+        *flags &= !LOGIN_FLAGS;
+    }
+    frame
+}
+
+/// The packet of a frame that has been checked.
+fn build(
+    version: Version,
+    found: &FixedHeader,
+    mut frame: BytesMut,
+) -> Result<Packet, DecodeError> {
+    let malformed = |error: String| DecodeError::Malformed(error.into());
+    // rumqttc wants a property length that MQTT 5 (3.14.2.2.1) lets the client leave out.
+    if found.first >> 4 == strict::DISCONNECT && found.remaining <= 1 {
+        let reason = match (version, frame.get(found.header)) {
+            (Version::V5, Some(&code)) => v5p::DisconnectReasonCode::try_from(code)
+                .map_err(|error| malformed(error.to_string()))?,
+            _ => v5p::DisconnectReasonCode::NormalDisconnection,
+        };
+        return Ok(Packet::Disconnect(v5p::Disconnect::new(reason)));
+    }
+    match version {
+        Version::V5 => Packet::read(&mut frame, None).map_err(|error| malformed(error.to_string())),
+        Version::V311 => v4p::Packet::read(&mut frame, usize::MAX)
+            .map_err(|error| malformed(error.to_string()))
+            .and_then(lift),
+    }
+}
+
+impl Encoder<Packet> for Codec {
+    type Error = EncodeError;
+
+    fn encode(&mut self, packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+        match packet {
+            Packet::Publish(publish) if self.version == Some(Version::V5) => {
+                self.write_publish(publish, target)
+            }
+            packet => self.write(packet, target),
+        }
     }
 }
 
@@ -284,8 +495,8 @@ fn lift(packet: v4p::Packet) -> Result<Packet, DecodeError> {
         | v4p::Packet::SubAck(_)
         | v4p::Packet::UnsubAck(_)
         | v4p::Packet::PingResp => {
-            return Err(DecodeError::Malformed(
-                "a packet that only servers send".to_owned(),
+            return Err(DecodeError::Protocol(
+                "a packet that only servers send".into(),
             ));
         }
     })

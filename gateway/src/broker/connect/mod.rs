@@ -109,6 +109,9 @@ pub(super) async fn serve<S>(
     if let Some(bytes_max) = connect.properties.as_ref().and_then(|p| p.max_packet_size) {
         framed.codec_mut().limit_outgoing(bytes_max);
     }
+    if let Some(aliases) = connect.properties.as_ref().and_then(|p| p.topic_alias_max) {
+        framed.codec_mut().alias_outgoing(aliases);
+    }
     let ack = Packet::ConnAck(accept(shared, &connect, assigned.as_deref(), &held));
     if !matches!(timeout(WRITE_TIMEOUT, framed.send(ack)).await, Ok(Ok(()))) {
         shared.sessions.detach(&held.session, ticket.session, None);
@@ -227,7 +230,7 @@ fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>, held: &Att
         retain_available: None,
         max_packet_size: u32::try_from(shared.config.packet_bytes_max).ok(),
         assigned_client_identifier: assigned.map(str::to_owned),
-        topic_alias_max: None,
+        topic_alias_max: Some(Codec::aliases_in()),
         reason_string: None,
         user_properties: Vec::new(),
         wildcard_subscription_available: None,

@@ -19,7 +19,7 @@ use super::Peer;
 use crate::{
     broker::{
         admission::action_name,
-        codec::{Codec, DecodeError, Packet},
+        codec::{Codec, DecodeError, Packet, Version},
         denials::{Denial, Turn},
         lifecycle::{Happened, Who},
         shared::Shared,
@@ -199,13 +199,14 @@ impl Early {
             DecodeError::TooLarge { .. } => "packet-too-large",
             DecodeError::NotConnect => "not-mqtt",
             DecodeError::Malformed(_) => "malformed",
+            DecodeError::Protocol(_) | DecodeError::AliasInvalid(_) => "protocol",
+            DecodeError::AuthenticationMethod => "authentication-method",
             DecodeError::Io(_) => "connection",
         };
         Self {
             reason,
             detail: error.to_string(),
-            code: matches!(error, DecodeError::UnsupportedVersion { .. })
-                .then_some(ConnectReturnCode::RefusedProtocolVersion),
+            code: error.connect_code(),
             is_harmless: matches!(error, DecodeError::Io(_)),
         }
     }
@@ -230,7 +231,12 @@ pub(super) async fn refuse_early<S>(
         detail: Some(early.detail.clone()),
         ..shown("connect", early.reason, peer)
     });
-    if let Some(code) = early.code {
+    // MQTT 3.1.1 has an answer for the wrong version alone.
+    let is_told = |code: &ConnectReturnCode| {
+        framed.codec().version() == Some(Version::V5)
+            || *code == ConnectReturnCode::RefusedProtocolVersion
+    };
+    if let Some(code) = early.code.filter(is_told) {
         let ack = ConnAck {
             session_present: false,
             code,

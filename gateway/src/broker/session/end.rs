@@ -99,12 +99,9 @@ impl End {
 
     /// What the peer sent is no packet.
     pub(super) fn broken(error: DecodeError) -> Self {
-        match error {
-            DecodeError::Io(_) => Self::ConnectionLost,
-            DecodeError::TooLarge { .. } => {
-                Self::Broke(DisconnectReasonCode::PacketTooLarge, error.to_string())
-            }
-            other => Self::Broke(DisconnectReasonCode::MalformedPacket, other.to_string()),
+        match error.disconnect_reason() {
+            Some(code) => Self::Broke(code, error.to_string()),
+            None => Self::ConnectionLost,
         }
     }
 }

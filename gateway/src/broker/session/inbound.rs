@@ -320,12 +320,6 @@ fn check_publish(publish: &Publish) -> Result<(), End> {
     let Some(given) = &publish.properties else {
         return Ok(());
     };
-    if given.topic_alias.is_some() {
-        return broke(
-            DisconnectReasonCode::TopicAliasInvalid,
-            "a topic alias, and the maximum is 0",
-        );
-    }
     if !given.subscription_identifiers.is_empty() {
         return broke(
             DisconnectReasonCode::ProtocolError,
