@@ -70,27 +70,29 @@ pub struct Fact {
 }
 
 impl Fact {
-    /// Whether it has grounds now that it had not.
+    /// Whether it tells more now than how often: who did it, an example, what allowed it.
     fn absorb(&mut self, other: Self, bounds: &Bounds) -> bool {
         self.times = self.times.saturating_add(other.times);
         self.first = self.first.min(other.first);
         self.last = self.last.max(other.last);
         self.more_doers |= other.more_doers;
+        let mut tells_more = false;
         for (doer, times) in other.doers {
             if let Some(known) = self.doers.get_mut(&doer) {
                 *known = known.saturating_add(times);
             } else if self.doers.len() < bounds.doers_max {
                 self.doers.insert(doer, times);
+                tells_more = true;
             } else {
                 self.more_doers = true;
             }
         }
         for example in other.examples {
             if self.examples.len() < bounds.examples_max {
-                self.examples.insert(example);
+                tells_more |= self.examples.insert(example);
             }
         }
-        self.grounds.absorb(other.grounds, bounds.grounds_max)
+        self.grounds.absorb(other.grounds, bounds.grounds_max) || tells_more
     }
 }
 
@@ -115,11 +117,13 @@ impl Table {
         self.active.iter()
     }
 
-    /// Whether the fact, or what allowed it, is new; `None` if there is no room for it.
+    /// Whether the fact, who did it or what allowed it is new; `None` if there is no room for it.
     fn add(&mut self, mut fact: Fact, bounds: &Bounds) -> Option<bool> {
+        let mut is_new_thing = false;
         for doer in fact.doers.keys() {
             if self.active.len() < bounds.active_max && !self.active.contains(&doer.thing) {
                 self.active.insert(doer.thing.clone());
+                is_new_thing = true;
             }
         }
         let mut key = (fact.action.name(), fact.shape.clone());
@@ -138,7 +142,7 @@ impl Table {
             }
         }
         match self.facts.get_mut(&key) {
-            Some(known) => Some(known.absorb(fact, bounds)),
+            Some(known) => Some(known.absorb(fact, bounds) || is_new_thing),
             None => {
                 self.facts.insert(key, fact);
                 Some(true)
@@ -362,7 +366,9 @@ mod tests {
     fn things_share_a_fact_under_their_own_names() {
         let mut all = Observations::new(BOUNDS);
         assert_eq!(note(&mut all, "s-1", "dt/s-1/t", 5), Noted::New);
+        assert_eq!(note(&mut all, "s-2", "dt/s-2/t", 3), Noted::New, "who");
         assert_eq!(note(&mut all, "s-2", "dt/s-2/t", 3), Noted::Known);
+        assert_eq!(note(&mut all, "s-3", "dt/s-3/t", 9), Noted::New, "a thing");
         assert_eq!(note(&mut all, "s-3", "dt/s-3/t", 9), Noted::Known);
         let fact = all.facts().next().unwrap();
         assert_eq!(
@@ -371,7 +377,7 @@ mod tests {
         );
         assert_eq!(
             (fact.times, fact.first.as_millis(), fact.last.as_millis()),
-            (3, 3, 9)
+            (5, 3, 9)
         );
         assert_eq!((fact.doers.len(), fact.more_doers), (2, true), "a sample");
     }
