@@ -339,6 +339,9 @@ pub const BUFFER_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
 /// Sessions in all, those of clients that are away included; beyond it a client without one is refused.
 pub const SESSIONS_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Longest keep-alive of an MQTT 5 client, unless the settings say otherwise: a device that is gone is
+/// found out after one and a half of it.
+pub const KEEP_ALIVE_MAX_SECS: u16 = 60;
 /// How long a session lives without a connection at most, as at AWS: seven days.
 pub const SESSION_EXPIRY_MAX_SECS: u32 = 7 * 24 * 3600;
 /// Messages of QoS 1 and 2 that wait for one client or are in flight to it; beyond it the newest is

@@ -6,7 +6,8 @@ use portcullis_core::{
     identity::{OnPublishDenied, ThingName},
     limits::{
         CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX, CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX,
-        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, ORIGINS_MAX, PACKET_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
+        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, KEEP_ALIVE_MAX_SECS, ORIGINS_MAX, PACKET_BYTES_MAX,
+        SESSION_EXPIRY_MAX_SECS,
     },
 };
 use serde::Deserialize;
@@ -39,6 +40,8 @@ pub struct Config {
     pub lifecycle_events: LifecycleEvents,
     /// Longest time that a session lives without a connection.
     pub session_expiry_max_secs: u32,
+    /// Longest keep-alive that MQTT 5 clients may have, in seconds; 0: any.
+    pub keep_alive_max_secs: u16,
     /// Refuse clients that ask in TLS for a host that the server certificate does not name.
     pub check_sni: bool,
 }
@@ -123,6 +126,7 @@ struct BrokerToml {
     on_publish_denied: OnPublishDenied,
     lifecycle_events: LifecycleEvents,
     session_expiry_max_s: u32,
+    keep_alive_max_s: u16,
     check_sni: bool,
 }
 
@@ -139,6 +143,7 @@ impl Default for BrokerToml {
             on_publish_denied: OnPublishDenied::default(),
             lifecycle_events: LifecycleEvents::default(),
             session_expiry_max_s: SESSION_EXPIRY_MAX_SECS,
+            keep_alive_max_s: KEEP_ALIVE_MAX_SECS,
             check_sni: true,
         }
     }
@@ -226,6 +231,7 @@ impl Config {
                 0,
                 u32::MAX,
             ),
+            keep_alive_max_secs: toml.keep_alive_max_s,
             check_sni: toml.check_sni,
         }
     }

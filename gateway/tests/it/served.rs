@@ -242,8 +242,16 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Loopback addresses that nobody listens on.
 pub(crate) fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let sockets: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let sockets: [TcpListener; N] = std::array::from_fn(|_| {
+        loop {
+            // Below the ports that the system gives to connections, one of which could take the
+            // place of a gateway that is killed and started again.
+            let port = fastrand::u16(10_000..32_000);
+            if let Ok(socket) = TcpListener::bind(("127.0.0.1", port)) {
+                break socket;
+            }
+        }
+    });
     sockets.map(|socket| socket.local_addr().unwrap())
 }
 

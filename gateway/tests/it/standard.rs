@@ -168,24 +168,19 @@ fn topic_aliases_hold_in_both_directions() {
     peer.send(&framed(0x82, &subscribe));
     assert_eq!(peer.receive(), [0x90, 4, 0, 1, 0, 0]);
 
-    let deliver = |topic: &str, alias: Option<u16>| {
+    let deliver = |topic: &str, alias: u16| {
         let mut body = text(topic);
-        match alias {
-            None => body.push(0),
-            Some(alias) => {
-                body.extend([3, 0x23]);
-                body.extend(alias.to_be_bytes());
-            }
-        }
+        body.extend([3, 0x23]);
+        body.extend(alias.to_be_bytes());
         body.extend(b"payload");
         framed(0x30, &body)
     };
     // The client's alias is 9, ours is 1; neither reaches the other side.
     for (said, heard) in [
-        (topic, deliver(topic, None)),
-        ("", deliver(topic, Some(1))),
-        ("", deliver("", Some(1))),
-        (topic, deliver("", Some(1))),
+        (topic, deliver(topic, 1)),
+        ("", deliver("", 1)),
+        ("", deliver("", 1)),
+        (topic, deliver("", 1)),
     ] {
         peer.send(&publish(said, 9));
         assert_eq!(peer.receive(), heard);

@@ -82,8 +82,8 @@ struct Alias {
     used: u64,
 }
 
-/// What our aliases stand for. A topic gets one when it comes again soon; when all are taken, the
-/// one that was not used for longest goes over to it.
+/// What our aliases stand for. A topic gets one while there are some left; when all are taken, the
+/// one that was not used for longest goes over to a topic that comes again soon.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     max: u16,
@@ -110,6 +110,9 @@ impl Outgoing {
         if let Some(alias) = self.aliases.get_mut(topic) {
             alias.used = self.count;
             return Choice::Known(alias.number);
+        }
+        if self.aliases.len() < usize::from(self.max) {
+            return Choice::New(self.next());
         }
         let hash = self.hasher.hash_one(topic);
         if self.recent.contains(&hash) {

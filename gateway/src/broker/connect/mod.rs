@@ -133,7 +133,10 @@ pub(super) async fn serve<S>(
         connection,
         held: held.session,
         will,
-        keep_alive_secs: connect.keep_alive,
+        keep_alive_secs: match version {
+            Version::V5 => keep_alive_of_server(shared, &connect).unwrap_or(connect.keep_alive),
+            Version::V311 => connect.keep_alive,
+        },
         stop,
     });
     // On the heap: what leads to it need not carry its states.
@@ -216,6 +219,13 @@ pub(super) fn qos(qos: QoS) -> Qos {
     }
 }
 
+/// The keep-alive that a client is told to use instead of its own, which is too long (MQTT 5.0,
+/// 3.2.2.3.14). None is as it was: without a keep-alive nobody is waited for.
+fn keep_alive_of_server(shared: &Shared, connect: &Connect) -> Option<u16> {
+    let secs_max = shared.config.keep_alive_max_secs;
+    (secs_max > 0 && connect.keep_alive > secs_max).then_some(secs_max)
+}
+
 /// The CONNACK, with what the server does otherwise than the client asked for.
 fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>, held: &Attached) -> ConnAck {
     let asked_expiry = connect
@@ -236,7 +246,7 @@ fn accept(shared: &Shared, connect: &Connect, assigned: Option<&str>, held: &Att
         wildcard_subscription_available: None,
         subscription_identifiers_available: None,
         shared_subscription_available: None,
-        server_keep_alive: None,
+        server_keep_alive: keep_alive_of_server(shared, connect),
         response_information: None,
         server_reference: None,
         authentication_method: None,

@@ -90,7 +90,7 @@ struct Going {
     pkid: u16,
     dup: bool,
     retain: bool,
-    identifier: Option<u32>,
+    identifiers: Vec<u32>,
     /// Its place in the session's queue.
     place: Option<u64>,
 }
@@ -103,7 +103,7 @@ impl Going {
             pkid: 0,
             dup: false,
             retain,
-            identifier: options.identifier,
+            identifiers: options.identifier.into_iter().collect(),
             place: None,
         }
     }
@@ -125,7 +125,8 @@ where
         };
         let message = delivery.message;
         let is_own = options.no_local && message.publisher == self.held.number;
-        let is_queued = message.qos.min(options.qos) != Qos::AtMostOnce;
+        let is_queued =
+            message.qos != Qos::AtMostOnce && self.held.queues(&message.topic, message.publisher);
         if is_own || is_queued || message.is_expired(now()) {
             return Ok(());
         }
@@ -164,7 +165,7 @@ where
                     let Queued {
                         message,
                         retain,
-                        identifier,
+                        identifiers,
                         ..
                     } = queued;
                     let place = (qos != Qos::AtMostOnce).then_some(number);
@@ -174,7 +175,7 @@ where
                         pkid,
                         dup,
                         retain,
-                        identifier,
+                        identifiers,
                         place,
                     };
                     self.forward(going).await?;
@@ -256,9 +257,12 @@ where
             return Ok(());
         }
         let mut properties = message.properties_at(now());
-        if let Some(identifier) = going.identifier {
+        if !going.identifiers.is_empty() {
             let given = properties.get_or_insert_with(PublishProperties::default);
-            given.subscription_identifiers = vec![usize::try_from(identifier).unwrap_or(0)];
+            let identifiers = going.identifiers.iter();
+            given.subscription_identifiers = identifiers
+                .filter_map(|&identifier| usize::try_from(identifier).ok())
+                .collect();
         }
         let publish = Publish {
             dup: going.dup,

@@ -101,12 +101,13 @@ where
             retain_as_published: filter.preserve_retain,
             identifier,
         };
-        // The bus first: whoever finds the subscription in the tree relies on it.
+        // The tree first: what is published from this moment on is taken at QoS 1 and 2, and at QoS 0
+        // from before the SUBACK on.
+        let sessions = &self.shared.sessions;
+        sessions.subscribe(&self.held, &subscribed, options);
         let bus = &self.shared.bus;
         let on_bus = self.on_bus.subscribe(bus, &subscribed).await;
         on_bus.map_err(End::Bus)?;
-        let sessions = &self.shared.sessions;
-        sessions.subscribe(&self.held, &subscribed, options);
         let wants_retained = match filter.retain_forward_rule {
             RetainForwardRule::OnEverySubscribe => true,
             RetainForwardRule::OnNewSubscribe => is_new,

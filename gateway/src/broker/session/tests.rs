@@ -172,6 +172,7 @@ fn config() -> Config {
         on_publish_denied: OnPublishDenied::Disconnect,
         lifecycle_events: LifecycleEvents::All,
         session_expiry_max_secs: 3600,
+        keep_alive_max_secs: 60,
         check_sni: true,
     }
 }

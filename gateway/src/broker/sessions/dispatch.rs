@@ -42,6 +42,7 @@ pub(in crate::broker) struct Routed {
 /// Who is to get it.
 struct Receiver {
     session: Arc<Session>,
+    is_share: bool,
     qos: Qos,
     queued: Queued,
 }
@@ -69,7 +70,7 @@ impl Sessions {
         // Held to the end: a checkpoint must not begin between a body and what refers to it.
         let routes = self.routes();
         let id = self.log.next_id();
-        let mut receivers = Vec::new();
+        let mut receivers: Vec<Receiver> = Vec::new();
         routes.matching(&message.topic, |found| {
             routed.matched += 1;
             let (route, is_share) = match found {
@@ -97,11 +98,7 @@ impl Sessions {
                         routed.overflowed += 1;
                     }
                 }
-                _ => receivers.push(Receiver {
-                    session: Arc::clone(&route.session),
-                    qos,
-                    queued,
-                }),
+                _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
         });
         self.queue(message, id, receivers, origin, &mut routed);
@@ -121,13 +118,14 @@ impl Sessions {
         let id = self.log.next_id();
         let receiver = Receiver {
             session: Arc::clone(session),
+            is_share: false,
             qos,
             queued: Queued {
                 message: Arc::clone(message),
                 id,
                 retain: true,
-                subscribed: subscribed.clone(),
-                identifier: options.identifier,
+                subscribed: vec![subscribed.clone()],
+                identifiers: options.identifier.into_iter().collect(),
             },
         };
         let mut routed = Routed::default();
@@ -166,6 +164,7 @@ impl Sessions {
             session,
             qos,
             queued,
+            ..
         } in receivers
         {
             match session.offer(&self.log, qos, queued) {
@@ -197,6 +196,33 @@ impl Sessions {
     }
 }
 
+/// Adds a receiver. Of subscriptions of one client that overlap it gets one copy, with the identifiers
+/// of all and at the highest quality of service (MQTT 5.0, 3.3.4); shares stand for themselves.
+fn add(
+    receivers: &mut Vec<Receiver>,
+    is_share: bool,
+    session: &Arc<Session>,
+    qos: Qos,
+    queued: Queued,
+) {
+    let mut others = receivers.iter_mut();
+    let same = |other: &&mut Receiver| !other.is_share && other.session.number == session.number;
+    match others.find(same).filter(|_| !is_share) {
+        Some(other) => {
+            other.qos = other.qos.max(qos);
+            other.queued.retain |= queued.retain;
+            other.queued.subscribed.extend(queued.subscribed);
+            other.queued.identifiers.extend(queued.identifiers);
+        }
+        None => receivers.push(Receiver {
+            session: Arc::clone(session),
+            is_share,
+            qos,
+            queued,
+        }),
+    }
+}
+
 impl Origin<'_> {
     /// Takes the packet id; what the log has to say of it, if the session is kept.
     fn take(self) -> Option<(u64, u16)> {
@@ -212,8 +238,8 @@ impl Route {
             message: Arc::clone(message),
             id,
             retain: self.options.retain_as_published && message.retain,
-            subscribed: self.subscribed.clone(),
-            identifier: self.options.identifier,
+            subscribed: vec![self.subscribed.clone()],
+            identifiers: self.options.identifier.into_iter().collect(),
         }
     }
 }

@@ -66,9 +66,10 @@ pub(super) enum Record<'a> {
         id: u64,
         qos: u8,
         retain: bool,
-        /// The filter that it came for.
-        filter: &'a str,
-        identifier: Option<u32>,
+        /// The filters that it came for.
+        #[serde(borrow)]
+        filters: Vec<&'a str>,
+        identifiers: Vec<u32>,
     },
     Routed {
         id: u64,

@@ -171,16 +171,19 @@ impl Replay {
                 id,
                 qos: level,
                 retain,
-                filter,
-                identifier,
+                ref filters,
+                ref identifiers,
             } => {
                 let message = self.bodies.get(&id).ok_or("a place without its message")?;
                 let queued = Queued {
                     message: Arc::clone(message),
                     id,
                     retain,
-                    subscribed: subscribed(filter)?,
-                    identifier,
+                    subscribed: filters
+                        .iter()
+                        .map(|filter| subscribed(filter))
+                        .collect::<Result<_, _>>()?,
+                    identifiers: identifiers.clone(),
                 };
                 self.with(number, |session| session.queue(place, qos(level), queued));
                 self.unrouted.entry(id).or_default().push((number, place));

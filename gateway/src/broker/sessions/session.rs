@@ -15,7 +15,7 @@ use portcullis_core::{
     limits::{SESSION_LOOSE_MESSAGES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
     session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
     timestamp::Timestamp,
-    topic::Subscribed,
+    topic::{Subscribed, TopicName},
 };
 use tokio::sync::Notify;
 
@@ -50,9 +50,15 @@ pub(in crate::broker) struct Queued {
     pub(super) id: u64,
     /// RETAIN as it is to be delivered.
     pub(in crate::broker) retain: bool,
-    /// What it came for.
-    pub(in crate::broker) subscribed: Subscribed,
-    pub(in crate::broker) identifier: Option<u32>,
+    /// The subscriptions that it came for, and their identifiers.
+    pub(in crate::broker) subscribed: Vec<Subscribed>,
+    pub(in crate::broker) identifiers: Vec<u32>,
+}
+
+impl Queued {
+    fn filters(&self) -> Vec<String> {
+        self.subscribed.iter().map(Subscribed::to_string).collect()
+    }
 }
 
 /// What goes to the client next.
@@ -186,7 +192,11 @@ impl Session {
         let why_void = |queued: &Queued| {
             if queued.message.is_expired(now) {
                 Some("expired")
-            } else if subscriptions.contains_key(&queued.subscribed) {
+            } else if queued
+                .subscribed
+                .iter()
+                .any(|subscribed| subscriptions.contains_key(subscribed))
+            {
                 None
             } else {
                 Some("not-subscribed")
@@ -354,19 +364,18 @@ impl Session {
             self.wake();
             return Ok(None);
         }
-        let record = (queued.id, queued.retain, queued.identifier);
-        let filter = queued.subscribed.to_string();
+        let (id, retain) = (queued.id, queued.retain);
+        let (filters, identifiers) = (queued.filters(), queued.identifiers.clone());
         let offered = state.outgoing.offer(qos, bytes, queued);
         let place = offered.inspect_err(|_| log.free_bytes(bytes))?;
-        let (id, retain, identifier) = record;
         log.append(&Record::Queue {
             number: self.number,
             place,
             id,
             qos: qos.as_u8(),
             retain,
-            filter: &filter,
-            identifier,
+            filters: filters.iter().map(String::as_str).collect(),
+            identifiers,
         });
         if state.connection.is_some() {
             drop(state);
@@ -421,6 +430,19 @@ impl Session {
         self.lock().owner.clone()
     }
 
+    /// Whether it takes a message of QoS 1 or 2 on `topic` at more than QoS 0, so that it is in the
+    /// queue. Shares stand for themselves.
+    pub(in crate::broker) fn queues(&self, topic: &TopicName, publisher: u64) -> bool {
+        let state = self.lock();
+        let mut subscriptions = state.subscriptions.iter();
+        subscriptions.any(|(subscribed, options)| {
+            subscribed.share.is_none()
+                && options.qos != Qos::AtMostOnce
+                && !(options.no_local && publisher == self.number)
+                && subscribed.filter.matches(topic)
+        })
+    }
+
     /// How it is subscribed to this.
     pub(in crate::broker) fn options(&self, subscribed: &Subscribed) -> Option<Options> {
         self.lock().subscriptions.get(subscribed).copied()
@@ -459,8 +481,8 @@ impl Session {
                 id: queued.id,
                 qos: qos.as_u8(),
                 retain: queued.retain,
-                filter: &queued.subscribed.to_string(),
-                identifier: queued.identifier,
+                filters: queued.filters().iter().map(String::as_str).collect(),
+                identifiers: queued.identifiers.clone(),
             });
             log.append(&Record::Routed {
                 id: queued.id,

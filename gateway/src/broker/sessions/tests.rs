@@ -224,6 +224,49 @@ async fn a_session_is_not_taken_up_by_another_owner_nor_after_a_clean_start_nor_
 }
 
 #[tokio::test]
+async fn subscriptions_that_overlap_give_one_copy_at_the_highest_quality_with_all_identifiers() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    for (identifier, filter, qos) in [
+        (1, "a/#", Qos::AtLeastOnce),
+        (2, "a/+", Qos::ExactlyOnce),
+        (3, "b", Qos::AtLeastOnce),
+        (4, "$share/g/a/b", Qos::AtLeastOnce),
+    ] {
+        let options = Options {
+            qos,
+            no_local: false,
+            retain_as_published: false,
+            identifier: Some(identifier),
+        };
+        let subscribed = Subscribed::parse(filter).unwrap();
+        kept.sessions.subscribe(&session, &subscribed, options);
+    }
+    let routed = kept.publish("a/b", "x", Qos::ExactlyOnce);
+    routed.durable.unwrap().await.unwrap();
+    drop(session);
+    let kept = kept.restart(&dir);
+    let session = kept.attach("c", false, 60).session;
+    let mut copies = Vec::new();
+    while let Some(Outbound::Publish { qos, queued, .. }) =
+        session.next(&kept.sessions.log, 1, now(), |_| {})
+    {
+        copies.push((qos, queued.identifiers));
+    }
+    copies.sort();
+    assert_eq!(
+        copies,
+        [(Qos::AtLeastOnce, vec![4]), (Qos::ExactlyOnce, vec![1, 2])]
+    );
+    // It is wanted as long as one of them is there.
+    kept.publish("a/b", "y", Qos::AtLeastOnce);
+    let gone = Subscribed::parse("a/#").unwrap();
+    kept.sessions.unsubscribe(&session, &gone);
+    assert_eq!(kept.sent(&session).len(), 2);
+}
+
+#[tokio::test]
 async fn a_session_without_expiry_ends_with_its_connection() {
     let dir = TempDir::new().unwrap();
     let kept = open(&dir);
