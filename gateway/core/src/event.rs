@@ -30,6 +30,15 @@ impl Qos {
             Self::ExactlyOnce => 2,
         }
     }
+
+    /// What [`Self::as_u8`] gave; a number out of range is the highest.
+    pub const fn from_u8(number: u8) -> Self {
+        match number {
+            0 => Self::AtMostOnce,
+            1 => Self::AtLeastOnce,
+            _ => Self::ExactlyOnce,
+        }
+    }
 }
 
 /// One publish that admission let pass. Lives in memory; its durable form is a

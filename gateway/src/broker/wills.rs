@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portcullis_core::{
     event::Event,
-    identity::{ClientId, Thing},
+    identity::{CertificateId, Thing},
     limits::LIFECYCLE_TIMEOUT,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -43,8 +43,7 @@ impl Keeper {
                 let _at: Instant = sweep.tick().await;
                 self.show();
                 for will in self.shared.sessions.sweep(now()) {
-                    self.shared.publish_left(&will);
-                    self.hand_in(&will).await;
+                    self.shared.publish_left(&will).await;
                 }
             }
         };
@@ -71,30 +70,15 @@ impl Keeper {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         }
     }
-
-    /// To the stream, as what the thing sent.
-    async fn hand_in(&self, will: &DueWill) {
-        let Some(event) = self.shared.event_of(will) else {
-            return;
-        };
-        let submit = self.shared.neighbours.pipeline.submit(event, None);
-        if !matches!(timeout(LIFECYCLE_TIMEOUT, submit).await, Ok(Ok(()))) {
-            warn!(
-                client = will.session.client_id.as_str(),
-                "The stream did not take a delayed will."
-            );
-        }
-    }
 }
 
 impl Shared {
-    /// To the local subscribers.
-    pub(super) fn publish_left(&self, will: &DueWill) {
-        let client: &ClientId = &will.session.client_id;
-        let owner = will.session.owner();
-        if owner.is_some_and(|owner| !self.is_in_force(&owner)) {
+    /// To the local subscribers, and to the stream as what the thing sent.
+    pub(super) async fn publish_left(&self, will: &DueWill) {
+        let client = will.session.client_id.as_str();
+        if !self.is_in_force(will) {
             info!(
-                client = client.as_str(),
+                client,
                 "A delayed will is not published: its thing is gone."
             );
             return;
@@ -106,24 +90,34 @@ impl Shared {
         let routed = self.sessions.dispatch(&message, None);
         self.count_overflow(routed.overflowed);
         if routed.is_for_bus {
+            // A bus that is gone is a fault of the process, which the listeners report.
             drop(self.bus.announce_will(&message));
+        }
+        let Some(event) = self.event_of(will) else {
+            return;
+        };
+        let submit = self.neighbours.pipeline.submit(event, None);
+        if !matches!(timeout(LIFECYCLE_TIMEOUT, submit).await, Ok(Ok(()))) {
+            warn!(client, "The stream did not take a delayed will.");
         }
     }
 
-    /// Whether the thing is there; a certificate without a thing is not looked up.
-    fn is_in_force(&self, owner: &str) -> bool {
-        let snapshot = self.neighbours.identity.borrow();
-        let is_certificate = owner.len() == 64 && snapshot.thing(owner).is_none();
-        is_certificate
-            || snapshot
-                .thing(owner)
-                .is_some_and(|thing| !is_quarantined(thing))
+    /// Whether the thing is there and not in quarantine; a certificate without a thing is not looked
+    /// up.
+    fn is_in_force(&self, will: &DueWill) -> bool {
+        let Some(owner) = will.session.owner() else {
+            return true;
+        };
+        match self.neighbours.identity.borrow().thing(&owner) {
+            Some(thing) => !is_quarantined(thing),
+            None => CertificateId::parse(&owner).is_some(),
+        }
     }
 
     fn event_of(&self, will: &DueWill) -> Option<Event> {
         let owner = will.session.owner()?;
         let thing = Arc::clone(self.neighbours.identity.borrow().thing(&owner)?);
-        if is_quarantined(&thing) || will.message.topic.as_str().starts_with('$') {
+        if will.message.topic.as_str().starts_with('$') {
             return None;
         }
         let message = &will.message;

@@ -6,68 +6,23 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, Stream,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use rustls::{ClientConfig, ClientConnection, Stream, pki_types::ServerName};
 
 use crate::{
     device::client_config,
     served::{Credentials, PATIENCE, Served, eventually},
+    wire::Believer,
 };
 
 /// A MQTT 3.1.1 CONNECT of `sensor-1`.
 const CONNECT: &[u8] = b"\x10\x14\x00\x04MQTT\x04\x02\x00\x1e\x00\x08sensor-1";
-
-/// Takes any server, as a client under attack would.
-#[derive(Debug)]
-struct Gullible;
-
-impl ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let provider = rustls::crypto::ring::default_provider();
-        provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
 
 /// What the gateway answers to the CONNECT of a client that asks for `host`; nothing if it closes.
 fn answer(served: &Served, own: &Credentials, host: &'static str) -> Vec<u8> {
     let mut config: ClientConfig = client_config(own);
     config
         .dangerous()
-        .set_certificate_verifier(Arc::new(Gullible));
+        .set_certificate_verifier(Arc::new(Believer));
     let name = ServerName::try_from(host).unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut socket = TcpStream::connect(served.mqtt).unwrap();

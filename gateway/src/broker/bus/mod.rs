@@ -392,11 +392,7 @@ fn unwrap(publish: Publish, properties: Option<PublishProperties>) -> Option<Del
     let message = Message {
         topic: TopicName::parse_bytes(publish.topic.get(2..)?).ok()?,
         payload: wrapped,
-        qos: match flags & !RETAIN_FLAG {
-            0 => Qos::AtMostOnce,
-            1 => Qos::AtLeastOnce,
-            _ => Qos::ExactlyOnce,
-        },
+        qos: Qos::from_u8(flags & !RETAIN_FLAG),
         retain: flags & RETAIN_FLAG != 0,
         publisher,
         // The router has counted it down, and drops what is over.

@@ -36,7 +36,7 @@ use super::{
     lifecycle::Connection,
     newcomers::Newcomer,
     session::{Parts, Session},
-    sessions::{Asked, Attached, DueWill},
+    sessions::{Asked, Attached},
     shared::Shared,
 };
 use crate::{defend::ActivityKind, identity::Credential};
@@ -100,7 +100,7 @@ pub(super) async fn serve<S>(
             "yes"
         }
     };
-    let held = match attach(shared, &admission, &connect, version, &ticket) {
+    let held = match attach(shared, &admission, &connect, version, &ticket).await {
         Ok(held) => held,
         Err(refusal) => {
             return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
@@ -146,7 +146,7 @@ pub(super) async fn serve<S>(
 }
 
 /// The session that the client left, or a new one.
-fn attach(
+async fn attach(
     shared: &Arc<Shared>,
     admission: &Admission,
     connect: &Connect,
@@ -180,11 +180,7 @@ fn attach(
             )
         })?;
     if let Some(will) = &attached.will {
-        let left = DueWill {
-            session: Arc::clone(&attached.session),
-            message: Arc::clone(will),
-        };
-        shared.publish_left(&left);
+        shared.publish_left(will).await;
     }
     Ok(attached)
 }

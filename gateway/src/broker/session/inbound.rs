@@ -1,5 +1,6 @@
 //! What a client publishes, and what it is answered.
 
+use bytes::Bytes;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
@@ -195,10 +196,17 @@ where
         metrics
             .publish_bytes
             .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
-        let properties = publish.properties.clone();
+        let mut properties = publish.properties.clone();
+        // Copied: what may wait in a queue must not keep the whole buffer that it was read into.
+        if let Some(data) = properties
+            .as_mut()
+            .and_then(|given| given.correlation_data.as_mut())
+        {
+            *data = Bytes::copy_from_slice(data);
+        }
         let message = Arc::new(Message {
             topic,
-            payload: publish.payload.clone(),
+            payload: Bytes::copy_from_slice(&publish.payload),
             qos: level,
             retain: publish.retain,
             publisher: self.held.number,

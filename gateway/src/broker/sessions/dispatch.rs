@@ -11,9 +11,10 @@ use portcullis_core::{
 
 use super::{
     Route, Sessions,
+    queued::{Options, Queued},
     record::{Record, Stored},
     retained::Kept,
-    session::{Options, Queued, Session},
+    session::Session,
 };
 use crate::{broker::message::Message, wal::Durable};
 
@@ -101,7 +102,23 @@ impl Sessions {
                 _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
         });
-        self.queue(message, id, receivers, origin, &mut routed);
+        let is_retained = message.retain && !message.payload.is_empty();
+        if is_retained || receivers.iter().any(Receiver::is_kept) {
+            self.write_body(id, message);
+        }
+        if message.retain {
+            routed.retain_refused = self.retain(message, id) == Kept::Full;
+        }
+        let queued = self.queue(receivers);
+        routed.overflowed += queued.overflowed;
+        let incoming = origin.and_then(Origin::take);
+        if queued.is_logged || message.retain || incoming.is_some() {
+            self.log.append(&Record::Routed { id, incoming });
+            if message.qos != Qos::AtMostOnce {
+                routed.durable = self.log.durable();
+            }
+        }
+        self.settle_when_durable(queued.to_settle);
         routed
     }
 
@@ -128,38 +145,26 @@ impl Sessions {
                 identifiers: options.identifier.into_iter().collect(),
             },
         };
-        let mut routed = Routed::default();
-        let again = Message {
-            retain: false,
-            ..Message::clone(message)
-        };
-        self.queue(&Arc::new(again), id, vec![receiver], None, &mut routed);
-        routed.overflowed == 0
+        if receiver.is_kept() {
+            self.write_body(id, message);
+        }
+        let queued = self.queue(vec![receiver]);
+        if queued.is_logged {
+            self.log.append(&Record::Routed { id, incoming: None });
+        }
+        self.settle_when_durable(queued.to_settle);
+        queued.overflowed == 0
     }
 
-    fn queue(
-        &self,
-        message: &Arc<Message>,
-        id: u64,
-        receivers: Vec<Receiver>,
-        origin: Option<Origin<'_>>,
-        routed: &mut Routed,
-    ) {
-        let keeps = |receiver: &Receiver| receiver.session.lock().is_kept;
-        let is_retained = message.retain && !message.payload.is_empty();
-        let needs_body = is_retained || receivers.iter().any(keeps);
-        if needs_body {
-            self.log.append(&Record::Body {
-                id,
-                message: Stored::of(message),
-            });
-        }
-        let mut is_logged = false;
-        if message.retain {
-            is_logged = true;
-            routed.retain_refused = self.retain(message, id) == Kept::Full;
-        }
-        let mut to_settle = BTreeMap::new();
+    fn write_body(&self, id: u64, message: &Message) {
+        self.log.append(&Record::Body {
+            id,
+            message: Stored::of(message),
+        });
+    }
+
+    fn queue(&self, receivers: Vec<Receiver>) -> Queueing {
+        let mut queueing = Queueing::default();
         for Receiver {
             session,
             qos,
@@ -168,31 +173,45 @@ impl Sessions {
         } in receivers
         {
             match session.offer(&self.log, qos, queued) {
-                Err(_) => routed.overflowed += 1,
+                Err(_) => queueing.overflowed += 1,
                 Ok(None) => {}
                 Ok(Some(place)) => {
-                    is_logged = true;
+                    queueing.is_logged = true;
                     if qos == Qos::ExactlyOnce {
+                        let to_settle = &mut queueing.to_settle;
                         to_settle.insert(session.number, (session, place + 1));
                     }
                 }
             }
         }
-        let incoming = origin.and_then(|origin| origin.take());
-        if !is_logged && incoming.is_none() {
+        queueing
+    }
+
+    fn settle_when_durable(&self, to_settle: BTreeMap<u64, (Arc<Session>, u64)>) {
+        if to_settle.is_empty() {
             return;
         }
-        self.log.append(&Record::Routed { id, incoming });
-        if message.qos != Qos::AtMostOnce {
-            routed.durable = self.log.durable();
-        }
-        if !to_settle.is_empty() {
-            self.log.when_durable(move || {
-                for (session, place) in to_settle.values() {
-                    session.settle(*place);
-                }
-            });
-        }
+        self.log.when_durable(move || {
+            for (session, place) in to_settle.values() {
+                session.settle(*place);
+            }
+        });
+    }
+}
+
+/// What became of a message that was put into queues.
+#[derive(Default)]
+struct Queueing {
+    overflowed: usize,
+    /// Whether the log has to say of it.
+    is_logged: bool,
+    /// Sessions whose QoS 2 messages before a place may go once that is durable.
+    to_settle: BTreeMap<u64, (Arc<Session>, u64)>,
+}
+
+impl Receiver {
+    fn is_kept(&self) -> bool {
+        self.session.lock().is_kept
     }
 }
 

@@ -6,8 +6,9 @@ use portcullis_core::timestamp::Timestamp;
 
 use super::{
     Sessions,
+    queued::DelayedWill,
     record::{Record, Stored},
-    session::{DelayedWill, Session},
+    session::Session,
 };
 use crate::broker::message::Message;
 
@@ -27,21 +28,14 @@ impl Sessions {
         let mut table = self.table();
         let mut over = Vec::new();
         for session in table.values() {
-            let mut state = session.lock();
-            let is_over = state.is_over(now);
-            if state
-                .will
-                .as_ref()
-                .is_some_and(|will| is_over || will.due <= now)
-                && let Some(DelayedWill { message, .. }) = state.will.take()
-            {
-                self.log.append(&Record::NoWill {
-                    number: session.number,
-                });
-                due.push(DueWill {
-                    session: Arc::clone(session),
-                    message,
-                });
+            let (is_over, is_due) = {
+                let state = session.lock();
+                let is_over = state.is_over(now);
+                let will = state.will.as_ref();
+                (is_over, will.is_some_and(|will| is_over || will.due <= now))
+            };
+            if is_due {
+                due.extend(self.take_will(session));
             }
             if is_over {
                 over.push(Arc::clone(session));
@@ -52,6 +46,18 @@ impl Sessions {
             self.end(&session);
         }
         due
+    }
+
+    /// Takes out the will that waits, whose time has come.
+    pub(super) fn take_will(&self, session: &Arc<Session>) -> Option<DueWill> {
+        let DelayedWill { message, .. } = session.lock().will.take()?;
+        self.log.append(&Record::NoWill {
+            number: session.number,
+        });
+        Some(DueWill {
+            session: Arc::clone(session),
+            message,
+        })
     }
 
     /// Leaves a will that is published at `due`, unless the client comes back before.

@@ -15,6 +15,7 @@
 mod dispatch;
 mod expiry;
 mod log;
+mod queued;
 mod record;
 mod replay;
 mod retained;
@@ -35,7 +36,8 @@ use portcullis_core::{
 pub(super) use self::{
     dispatch::{Origin, Routed},
     expiry::DueWill,
-    session::{Options, Outbound, Queued, Session},
+    queued::{Options, Outbound, Queued},
+    session::Session,
 };
 use self::{
     log::Log,
@@ -84,7 +86,7 @@ pub(super) struct Attached {
     /// Whether it was there before.
     pub(super) is_present: bool,
     /// The will of the session that ended because this one begins.
-    pub(super) will: Option<Arc<Message>>,
+    pub(super) will: Option<DueWill>,
 }
 
 /// [`SESSIONS_MAX`] is reached, and the client has none.
@@ -99,7 +101,11 @@ impl Sessions {
         let former = table.get(client_id).cloned();
         let resumed = former.as_ref().filter(|session| {
             let state = session.lock();
-            !asked.clean_start && state.owner == asked.owner && !state.is_over(now())
+            // One without expiry ends with its connection, which may not have noticed yet.
+            !asked.clean_start
+                && state.owner == asked.owner
+                && state.expiry_secs > 0
+                && !state.is_over(now())
         });
         if let Some(session) = resumed {
             let session = Arc::clone(session);
@@ -113,7 +119,7 @@ impl Sessions {
         let mut will = None;
         if let Some(former) = former {
             table.remove(client_id);
-            will = former.lock().will.take().map(|will| will.message);
+            will = self.take_will(&former);
             self.end(&former);
         } else if table.len() >= SESSIONS_MAX {
             return Err(Full);
@@ -211,30 +217,26 @@ impl Sessions {
         false
     }
 
-    /// Takes a session out of everything but the table.
+    /// Takes a session out of everything but the table. In one step: what is being published
+    /// meanwhile finds it whole, or not at all.
     fn end(&self, session: &Arc<Session>) {
-        let subscriptions = {
-            let mut state = session.lock();
-            self.log.free_bytes(state.outgoing.bytes());
-            // What a connection that is still there would send of it is gone, too.
-            state.outgoing = Outgoing::new(BOUNDS);
-            if std::mem::take(&mut state.is_kept) {
-                self.log.append(&Record::End {
-                    number: session.number,
-                });
-            }
-            std::mem::take(&mut state.subscriptions)
-        };
-        if subscriptions.is_empty() {
-            return;
-        }
         let mut routes = self.routes_mut();
-        for subscribed in subscriptions.keys() {
+        let mut state = session.lock();
+        for subscribed in std::mem::take(&mut state.subscriptions).keys() {
             routes.remove(
                 &subscribed.filter,
                 subscribed.share.as_ref(),
                 &session.number,
             );
+        }
+        state.has_ended = true;
+        self.log.free_bytes(state.outgoing.bytes());
+        // What a connection that is still there would send of it is gone, too.
+        state.outgoing = Outgoing::new(BOUNDS);
+        if std::mem::take(&mut state.is_kept) {
+            self.log.append(&Record::End {
+                number: session.number,
+            });
         }
     }
 
@@ -247,6 +249,9 @@ impl Sessions {
     ) -> bool {
         let mut routes = self.routes_mut();
         let mut state = session.lock();
+        if state.has_ended {
+            return false;
+        }
         if state.is_kept {
             let filter = subscribed.to_string();
             self.log

@@ -163,7 +163,7 @@ impl<'a> Stored<'a> {
         Ok(Message {
             topic: TopicName::parse(self.topic).map_err(|error| error.to_string())?,
             payload: Bytes::copy_from_slice(self.payload),
-            qos: qos(self.qos),
+            qos: Qos::from_u8(self.qos),
             retain: self.retain,
             publisher: self.publisher,
             properties,
@@ -174,8 +174,8 @@ impl<'a> Stored<'a> {
 
 impl Record<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        // Texts, numbers and lists of known length: there is nothing that could not be written.
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        postcard::to_extend(self, vec![VERSION])
+            .expect("texts, numbers and lists of known length are written to a vector")
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, String> {
@@ -184,14 +184,5 @@ impl Record<'_> {
             Some((version, _)) => Err(format!("a record of version {version}")),
             None => Err("an empty record".to_owned()),
         }
-    }
-}
-
-/// The quality of service of a number; what is out of range is the highest.
-pub(super) fn qos(number: u8) -> Qos {
-    match number {
-        0 => Qos::AtMostOnce,
-        1 => Qos::AtLeastOnce,
-        _ => Qos::ExactlyOnce,
     }
 }

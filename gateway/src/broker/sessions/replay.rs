@@ -18,9 +18,10 @@ use portcullis_core::{
 use super::{
     Route, Sessions,
     log::Log,
-    record::{Record, qos},
+    queued::{DelayedWill, Options, Queued},
+    record::Record,
     retained::Retained,
-    session::{BOUNDS, DelayedWill, Options, Queued, Session, State},
+    session::{BOUNDS, Session, State},
 };
 use crate::{
     broker::message::Message,
@@ -126,7 +127,7 @@ impl Replay {
             } => {
                 let subscribed = subscribed(filter)?;
                 let options = Options {
-                    qos: qos(level),
+                    qos: Qos::from_u8(level),
                     no_local,
                     retain_as_published,
                     identifier,
@@ -185,7 +186,9 @@ impl Replay {
                         .collect::<Result<_, _>>()?,
                     identifiers: identifiers.clone(),
                 };
-                self.with(number, |session| session.queue(place, qos(level), queued));
+                self.with(number, |session| {
+                    session.queue(place, Qos::from_u8(level), queued)
+                });
                 self.unrouted.entry(id).or_default().push((number, place));
             }
             Record::Routed { id, incoming } => {

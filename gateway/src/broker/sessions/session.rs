@@ -21,9 +21,10 @@ use tokio::sync::Notify;
 
 use super::{
     log::Log,
+    queued::{DelayedWill, Options, Outbound, Queued},
     record::{Record, Stored},
 };
-use crate::{broker::message::Message, wal::Durable};
+use crate::wal::Durable;
 
 /// What one session may queue.
 pub(super) const BOUNDS: OutgoingBounds = OutgoingBounds {
@@ -32,57 +33,6 @@ pub(super) const BOUNDS: OutgoingBounds = OutgoingBounds {
 };
 /// A Session Expiry Interval that never ends (MQTT 5.0, 3.1.2.11.2).
 pub(in crate::broker) const NEVER: u32 = u32::MAX;
-
-/// How a filter is subscribed to (MQTT 5.0, 3.8.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::broker) struct Options {
-    pub(in crate::broker) qos: Qos,
-    pub(in crate::broker) no_local: bool,
-    pub(in crate::broker) retain_as_published: bool,
-    pub(in crate::broker) identifier: Option<u32>,
-}
-
-/// A message for the client of one session.
-#[derive(Clone, Debug)]
-pub(in crate::broker) struct Queued {
-    pub(in crate::broker) message: Arc<Message>,
-    /// Its number in the log.
-    pub(super) id: u64,
-    /// RETAIN as it is to be delivered.
-    pub(in crate::broker) retain: bool,
-    /// The subscriptions that it came for, and their identifiers.
-    pub(in crate::broker) subscribed: Vec<Subscribed>,
-    pub(in crate::broker) identifiers: Vec<u32>,
-}
-
-impl Queued {
-    fn filters(&self) -> Vec<String> {
-        self.subscribed.iter().map(Subscribed::to_string).collect()
-    }
-}
-
-/// What goes to the client next.
-#[derive(Debug)]
-pub(in crate::broker) enum Outbound {
-    Publish {
-        /// 0 at QoS 0.
-        pkid: u16,
-        number: u64,
-        dup: bool,
-        qos: Qos,
-        queued: Queued,
-    },
-    Release {
-        pkid: u16,
-    },
-}
-
-/// A will that waits for its delay to pass (MQTT 5.0, 3.1.3.2.2).
-#[derive(Clone, Debug)]
-pub(super) struct DelayedWill {
-    pub(super) message: Arc<Message>,
-    pub(super) due: Timestamp,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -109,6 +59,8 @@ pub(super) struct State {
     pub(super) connection: Option<u64>,
     pub(super) away_since: Option<Timestamp>,
     pub(super) will: Option<DelayedWill>,
+    /// It is out of the table, and takes nothing more; a connection may still hold it.
+    pub(super) has_ended: bool,
     /// Whether the log knows it.
     pub(super) is_kept: bool,
     /// Messages before this one are durable, if it is kept.
@@ -127,6 +79,7 @@ impl State {
             connection: None,
             away_since: None,
             will: None,
+            has_ended: false,
             is_kept: false,
             settled: 0,
         }
@@ -354,7 +307,7 @@ impl Session {
     pub(super) fn offer(&self, log: &Log, qos: Qos, queued: Queued) -> Result<Option<u64>, Full> {
         let mut state = self.lock();
         let bytes = queued.message.bytes();
-        if !log.take_bytes(bytes) {
+        if state.has_ended || !log.take_bytes(bytes) {
             return Err(Full);
         }
         if !state.is_kept {

@@ -267,6 +267,41 @@ async fn subscriptions_that_overlap_give_one_copy_at_the_highest_quality_with_al
 }
 
 #[tokio::test]
+async fn a_session_that_ended_takes_nothing_more_from_whoever_still_holds_it() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let former = kept.attach("c", true, 60).session;
+    kept.subscribe(&former, "a", Qos::AtLeastOnce);
+    kept.publish("a", "x", Qos::AtLeastOnce);
+    let due = now();
+    kept.sessions
+        .leave_will(&former, message("w", "will", Qos::AtMostOnce), due);
+    let attached = kept.attach("c", true, 60);
+    let will = attached.will.unwrap();
+    assert_eq!(
+        (will.session.number, &*will.message.payload),
+        (former.number, &b"will"[..])
+    );
+    assert_eq!(kept.sessions.log.queued_bytes(), 0);
+    assert!(!kept.subscribe(&former, "b", Qos::AtLeastOnce));
+    assert_eq!(kept.sessions.subscriptions_len(), 0);
+    let subscribed = Subscribed::parse("a").unwrap();
+    let options = Options {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+    };
+    let late = message("a", "late", Qos::AtLeastOnce);
+    let sessions = &kept.sessions;
+    assert!(!sessions.queue_retained(&former, &subscribed, options, Qos::AtLeastOnce, &late));
+    assert_eq!(sessions.log.queued_bytes(), 0);
+    // One without expiry, whose connection has not gone yet, is not taken up as one that is kept.
+    kept.attach("d", false, 0);
+    assert!(!kept.attach("d", false, 60).is_present);
+}
+
+#[tokio::test]
 async fn a_session_without_expiry_ends_with_its_connection() {
     let dir = TempDir::new().unwrap();
     let kept = open(&dir);

@@ -4,6 +4,8 @@ mod aliases;
 mod mutation;
 mod strict;
 
+use rumqttc::v5::mqttbytes::QoS;
+
 use super::*;
 
 fn decode(bytes: &[u8]) -> Result<Option<Packet>, DecodeError> {

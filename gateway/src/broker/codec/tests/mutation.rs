@@ -64,7 +64,7 @@ fn v311(packet: &Packet) -> Option<v4p::Packet> {
             let filters = subscribe.filters.into_iter();
             let filters = filters.map(|filter| v4p::SubscribeFilter {
                 path: filter.path,
-                qos: lower_qos(filter.qos),
+                qos: versions::lower_qos(filter.qos),
             });
             let mut lowered = v4p::Subscribe::new_many(filters);
             lowered.pkid = subscribe.pkid;
