@@ -1,7 +1,11 @@
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use portcullis_core::{event::Qos, topic::TopicName};
+use portcullis_core::{
+    event::Qos,
+    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSIONS_QUEUE_BYTES_MAX},
+    topic::TopicName,
+};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -386,4 +390,69 @@ async fn a_checkpoint_keeps_all_that_counts_and_forgets_the_rest() {
         kept.sessions.retained.matching(&filter, now())[0].payload,
         "kept"
     );
+}
+
+fn asked(connection: u64) -> Asked {
+    Asked {
+        clean_start: true,
+        expiry_secs: 0,
+        window: 1,
+        owner: None,
+        connection,
+    }
+}
+
+#[test]
+fn beyond_the_bound_only_who_has_a_session_gets_one() {
+    let sessions = Sessions::unkept();
+    let id = |n: usize| ClientId::parse(&format!("c{n}")).unwrap();
+    for n in 0..SESSIONS_MAX {
+        sessions.attach(&id(n), &asked(1)).unwrap();
+    }
+    let refused = sessions.attach(&id(SESSIONS_MAX), &asked(1));
+    assert_eq!(refused.unwrap_err(), Full);
+    sessions.attach(&id(0), &asked(2)).unwrap();
+    assert_eq!(sessions.len(), SESSIONS_MAX);
+}
+
+#[test]
+fn all_queues_together_and_what_waits_at_qos_0_are_bounded() {
+    let sessions = Sessions::unkept();
+    let options = Options {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+    };
+    let mut held = Vec::new();
+    for n in 0..20 {
+        let id = ClientId::parse(&format!("c{n}")).unwrap();
+        let session = sessions.attach(&id, &asked(1)).unwrap().session;
+        sessions.subscribe(&session, &Subscribed::parse("a").unwrap(), options);
+        held.push(session);
+    }
+    let large = message("a", &"x".repeat(100_000), Qos::AtLeastOnce);
+    let mut overflowed = 0;
+    for _ in 0..40 {
+        overflowed += sessions.dispatch(&large, None).overflowed;
+    }
+    // Each queue alone would have taken forty.
+    let taken = SESSIONS_QUEUE_BYTES_MAX / large.bytes();
+    assert_eq!(overflowed, 20 * 40 - taken);
+    assert!(sessions.log.queued_bytes() <= SESSIONS_QUEUE_BYTES_MAX);
+    for session in &held {
+        assert!(sessions.detach(session, 1, None));
+    }
+    assert_eq!(sessions.log.queued_bytes(), 0);
+
+    let id = ClientId::parse("worker").unwrap();
+    let worker = sessions.attach(&id, &asked(1)).unwrap().session;
+    let share = Subscribed::parse("$share/g/b").unwrap();
+    sessions.subscribe(&worker, &share, options);
+    let small = message("b", "x", Qos::AtMostOnce);
+    for n in 0..=SESSION_LOOSE_MESSAGES_MAX {
+        let is_over = n == SESSION_LOOSE_MESSAGES_MAX;
+        let routed = sessions.dispatch(&small, None);
+        assert_eq!(routed.overflowed, usize::from(is_over), "{n}");
+    }
 }
