@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Shared, bus::Message, config::LifecycleEvents};
+use super::{Shared, config::LifecycleEvents, message::Message};
 use crate::clock::now;
 
 /// No session has this number; see [`Message::publisher`].
@@ -233,7 +233,7 @@ impl Shared {
         };
         let message = own_message(topic.clone(), payload.clone());
         // A bus that is gone is a fault of the process, which the listeners report.
-        drop(self.bus.announce(message));
+        drop(self.bus.announce(&Arc::new(message)));
         if reach == LifecycleEvents::Local {
             told.fate = "told";
             return;
@@ -281,6 +281,7 @@ pub(super) fn own_message(topic: TopicName, payload: Bytes) -> Message {
         retain: false,
         publisher: GATEWAY,
         properties: None,
+        expires_at: None,
     }
 }
 

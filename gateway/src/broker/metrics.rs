@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
+use super::bus;
 use crate::telemetry::Registrar;
 
 /// Counters and gauges of listeners and sessions.
@@ -23,6 +24,7 @@ pub struct Metrics {
     pub(super) deliveries: IntCounterVec,
     pub(super) delivery_dropped: IntCounterVec,
     pub(super) retained_refused: IntCounter,
+    pub(super) bus: bus::Metrics,
 }
 
 impl Metrics {
@@ -96,6 +98,7 @@ impl Metrics {
                 "portcullis_broker_retained_refused_total",
                 "Messages not retained because the bound on retained messages is reached.",
             ),
+            bus: bus::Metrics::register(registry),
         }
     }
 }

@@ -15,7 +15,7 @@ use portcullis_core::{
     topic::{TopicFilter, TopicName},
 };
 
-use super::{bus::Message, session::property_bytes};
+use super::message::{Message, property_bytes};
 
 /// The retained messages of all topics.
 #[derive(Debug, Default)]
@@ -127,6 +127,7 @@ mod tests {
             retain: true,
             publisher: 1,
             properties: None,
+            expires_at: None,
         }
     }
 

@@ -19,10 +19,10 @@ use super::{Decided, End, Pending, Session};
 use crate::{
     broker::{
         admission::Denied,
-        bus::Message,
         codec::{Packet, Version},
         connect::qos,
         lifecycle::Happened,
+        message::Message,
         retained::Kept,
     },
     buffer::Ack,
@@ -183,16 +183,18 @@ where
             .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
         let message = Message {
             topic,
-            payload: publish.payload.clone(),
+            payload: bytes::Bytes::copy_from_slice(&publish.payload),
             qos: level,
             retain: publish.retain,
             publisher: self.ticket.session,
             properties: publish.properties.clone(),
+            expires_at: Message::expiry(publish.properties.as_ref(), now()),
         };
         if publish.retain && self.shared.retained.keep(message.clone()) == Kept::Full {
             metrics.retained_refused.inc();
         }
-        self.shared.bus.publish(permit, message).map_err(End::Bus)
+        let message = Arc::new(message);
+        self.shared.bus.publish(permit, &message).map_err(End::Bus)
     }
 
     fn event(&self, topic: TopicName, level: Qos, publish: &Publish) -> Event {

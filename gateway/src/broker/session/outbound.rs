@@ -23,9 +23,11 @@ use super::{End, Session, inbound::qos_label};
 use crate::{
     broker::{
         admission::{Admission, Denied},
-        bus::{Bus, BusError, Delivery, Link, Message},
+        bus::{Bus, BusError, Delivery, Link},
         codec::Packet,
+        message::Message,
     },
+    clock::now,
     defend::ActivityKind,
 };
 
@@ -217,8 +219,12 @@ where
         if subscription.no_local && delivery.message.publisher == self.ticket.session {
             return Ok(());
         }
-        self.forward(delivery.message, &subscription, Origin::Live)
-            .await
+        if delivery.message.is_expired(now()) {
+            return Ok(());
+        }
+        let mut message = Arc::unwrap_or_clone(delivery.message);
+        message.properties = message.properties_at(now());
+        self.forward(message, &subscription, Origin::Live).await
     }
 
     /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
