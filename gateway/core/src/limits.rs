@@ -346,12 +346,14 @@ pub const BUS_TOPICS_MAX: usize = 65_536;
 pub const BUS_IDLE_FILTERS_MAX: usize = 1024;
 /// Entries of the logs of all its filters, some 300 bytes each; then it is built anew.
 pub const BUS_ENTRIES_MAX: usize = 131_072;
-/// Messages that a subscriber may lag behind, and that the bus keeps at all.
+/// Messages of one filter that a subscriber may lag behind.
 pub const BUS_LOG_ENTRIES_MAX: usize = 16_384;
 /// What this shrinks to when many filters are busy.
 pub const BUS_LOG_ENTRIES_MIN: usize = 1024;
-/// Payloads, topics and properties of the messages that the bus keeps.
-pub const BUS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of all filters that the bus keeps, and that a subscriber may lag behind.
+pub const BUS_MESSAGES_MAX: usize = 65_536;
+/// What they take.
+pub const BUS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How often the router is built anew because it has grown.
 pub const BUS_REBUILDS: Rate = Rate {
     burst: 3,

@@ -1,8 +1,8 @@
 //! The bounds of the bus, and how often it may build its router anew.
 
 use portcullis_core::limits::{
-    BUS_BYTES_MAX, BUS_ENTRIES_MAX, BUS_IDLE_FILTERS_MAX, BUS_LOG_ENTRIES_MAX, BUS_PANICS,
-    BUS_REBUILDS, BUS_TOPICS_MAX, Rate,
+    BUS_BYTES_MAX, BUS_ENTRIES_MAX, BUS_IDLE_FILTERS_MAX, BUS_LOG_ENTRIES_MAX, BUS_MESSAGES_MAX,
+    BUS_PANICS, BUS_REBUILDS, BUS_TOPICS_MAX, Rate,
 };
 use tokio::time::Instant;
 
@@ -16,9 +16,10 @@ pub(super) struct Bounds {
     pub(super) topics: usize,
     pub(super) idle_filters: usize,
     pub(super) entries: usize,
-    /// Entries of one filter's log. Also the messages that the bus keeps: what no log refers to any
-    /// more need not be there.
+    /// Entries of one filter's log.
     pub(super) log_entries: usize,
+    /// Messages in the ring, and their bytes.
+    pub(super) messages: usize,
     pub(super) bytes: usize,
     pub(super) rebuilds: Rate,
     pub(super) panics: Rate,
@@ -31,6 +32,7 @@ impl Default for Bounds {
             idle_filters: BUS_IDLE_FILTERS_MAX,
             entries: BUS_ENTRIES_MAX,
             log_entries: BUS_LOG_ENTRIES_MAX,
+            messages: BUS_MESSAGES_MAX,
             bytes: BUS_BYTES_MAX,
             rebuilds: BUS_REBUILDS,
             panics: BUS_PANICS,

@@ -183,8 +183,10 @@ impl Link {
     /// The router is gone, or has thrown this link out.
     fn leave(&mut self) -> Result<(), BusError> {
         match self.detach() {
-            Some(attached) if attached.generation.is_gone() => self.bus.died(&attached.generation),
-            _ => Ok(()),
+            // Links go before the channel does: a router that still seems to be there is about to
+            // go, and would leave whoever asks it without an answer.
+            Some(attached) => self.bus.died(&attached.generation),
+            None => Ok(()),
         }
     }
 

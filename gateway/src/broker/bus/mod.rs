@@ -13,7 +13,8 @@
 //! next [`generation`] of it. The sessions notice nothing: links go there by themselves with their
 //! subscriptions, and get from the ring what the former router owed them. What is overwritten before
 //! a subscriber asks for it is lost, and counted: a link knows which entry of its filter's log comes
-//! next. Only what was lost around a rebuild, because the ring did not have it any more or because
+//! next. The ring is one for all: whoever publishes much leaves slow subscribers less time, of others'
+//! topics too. Only what was lost around a rebuild, because the ring did not have it any more or because
 //! more than a few thousand messages were owed, is not counted.
 //!
 //! Routers that grow too fast are replaced a few times a minute and not more often; meanwhile they
@@ -137,7 +138,7 @@ impl Bus {
             links_max,
             log_entries_max: bounds.log_entries,
             metrics: Metrics::detached(),
-            ring: Ring::new(bounds.log_entries, bounds.bytes),
+            ring: Ring::new(bounds.messages, bounds.bytes),
             front: Mutex::new(front),
             slots: Arc::new(Mutex::new((0..links_max).rev().collect())),
             subscriptions: AtomicUsize::new(0),

@@ -179,10 +179,18 @@ async fn what_is_published_after_a_subscription_is_delivered_however_busy_the_ro
     let site = Arc::new(Site::new(Bounds::default()));
     let _noisy = site.link(&["noise"]).await;
     let stop = CancellationToken::new();
-    let (loud, stopped) = (Arc::clone(&site), stop.clone());
+    let round = Arc::new(AtomicUsize::new(1));
+    let (loud, stopped, rounds) = (Arc::clone(&site), stop.clone(), Arc::clone(&round));
     let noise = thread::spawn(move || {
+        let mut said = 0;
         while !stopped.is_cancelled() {
-            loud.publish(&numbered("noise", 0));
+            // Not so much that it overwrites what the link is slow to take.
+            if said < rounds.load(Ordering::Acquire) * 5000 {
+                loud.publish(&numbered("noise", 0));
+                said += 1;
+            } else {
+                thread::yield_now();
+            }
         }
     });
     let mut link = site.link(&[]).await;
@@ -194,9 +202,11 @@ async fn what_is_published_after_a_subscription_is_delivered_however_busy_the_ro
         let delivery = next(&mut link).await;
         assert_eq!((delivery.subscription, number_of(&delivery)), (known, n));
         link.unsubscribe(&filter(&topic)).unwrap();
+        round.fetch_add(1, Ordering::AcqRel);
     }
     stop.cancel();
     noise.join().unwrap();
+    assert_eq!(site.lost(Loss::Slow), 0);
 }
 
 #[tokio::test]
