@@ -30,8 +30,9 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
-        let metrics = Registrar(registry);
+        let (metrics, bus) = (Registrar(registry), bus::Metrics::register(registry));
         Self {
+            bus,
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
             connected: metrics.counters(
                 "portcullis_broker_connected_total",
@@ -98,7 +99,6 @@ impl Metrics {
                 "portcullis_broker_retained_refused_total",
                 "Messages not retained because the bound on retained messages is reached.",
             ),
-            bus: bus::Metrics::register(registry),
         }
     }
 }
