@@ -354,6 +354,36 @@ pub const SESSIONS_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// QoS 0 messages of shared subscriptions that wait for one connection; beyond it the newest is lost.
 pub const SESSION_LOOSE_MESSAGES_MAX: usize = 1000;
 
+// Local bus.
+
+/// Distinct topics that the router of the local bus keeps a trace of; then it is built anew.
+pub const BUS_TOPICS_MAX: usize = 65_536;
+/// Filters that it keeps though nobody is subscribed to them any more, or as many as are subscribed to;
+/// then it is built anew.
+pub const BUS_IDLE_FILTERS_MAX: usize = 1024;
+/// Entries of the logs of all its filters, some 300 bytes each; then it is built anew.
+pub const BUS_ENTRIES_MAX: usize = 131_072;
+/// Messages of one filter that a subscriber may lag behind.
+pub const BUS_LOG_ENTRIES_MAX: usize = 16_384;
+/// What this shrinks to when many filters are busy.
+pub const BUS_LOG_ENTRIES_MIN: usize = 1024;
+/// Messages of all filters that the bus keeps, and that a subscriber may lag behind.
+pub const BUS_MESSAGES_MAX: usize = 65_536;
+/// What they take.
+pub const BUS_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How often the router is built anew because it has grown.
+pub const BUS_REBUILDS: Rate = Rate {
+    burst: 3,
+    per_second: 0.05,
+};
+/// How often it is built anew because it panicked; more often is a fault of the gateway.
+pub const BUS_PANICS: Rate = Rate {
+    burst: 5,
+    per_second: 0.02,
+};
+/// Time that the router has to answer a session that wants to subscribe.
+pub const BUS_LINK_TIMEOUT: Duration = Duration::from_secs(10);
+
 // Session log.
 
 /// A record of the session log: a message with what its subscribers are to get.

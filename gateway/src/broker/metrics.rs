@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
+use super::bus;
 use crate::telemetry::Registrar;
 
 /// Counters and gauges of listeners and sessions.
@@ -28,13 +29,15 @@ pub struct Metrics {
     pub(super) deliveries: IntCounterVec,
     pub(super) delivery_dropped: IntCounterVec,
     pub(super) retained_refused: IntCounter,
+    pub(super) bus: bus::Metrics,
 }
 
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
-        let metrics = Registrar(registry);
+        let (metrics, bus) = (Registrar(registry), bus::Metrics::register(registry));
         Self {
+            bus,
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
             sessions: metrics.gauge(
                 "portcullis_broker_sessions",

@@ -123,7 +123,7 @@ pub async fn bind(
             config.connections_max,
         )),
         handshakes: Semaphore::new(config.handshakes_max),
-        bus: Arc::new(bus),
+        bus: Arc::new(bus.counting(metrics.bus.clone())),
         clients: Arc::default(),
         versions: Versions::new(config.connections_max),
         sessions: Arc::new(sessions),

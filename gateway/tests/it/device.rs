@@ -187,6 +187,12 @@ impl Device {
         self.wait(|packet| matches!(packet, Packet::SubAck(_)));
     }
 
+    /// Subscribes with QoS 0.
+    pub(crate) fn subscribe_loosely(&mut self, filter: &str) {
+        self.client.subscribe(filter, QoS::AtMostOnce).unwrap();
+        self.wait(|packet| matches!(packet, Packet::SubAck(_)));
+    }
+
     /// Whether the gateway ends the connection; waits for it.
     pub(crate) fn closes(&mut self) -> bool {
         let deadline = Instant::now() + PATIENCE;

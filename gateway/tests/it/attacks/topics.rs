@@ -190,3 +190,35 @@ fn a_topic_that_is_no_topic_ends_the_connection() {
             == 1
     });
 }
+
+#[test]
+fn a_client_that_makes_up_topics_costs_nobody_his_subscription() {
+    // More than the local bus keeps a trace of.
+    const TOPICS: u32 = 70_000;
+    let mut served = site(ALLOW_ALL);
+    let listener = served.enrol("listener", "apps");
+    let inventor = served.enrol("inventor", "apps");
+    served.start();
+    let mut listener = Device::tls(served.mqtt, "listener", &listener);
+    for filter in ["made-up/#", "calm/+"] {
+        listener.subscribe_loosely(filter);
+    }
+    let config = Arc::new(client_config(&inventor));
+    let mut wire = Wire::open(served.mqtt, &config, "localhost");
+    assert_eq!(wire.connect(&Hello::v4("inventor")), Some(0));
+    let inventing = std::thread::spawn(move || {
+        for n in 0..TOPICS {
+            wire.send(&framed(0x30, &text(&format!("made-up/{n}"))))
+                .unwrap();
+        }
+        wire.send(&framed(0x30, &text("calm/down"))).unwrap();
+        wire
+    });
+    while listener.receive().topic != "calm/down" {}
+    let mut inventor = inventing.join().unwrap();
+    let rebuilds = |reason| served.metric("portcullis_bus_rebuilds_total", &[reason]);
+    assert_eq!(rebuilds("reason=\"growth\""), 1.0);
+    inventor.send(&framed(0x30, &text("calm/again"))).unwrap();
+    while listener.receive().topic != "calm/again" {}
+    assert!(!served.log().contains("panicked"));
+}
