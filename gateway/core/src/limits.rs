@@ -310,6 +310,12 @@ pub const DETECT_DURATIONS_SECS: [u32; 5] = [300, 600, 900, 1800, 3600];
 
 /// A value in sled; larger ones go to blob files that nobody syncs.
 pub const CHUNK_BYTES_MAX: usize = 7_400;
+/// The share of the buffer's disk bound that is kept for what is on its way to it: one part of these.
+pub const BUFFER_RESERVE_SHARE: u64 = 8;
+/// What is kept at most: all queues before the buffer fit into it.
+pub const BUFFER_RESERVE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long an MQTT 5 publish waits for room in a full buffer before it is answered 0x97.
+pub const BUFFER_PATIENCE: Duration = Duration::from_secs(1);
 /// Records waiting for the group commit; then the appender waits.
 pub const APPEND_QUEUE_RECORDS_MAX: usize = 8192;
 /// Bytes waiting for the group commit; then the appender waits.

@@ -26,6 +26,7 @@ pub struct Metrics {
     pub(super) publish_bytes: IntCounter,
     pub(super) acknowledged: IntCounter,
     pub(super) unacknowledged: IntCounter,
+    pub(super) quota_exceeded: IntCounter,
     pub(super) deliveries: IntCounterVec,
     pub(super) delivery_dropped: IntCounterVec,
     pub(super) retained_refused: IntCounter,
@@ -106,6 +107,10 @@ impl Metrics {
             unacknowledged: metrics.counter(
                 "portcullis_broker_unacknowledged_total",
                 "QoS 1 and 2 publishes whose commit failed; the client was not told a success.",
+            ),
+            quota_exceeded: metrics.counter(
+                "portcullis_broker_quota_exceeded_total",
+                "QoS 1 and 2 publishes answered 0x97, because the buffer takes no more.",
             ),
             deliveries: metrics.counters(
                 "portcullis_broker_deliveries_total",

@@ -27,6 +27,7 @@ mod mark;
 mod metrics;
 mod reader;
 mod recovery;
+mod room;
 mod store;
 mod writer;
 
@@ -135,6 +136,16 @@ impl Buffer {
             .acquire_many_owned(permits)
             .await
             .map_err(|_| Closed)
+    }
+
+    /// Whether there is room for more than what was taken already; see the module `room`.
+    pub fn has_room(&self) -> bool {
+        self.store.room.is_there()
+    }
+
+    /// Waits until there is room. Cancel-safe.
+    pub async fn room(&self) {
+        self.store.room.wait().await;
     }
 
     /// A reader from the durable cursor on.

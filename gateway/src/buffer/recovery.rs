@@ -17,6 +17,7 @@ use super::{
     Config, Metrics,
     generation::{End, Fate, list, list_set_aside},
     mark::{Found, Mark},
+    room::Room,
     store::{Cursor, OpenError, State, Store, Writing},
 };
 
@@ -84,6 +85,7 @@ impl Store {
             }),
             end: AtomicU64::new(0),
             freed: Condvar::new(),
+            room: Room::below(config.bytes_max),
             _lock: lock,
         };
         let end = match newest_first {

@@ -43,6 +43,7 @@ use super::{
     engine::EngineError,
     generation::{Fate, Generation},
     mark::Mark,
+    room::Room,
 };
 
 /// Why the buffer did not open.
@@ -105,6 +106,7 @@ pub(super) struct Store {
     /// The number after the last durable record.
     pub(super) end: AtomicU64,
     pub(super) freed: Condvar,
+    pub(super) room: Room,
     pub(super) _lock: File,
 }
 
@@ -452,11 +454,14 @@ impl Store {
         );
     }
 
+    /// What others see of the state: gauges, and whether there is room.
     pub(super) fn update_gauges(&self, state: &State) {
         self.metrics
             .depth_records
             .set(gauge((self.end() - 1).saturating_sub(state.accepted)));
-        self.metrics.disk_bytes.set(gauge(disk_bytes(state)));
+        let disk_bytes = disk_bytes(state);
+        self.room.note(disk_bytes);
+        self.metrics.disk_bytes.set(gauge(disk_bytes));
         self.metrics
             .generations
             .set(i64::try_from(state.generations.len()).unwrap_or(i64::MAX));

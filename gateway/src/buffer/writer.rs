@@ -122,6 +122,7 @@ impl Writer {
                 Ok(()) => return Ok(true),
                 Err(AppendError::NoSpace) if self.queue.is_disconnected() => return Ok(false),
                 Err(AppendError::NoSpace) => {
+                    self.store.room.note_no_space();
                     if !said {
                         self.metrics.backpressure_waits.inc();
                         error!("The disk is full; publishers wait until there is space.");

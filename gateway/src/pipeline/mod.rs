@@ -153,6 +153,18 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Whether the buffer takes more than what is on its way to it.
+    pub fn has_room(&self) -> bool {
+        self.0.buffer.has_room()
+    }
+
+    /// Waits until it does. Cancel-safe.
+    pub async fn room(&self) {
+        self.0.buffer.room().await;
+    }
+}
+
 impl Routes {
     /// The chains that apply to an event, a bit each.
     fn combination(&self, event: &Event) -> u64 {

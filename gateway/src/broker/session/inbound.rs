@@ -14,7 +14,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Decided, End, Pending, Session};
+use super::{Decided, End, Pending, Session, quota::Room};
 use crate::{
     broker::{
         admission::Denied,
@@ -28,9 +28,6 @@ use crate::{
     defend::ActivityKind,
     identity::Provisioner,
 };
-
-/// Topics that start like this are the gateway's own and go to no stream.
-const RESERVED: char = '$';
 
 impl<S> Session<'_, S>
 where
@@ -94,6 +91,11 @@ where
                 )
             }
         };
+        match self.room_upstream(&topic, level, &publish).await? {
+            Room::There => {}
+            Room::None => return Ok(()),
+            Room::Denied(denied) => return self.refuse_publish(&denied, level, publish.pkid).await,
+        }
         let permit = match self.hand_in(permit, &topic, level, &publish, ack).await? {
             Ok(permit) => permit,
             Err(denied) => return self.refuse_publish(&denied, level, publish.pkid).await,
@@ -136,7 +138,7 @@ where
         publish: &Publish,
         ack: Option<Ack>,
     ) -> Result<Result<Permit, Denied>, End> {
-        if topic.as_str().starts_with(RESERVED) {
+        if is_reserved(topic) {
             if let Some(ack) = ack {
                 ack.not_routed();
             }
@@ -301,9 +303,11 @@ where
         let answer = match qos {
             Qos::ExactlyOnce => {
                 let mut received = PubRec::new(pkid, None);
-                if answer != PubAckReason::Success {
-                    received.reason = PubRecReason::NotAuthorized;
-                }
+                received.reason = match answer {
+                    PubAckReason::Success => PubRecReason::Success,
+                    PubAckReason::QuotaExceeded => PubRecReason::QuotaExceeded,
+                    _ => PubRecReason::NotAuthorized,
+                };
                 Packet::PubRec(received)
             }
             Qos::AtLeastOnce | Qos::AtMostOnce => {
@@ -314,6 +318,11 @@ where
         };
         self.send(answer).await
     }
+}
+
+/// Topics that start like this are the gateway's own and go to no stream.
+pub(super) fn is_reserved(topic: &TopicName) -> bool {
+    topic.as_str().starts_with('$')
 }
 
 /// What a publish must be besides its topic.

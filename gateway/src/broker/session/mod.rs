@@ -13,6 +13,7 @@ mod farewell;
 mod inbound;
 mod outbound;
 mod provision;
+mod quota;
 mod standing;
 mod subscribing;
 #[cfg(test)]
@@ -137,6 +138,7 @@ pub(super) struct Session<'a, S> {
     /// What the DISCONNECT asked for.
     expiry_secs: Option<u32>,
     on_bus: OnBus,
+    told_full: quota::Told,
     /// PUBRELs that wait until it is durable that their PUBREC came.
     releasing: VecDeque<Releasing>,
     /// Subscriptions that a change took away and of which nobody is told yet.
@@ -171,6 +173,7 @@ where
             held: parts.held,
             expiry_secs: None,
             on_bus: OnBus::default(),
+            told_full: quota::Told::default(),
             releasing: VecDeque::new(),
             dropped: Vec::new(),
             stop: parts.stop,
