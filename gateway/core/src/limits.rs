@@ -357,8 +357,12 @@ pub const SESSION_QUEUE_MESSAGES_MAX: usize = 10_000;
 pub const SESSION_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same of all sessions together.
 pub const SESSIONS_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// QoS 0 messages of shared subscriptions that wait for one connection; beyond it the newest is lost.
-pub const SESSION_LOOSE_MESSAGES_MAX: usize = 1000;
+/// QoS 0 messages that wait for one connection; beyond it the newest is lost.
+pub const SESSION_LOOSE_MESSAGES_MAX: usize = 10_000;
+/// Their payloads, topics and properties.
+pub const SESSION_LOOSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The same of all connections together.
+pub const SESSIONS_LOOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // Local bus.
 

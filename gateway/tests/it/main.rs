@@ -18,6 +18,7 @@ mod device;
 mod emulators;
 mod fake_kinesis;
 mod full;
+mod hostile;
 mod init;
 mod kill;
 mod kinesis;

@@ -79,6 +79,24 @@ impl Wire {
         }
     }
 
+    /// Reads on until this stands in what comes; `false` if the gateway ends the connection before.
+    pub(crate) fn reads_until(&mut self, wanted: &[u8]) -> bool {
+        let mut bytes = vec![0; 65_536];
+        let mut tail: Vec<u8> = Vec::new();
+        loop {
+            match self.0.read(&mut bytes) {
+                Ok(0) | Err(_) => return false,
+                Ok(count) => {
+                    tail.extend(&bytes[..count]);
+                    if tail.windows(wanted.len()).any(|window| window == wanted) {
+                        return true;
+                    }
+                    tail.drain(..tail.len().saturating_sub(wanted.len()));
+                }
+            }
+        }
+    }
+
     /// Whether the handshake made use of an earlier one.
     pub(crate) fn resumed(&self) -> bool {
         self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)

@@ -12,7 +12,10 @@ use rumqttc::v5::mqttbytes::v5::{
     DisconnectReasonCode, PubAck, PubAckReason, PubRec, PubRecReason, Publish,
 };
 use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::yield_now,
+};
 
 use super::{Decided, End, Pending, Session, quota::Room};
 use crate::{
@@ -105,6 +108,10 @@ where
         self.while_it_may(shared.sessions.log.room()).await?;
         let origin = (level == Qos::ExactlyOnce).then_some(publish.pkid);
         let routed = self.spread(&permit, topic, level, &publish, origin)?;
+        if routed.is_crowded {
+            // Whoever it is for has its turn before the next publish.
+            yield_now().await;
+        }
         self.pending.extend(pending.map(|pending| Pending {
             durable: routed.durable,
             ..pending

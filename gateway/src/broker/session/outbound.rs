@@ -1,8 +1,8 @@
 //! What a client is sent: what its session has for it, and what the bus forwards at QoS 0.
 //!
-//! Messages of QoS 1 and 2 come from the session's queue, and wait there while the window is full.
-//! The bus forwards everything that somebody takes at QoS 0; of that, what this client takes at a
-//! higher one is in its queue already. Every delivery is asked about (`iot:Receive`) when it goes.
+//! Messages come from the session's queue, and those of QoS 1 and 2 wait there while the window is full.
+//! The bus forwards what is published on reserved topics and somebody takes at QoS 0; of that, what
+//! this client takes at a higher one is in its queue already. Every delivery is asked about (`iot:Receive`) when it goes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,13 +43,15 @@ impl OnBus {
         }
     }
 
-    /// Lets the bus forward what `subscribed` takes. Shares go another way.
+    /// Lets the bus forward what `subscribed` takes on reserved topics, which a wildcard at the front
+    /// does not match (MQTT 5.0, 4.7.2). Shares go another way.
     pub(super) async fn subscribe(
         &mut self,
         bus: &Arc<Bus>,
         subscribed: &Subscribed,
     ) -> Result<(), BusError> {
-        if subscribed.share.is_some() || self.number_of(subscribed).is_some() {
+        let is_reserved = subscribed.filter.as_str().starts_with('$');
+        if !is_reserved || subscribed.share.is_some() || self.number_of(subscribed).is_some() {
             return Ok(());
         }
         if self.link.is_none() {

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use smallvec::{SmallVec, smallvec};
+
 use portcullis_core::{
     event::Qos,
     policy::{Action, Permit},
@@ -11,6 +13,7 @@ use portcullis_core::{
 
 use super::{
     Route, Sessions,
+    loose::Offered,
     queued::{Options, Queued},
     record::{Record, Stored},
     retained::Kept,
@@ -30,8 +33,10 @@ pub(in crate::broker) struct Origin<'a> {
 pub(in crate::broker) struct Routed {
     /// Subscriptions that take it, at any quality of service.
     pub(in crate::broker) matched: usize,
-    /// Somebody takes it at QoS 0: it is for the bus as well.
+    /// It is on a reserved topic, and somebody takes it at QoS 0: it is for the bus as well.
     pub(in crate::broker) is_for_bus: bool,
+    /// Much waits for one of the receivers: who publishes should let it go first.
+    pub(in crate::broker) is_crowded: bool,
     /// Receivers whose queue had no room for it.
     pub(in crate::broker) overflowed: usize,
     /// It was to be retained, and there was no room.
@@ -49,8 +54,7 @@ struct Receiver {
 }
 
 impl Sessions {
-    /// Hands a message to everybody who is subscribed to its topic and takes it at QoS 1 or 2 or as
-    /// a share, and retains it if it says so. `permit` shows that the publisher may.
+    /// Hands a message to everybody who is subscribed to its topic, and retains it if it says so. `permit` shows that the publisher may.
     pub(in crate::broker) fn publish(
         &self,
         permit: &Permit,
@@ -71,7 +75,8 @@ impl Sessions {
         // Held to the end: a checkpoint must not begin between a body and what refers to it.
         let routes = self.routes();
         let id = self.log.next_id();
-        let mut receivers: Vec<Receiver> = Vec::new();
+        let mut receivers: SmallVec<[Receiver; 4]> = SmallVec::new();
+        let is_reserved = message.topic.as_str().starts_with('$');
         routes.matching(&message.topic, |found| {
             routed.matched += 1;
             let (route, is_share) = match found {
@@ -93,12 +98,7 @@ impl Sessions {
             let qos = message.qos.min(route.options.qos);
             let queued = route.queued(message, id);
             match (qos, is_share) {
-                (Qos::AtMostOnce, false) => routed.is_for_bus = true,
-                (Qos::AtMostOnce, true) => {
-                    if !route.session.offer_loose(queued) {
-                        routed.overflowed += 1;
-                    }
-                }
+                (Qos::AtMostOnce, false) if is_reserved => routed.is_for_bus = true,
                 _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
         });
@@ -111,6 +111,7 @@ impl Sessions {
         }
         let queued = self.queue(receivers);
         routed.overflowed += queued.overflowed;
+        routed.is_crowded = queued.is_crowded;
         let incoming = origin.and_then(Origin::take);
         if queued.is_logged || message.retain || incoming.is_some() {
             self.log.append(&Record::Routed { id, incoming });
@@ -141,14 +142,14 @@ impl Sessions {
                 message: Arc::clone(message),
                 id,
                 retain: true,
-                subscribed: vec![subscribed.clone()],
+                subscribed: smallvec![Arc::new(subscribed.clone())],
                 identifiers: options.identifier.into_iter().collect(),
             },
         };
         if receiver.is_kept() {
             self.write_body(id, message);
         }
-        let queued = self.queue(vec![receiver]);
+        let queued = self.queue([receiver]);
         if queued.is_logged {
             self.log.append(&Record::Routed { id, incoming: None });
         }
@@ -163,7 +164,7 @@ impl Sessions {
         });
     }
 
-    fn queue(&self, receivers: Vec<Receiver>) -> Queueing {
+    fn queue(&self, receivers: impl IntoIterator<Item = Receiver>) -> Queueing {
         let mut queueing = Queueing::default();
         for Receiver {
             session,
@@ -172,6 +173,14 @@ impl Sessions {
             ..
         } in receivers
         {
+            if qos == Qos::AtMostOnce {
+                match session.offer_loose(&self.log, queued) {
+                    Some(Offered::Crowded) => queueing.is_crowded = true,
+                    Some(Offered::Lost) => queueing.overflowed += 1,
+                    Some(Offered::First | Offered::Behind) | None => {}
+                }
+                continue;
+            }
             match session.offer(&self.log, qos, queued) {
                 Err(_) => queueing.overflowed += 1,
                 Ok(None) => {}
@@ -203,6 +212,7 @@ impl Sessions {
 #[derive(Default)]
 struct Queueing {
     overflowed: usize,
+    is_crowded: bool,
     /// Whether the log has to say of it.
     is_logged: bool,
     /// Sessions whose QoS 2 messages before a place may go once that is durable.
@@ -211,14 +221,14 @@ struct Queueing {
 
 impl Receiver {
     fn is_kept(&self) -> bool {
-        self.session.lock().is_kept
+        self.qos != Qos::AtMostOnce && self.session.lock().is_kept
     }
 }
 
 /// Adds a receiver. Of subscriptions of one client that overlap it gets one copy, with the identifiers
 /// of all and at the highest quality of service (MQTT 5.0, 3.3.4); shares stand for themselves.
 fn add(
-    receivers: &mut Vec<Receiver>,
+    receivers: &mut SmallVec<[Receiver; 4]>,
     is_share: bool,
     session: &Arc<Session>,
     qos: Qos,
@@ -257,7 +267,7 @@ impl Route {
             message: Arc::clone(message),
             id,
             retain: self.options.retain_as_published && message.retain,
-            subscribed: vec![self.subscribed.clone()],
+            subscribed: smallvec![Arc::clone(&self.subscribed)],
             identifiers: self.options.identifier.into_iter().collect(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use portcullis_core::limits::SESSIONS_QUEUE_BYTES_MAX;
+use portcullis_core::limits::{SESSIONS_LOOSE_BYTES_MAX, SESSIONS_QUEUE_BYTES_MAX};
 use tracing::error;
 
 use super::record::Record;
@@ -15,6 +15,8 @@ pub(in crate::broker) struct Log {
     next_id: AtomicU64,
     /// Bytes in the queues of all sessions.
     queued_bytes: AtomicUsize,
+    /// Bytes that wait at QoS 0, of all connections.
+    loose_bytes: AtomicUsize,
 }
 
 impl Log {
@@ -24,6 +26,7 @@ impl Log {
             wal,
             next_id: AtomicU64::new(next_id),
             queued_bytes: AtomicUsize::new(0),
+            loose_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -50,6 +53,21 @@ impl Log {
     /// A message left its queue.
     pub(super) fn free_bytes(&self, bytes: usize) {
         self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes room for a message that waits at QoS 0; `false` if there is none.
+    pub(super) fn take_loose_bytes(&self, bytes: usize) -> bool {
+        let waiting = self.loose_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes <= SESSIONS_LOOSE_BYTES_MAX {
+            return true;
+        }
+        self.free_loose_bytes(bytes);
+        false
+    }
+
+    /// Such messages went.
+    pub(super) fn free_loose_bytes(&self, bytes: usize) {
+        self.loose_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Bytes in the queues of all sessions.

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! publish ─ dispatch ─┬─ QoS 1 and 2: the queue of each subscribed session, and the log if it is kept
-//!                     ├─ shared subscriptions: one member's
-//!                     └─ QoS 0: the bus, if anybody takes it there
+//!                     ├─ QoS 0: what waits for each connection; on reserved topics the bus
+//!                     └─ shared subscriptions: one member's
 //! connection ─ attach ─ next … acknowledged ─ detach
 //! ```
 //! What has a promise goes straight from the publisher's task into the queues, before the publisher
-//! gets its acknowledgement; only what may be lost takes the bus. A session whose expiry is not 0 is
+//! gets its acknowledgement; so does what may be lost, in memory alone. A session whose expiry is not 0 is
 //! kept: it is in the [log](crate::wal), and there again after a restart.
 //!
 //! Locks are taken in this order: table, routes, one session. Nothing waits while it holds one.
@@ -15,6 +15,7 @@
 mod dispatch;
 mod expiry;
 mod log;
+mod loose;
 mod queued;
 mod record;
 mod replay;
@@ -62,7 +63,7 @@ pub(super) struct Sessions {
 #[derive(Clone, Debug)]
 struct Route {
     session: Arc<Session>,
-    subscribed: Subscribed,
+    subscribed: Arc<Subscribed>,
     options: Options,
 }
 
@@ -191,7 +192,7 @@ impl Sessions {
             return false;
         }
         state.connection = None;
-        state.loose.clear();
+        state.loose.clear(&self.log);
         state.outgoing.disconnect();
         if let Some(secs) = expiry_secs {
             state.expiry_secs = secs;
@@ -230,6 +231,7 @@ impl Sessions {
             );
         }
         state.has_ended = true;
+        state.loose.clear(&self.log);
         self.log.free_bytes(state.outgoing.bytes());
         // What a connection that is still there would send of it is gone, too.
         state.outgoing = Outgoing::new(BOUNDS);
@@ -260,7 +262,7 @@ impl Sessions {
         let former = state.subscriptions.insert(subscribed.clone(), options);
         let route = Route {
             session: Arc::clone(session),
-            subscribed: subscribed.clone(),
+            subscribed: Arc::new(subscribed.clone()),
             options,
         };
         routes.insert(

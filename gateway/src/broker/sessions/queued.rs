@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use portcullis_core::{event::Qos, timestamp::Timestamp, topic::Subscribed};
 
 use crate::broker::message::Message;
@@ -24,14 +26,17 @@ pub(in crate::broker) struct Queued {
     /// RETAIN as it is to be delivered.
     pub(in crate::broker) retain: bool,
     /// The subscriptions that it came for, and their identifiers.
-    pub(in crate::broker) subscribed: Vec<Subscribed>,
+    pub(in crate::broker) subscribed: SmallVec<[Arc<Subscribed>; 1]>,
     pub(in crate::broker) identifiers: Vec<u32>,
 }
 
 impl Queued {
     /// Those as they are written.
     pub(super) fn filters(&self) -> Vec<String> {
-        self.subscribed.iter().map(Subscribed::to_string).collect()
+        self.subscribed
+            .iter()
+            .map(|subscribed| subscribed.to_string())
+            .collect()
     }
 }
 

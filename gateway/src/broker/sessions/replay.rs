@@ -182,7 +182,7 @@ impl Replay {
                     retain,
                     subscribed: filters
                         .iter()
-                        .map(|filter| subscribed(filter))
+                        .map(|filter| subscribed(filter).map(Arc::new))
                         .collect::<Result<_, _>>()?,
                     identifiers: identifiers.clone(),
                 };
@@ -261,7 +261,7 @@ impl Replay {
             for (subscribed, options) in session.subscriptions() {
                 let route = Route {
                     session: Arc::clone(session),
-                    subscribed: subscribed.clone(),
+                    subscribed: Arc::new(subscribed.clone()),
                     options,
                 };
                 let share = subscribed.share.as_ref();

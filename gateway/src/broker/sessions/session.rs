@@ -5,14 +5,14 @@
 //! the log is the order in which things happened. Nothing waits while it holds the lock.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use portcullis_core::{
     event::Qos,
     identity::ClientId,
-    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
+    limits::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
     session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
     timestamp::Timestamp,
     topic::{Subscribed, TopicName},
@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 
 use super::{
     log::Log,
+    loose::{Loose, Offered},
     queued::{DelayedWill, Options, Outbound, Queued},
     record::{Record, Stored},
 };
@@ -48,8 +49,8 @@ pub(in crate::broker) struct Session {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) outgoing: Outgoing<Queued>,
-    /// QoS 0 messages of shares, for the connection that is there.
-    pub(super) loose: VecDeque<Queued>,
+    /// QoS 0 messages for the connection that is there.
+    pub(super) loose: Loose,
     pub(super) incoming: Incoming,
     pub(super) subscriptions: BTreeMap<Subscribed, Options>,
     /// Who may take the session up again.
@@ -71,7 +72,7 @@ impl State {
     pub(super) fn new(owner: Option<String>) -> Self {
         Self {
             outgoing: Outgoing::new(BOUNDS),
-            loose: VecDeque::new(),
+            loose: Loose::default(),
             incoming: Incoming::default(),
             subscriptions: BTreeMap::new(),
             owner,
@@ -148,14 +149,14 @@ impl Session {
             } else if queued
                 .subscribed
                 .iter()
-                .any(|subscribed| subscriptions.contains_key(subscribed))
+                .any(|subscribed| subscriptions.contains_key(&**subscribed))
             {
                 None
             } else {
                 Some("not-subscribed")
             }
         };
-        while let Some(queued) = loose.pop_front() {
+        while let Some(queued) = loose.pop(log) {
             match why_void(&queued) {
                 Some(reason) => dropped(reason),
                 None => {
@@ -337,16 +338,16 @@ impl Session {
         Ok(Some(place))
     }
 
-    /// Puts a message of QoS 0 before the connection; `false` if there is none, or no room.
-    pub(super) fn offer_loose(&self, queued: Queued) -> bool {
+    /// Puts a message of QoS 0 before the connection; `None` if there is none.
+    pub(super) fn offer_loose(&self, log: &Log, queued: Queued) -> Option<Offered> {
         let mut state = self.lock();
-        if state.connection.is_none() || state.loose.len() >= SESSION_LOOSE_MESSAGES_MAX {
-            return false;
-        }
-        state.loose.push_back(queued);
+        state.connection?;
+        let offered = state.loose.offer(log, queued);
         drop(state);
-        self.wake();
-        true
+        if offered == Offered::First {
+            self.wake();
+        }
+        Some(offered)
     }
 
     /// Everything before `place` is durable: QoS 2 messages up to there may go.

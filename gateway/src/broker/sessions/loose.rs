@@ -1,0 +1,65 @@
+//! What waits for a connection at QoS 0: nobody promised it, so it has a bound of its own and is
+//! never on disk. At the bound the newest message is lost, and counted.
+
+use std::collections::VecDeque;
+
+use portcullis_core::limits::{SESSION_LOOSE_BYTES_MAX, SESSION_LOOSE_MESSAGES_MAX};
+
+use super::{log::Log, queued::Queued};
+
+/// From here on publishers let the connection go first.
+const CROWDED_AT: usize = SESSION_LOOSE_MESSAGES_MAX / 4;
+
+/// The messages of one connection, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Loose {
+    queue: VecDeque<Queued>,
+    bytes: usize,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// There was none before it: the connection has to hear of it.
+    First,
+    /// It waits behind others.
+    Behind,
+    /// It waits behind many.
+    Crowded,
+    /// There is no room for it.
+    Lost,
+}
+
+impl Loose {
+    pub(super) fn offer(&mut self, log: &Log, queued: Queued) -> Offered {
+        let bytes = queued.message.bytes();
+        let waiting = self.queue.len();
+        if waiting >= SESSION_LOOSE_MESSAGES_MAX
+            || self.bytes + bytes > SESSION_LOOSE_BYTES_MAX
+            || !log.take_loose_bytes(bytes)
+        {
+            return Offered::Lost;
+        }
+        self.bytes += bytes;
+        self.queue.push_back(queued);
+        match waiting {
+            0 => Offered::First,
+            _ if waiting < CROWDED_AT => Offered::Behind,
+            _ => Offered::Crowded,
+        }
+    }
+
+    pub(super) fn pop(&mut self, log: &Log) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        let bytes = queued.message.bytes();
+        self.bytes -= bytes;
+        log.free_loose_bytes(bytes);
+        Some(queued)
+    }
+
+    /// The connection is gone.
+    pub(super) fn clear(&mut self, log: &Log) {
+        log.free_loose_bytes(self.bytes);
+        *self = Self::default();
+    }
+}
