@@ -122,6 +122,7 @@ impl App {
         let denials = broker::Denials::new(&broker_metrics);
         let kept = denials.clone();
         let last_denials = admin::Source::new(move || kept.last());
+        let clients = Arc::new(broker::Clients::default());
         let Known {
             identity,
             fleet,
@@ -141,6 +142,7 @@ impl App {
             registry.clone(),
             readiness,
             last_denials,
+            for_operators(&clients),
             fleet.clone(),
         )
         .await
@@ -182,6 +184,7 @@ impl App {
                 observer,
                 recorder,
                 denials,
+                clients,
             },
             broker_metrics,
         )
@@ -278,6 +281,15 @@ fn alarms_of(fleet: Fleet) -> defend::Listener {
     defend::Listener::new(move |device, profile, behavior, active| {
         fleet.alarm(device, profile, behavior, active);
     })
+}
+
+/// The connected clients as the admin listener wants them: the two do not know each other.
+fn for_operators(clients: &Arc<broker::Clients>) -> admin::Clients {
+    let (listed, kicked) = (Arc::clone(clients), Arc::clone(clients));
+    admin::Clients::new(
+        move |after, max| listed.list(after, max),
+        move |client_id, reason| kicked.kick(client_id, reason),
+    )
 }
 
 async fn open_buffer(

@@ -84,6 +84,9 @@ pub const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// must not stretch a long sleep.
 pub const VALIDITY_CHECK: Duration = Duration::from_secs(60);
 
+/// Connected clients in one answer of the admin listener; the next ones are asked for.
+pub const CLIENTS_PER_PAGE: usize = 1000;
+
 // Registry (specification A.10).
 
 /// A thing, group, type, policy or profile name.

@@ -40,6 +40,7 @@ use crate::{
     traffic::Recorder,
 };
 
+pub use clients::Clients;
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
 pub use listener::BoundListener;
@@ -79,6 +80,8 @@ pub struct Neighbours {
     pub recorder: Recorder,
     /// Takes what is refused.
     pub denials: Denials,
+    /// Who is connected, for operators as well.
+    pub clients: Arc<Clients>,
 }
 
 /// Binds every configured listener, so that an address in use is found before anything runs.
@@ -100,7 +103,7 @@ pub async fn bind(
         )),
         handshakes: Semaphore::new(config.handshakes_max),
         bus: Arc::new(bus),
-        clients: Arc::default(),
+        clients: Arc::clone(&neighbours.clients),
         versions: Versions::new(config.connections_max),
         retained: Retained::default(),
         config,

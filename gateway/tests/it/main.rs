@@ -19,6 +19,7 @@ mod emulators;
 mod fake_kinesis;
 mod full;
 mod init;
+mod kick;
 mod kill;
 mod kinesis;
 mod learn;

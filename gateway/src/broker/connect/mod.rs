@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
+    identity::Principal,
     limits::{RECEIVE_MAXIMUM, WRITE_TIMEOUT},
 };
 use rumqttc::v5::mqttbytes::{
@@ -31,14 +32,14 @@ use self::{
 };
 use super::{
     admission::Admission,
-    clients::Entered,
+    clients::{About, Entered},
     codec::{Codec, Packet, Version},
     lifecycle::Connection,
     newcomers::Newcomer,
     session::{ClientLimits, Parts, Session},
     shared::Shared,
 };
-use crate::{defend::ActivityKind, identity::Credential};
+use crate::{clock::now, defend::ActivityKind, identity::Credential};
 
 /// What a newcomer waits for the former connection with its client id to end.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,7 +91,8 @@ pub(super) async fn serve<S>(
     };
     // From here on it is somebody.
     drop(newcomer);
-    let (ticket, entered) = shared.clients.enter(&client_id);
+    let about = about(admission.principal(), peer.address, version);
+    let (ticket, entered) = shared.clients.enter(&client_id, about);
     let takeover = match entered {
         Entered::Alone => "no",
         Entered::TookOver(gone) => {
@@ -128,6 +130,17 @@ pub(super) async fn serve<S>(
     Box::pin(session.run()).await;
     shared.metrics.connections.dec();
     shared.versions.disconnected(&client_id, connection.version);
+}
+
+/// What operators are told of it.
+fn about(principal: &Principal, address: SocketAddr, version: Version) -> About {
+    About {
+        thing: principal.thing.as_ref().map(|thing| thing.name.clone()),
+        certificate: principal.certificate_id(),
+        address,
+        version,
+        since: now(),
+    }
 }
 
 /// Counts and logs a client that has its CONNACK.

@@ -157,10 +157,12 @@ where
 
     async fn await_former_commits(&mut self) -> Result<(), End> {
         let (taken_over, stop) = (self.ticket.taken_over.clone(), self.stop.clone());
+        let kicked = self.ticket.kicked.clone();
         tokio::select! {
             // What is lost when it is dropped is an answer to a client that goes.
             done = self.await_commits() => done,
             () = taken_over.cancelled() => Err(End::TakenOver),
+            () = kicked.cancelled() => Err(End::Kicked(kicked.reason())),
             () = stop.cancelled() => Err(End::Stopping),
         }
     }

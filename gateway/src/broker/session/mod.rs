@@ -202,6 +202,7 @@ where
             tokio::select! {
                 () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
+                () = self.ticket.kicked.cancelled() => return Err(self.kicked()),
                 // While the session does not read, silence is its own doing.
                 () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
                     // It has spoken while the session was busy writing.
@@ -324,6 +325,11 @@ where
                 Ok(())
             }
         }
+    }
+
+    /// The end that an operator wants.
+    fn kicked(&self) -> End {
+        End::Kicked(self.ticket.kicked.reason())
     }
 
     fn principal(&self) -> &Principal {

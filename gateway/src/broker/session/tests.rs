@@ -88,13 +88,14 @@ impl Stuck {
             observer,
             recorder,
             denials: Denials::new(&metrics),
+            clients: Arc::default(),
         };
         let shared = Shared {
             connections: Arc::new(Semaphore::new(8)),
             newcomers: Arc::new(Newcomers::new(CONNECTING_PER_ADDRESS_MAX, 8)),
             handshakes: Semaphore::new(8),
             bus: Arc::new(Bus::start(8).unwrap()),
-            clients: Arc::default(),
+            clients: Arc::clone(&neighbours.clients),
             versions: Versions::new(8),
             retained: Retained::default(),
             config: config(),
