@@ -120,8 +120,6 @@ impl App {
 
         let broker_metrics = broker::Metrics::register(&registry);
         let denials = broker::Denials::new(&broker_metrics);
-        let kept = denials.clone();
-        let last_denials = admin::Source::new(move || kept.last());
         let clients = Arc::new(broker::Clients::default());
         let Known {
             identity,
@@ -141,7 +139,7 @@ impl App {
             &config.admin,
             registry.clone(),
             readiness,
-            last_denials,
+            last_of(&denials),
             for_operators(&clients),
             fleet.clone(),
         )
@@ -281,6 +279,12 @@ fn alarms_of(fleet: Fleet) -> defend::Listener {
     defend::Listener::new(move |device, profile, behavior, active| {
         fleet.alarm(device, profile, behavior, active);
     })
+}
+
+/// The last refusals as the admin listener wants them.
+fn last_of(denials: &broker::Denials) -> admin::Source {
+    let kept = denials.clone();
+    admin::Source::new(move || kept.last())
 }
 
 /// The connected clients as the admin listener wants them: the two do not know each other.

@@ -25,9 +25,12 @@ pub const REASON_BYTES_MAX: usize = 256;
 /// The connected clients, for whoever asks and whoever sends one away.
 #[derive(Clone)]
 pub struct Clients {
-    list: Arc<dyn Fn(Option<&str>, usize) -> Value + Send + Sync>,
-    kick: Arc<dyn Fn(&str, Option<&str>) -> bool + Send + Sync>,
+    list: Arc<List>,
+    kick: Arc<Kick>,
 }
+
+type List = dyn Fn(Option<&str>, usize) -> Value + Send + Sync;
+type Kick = dyn Fn(&str, Option<&str>) -> bool + Send + Sync;
 
 impl Clients {
     /// `list` has so many clients behind a client id, `kick` sends one away for a reason if it is

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -21,9 +21,20 @@ use super::codec::Version;
 /// Who is connected.
 #[derive(Debug, Default)]
 pub struct Clients {
-    live: Mutex<HashMap<ClientId, Entry>>,
+    live: Mutex<Live>,
     sessions: AtomicU64,
 }
+
+#[derive(Debug, Default)]
+struct Live {
+    clients: HashMap<ClientId, Entry>,
+    /// How many of them there are with each certificate.
+    of_certificate: HashMap<CertificateId, usize>,
+}
+
+/// As many clients with the same certificate are connected as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Crowded;
 
 #[derive(Debug)]
 struct Entry {
@@ -74,8 +85,14 @@ pub(super) enum Entered {
 }
 
 impl Clients {
-    /// Takes the client id; whoever has it is told to leave.
-    pub(super) fn enter(self: &Arc<Self>, client_id: &ClientId, about: About) -> (Ticket, Entered) {
+    /// Takes the client id; whoever has it is told to leave. Of each certificate there are
+    /// `per_certificate_max` clients, 0 for any number; one that comes back takes its own place.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        client_id: &ClientId,
+        about: About,
+        per_certificate_max: usize,
+    ) -> Result<(Ticket, Entered), Crowded> {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let taken_over = CancellationToken::new();
         let kicked = Kick::default();
@@ -87,7 +104,7 @@ impl Clients {
             kicked: kicked.clone(),
             gone: gone.clone(),
         };
-        let former = self.lock().insert(client_id.clone(), entry);
+        let former = self.lock().insert(client_id, entry, per_certificate_max)?;
         let entered = match former {
             Some(former) => {
                 former.taken_over.cancel();
@@ -95,17 +112,15 @@ impl Clients {
             }
             None => Entered::Alone,
         };
-        (
-            Ticket {
-                clients: Arc::clone(self),
-                client_id: client_id.clone(),
-                session,
-                taken_over,
-                kicked,
-                gone,
-            },
-            entered,
-        )
+        let ticket = Ticket {
+            clients: Arc::clone(self),
+            client_id: client_id.clone(),
+            session,
+            taken_over,
+            kicked,
+            gone,
+        };
+        Ok((ticket, entered))
     }
 
     /// Up to `max` of the connected clients in the order of their ids, from the one behind `after`
@@ -114,9 +129,9 @@ impl Clients {
         let (mut found, total) = {
             let live = self.lock();
             let behind = |id: &ClientId| after.is_none_or(|after| id.as_str() > after);
-            let found = live.iter().filter(|(id, _)| behind(id));
+            let found = live.clients.iter().filter(|(id, _)| behind(id));
             let found = found.map(|(id, entry)| (id.clone(), Arc::clone(&entry.about)));
-            (found.collect::<Vec<_>>(), live.len())
+            (found.collect::<Vec<_>>(), live.clients.len())
         };
         found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let is_more = found.len() > max;
@@ -132,7 +147,7 @@ impl Clients {
     /// Tells a client to go; `false` if nobody has that client id.
     pub fn kick(&self, client_id: &str, reason: Option<&str>) -> bool {
         let live = self.lock();
-        let Some(entry) = live.get(client_id) else {
+        let Some(entry) = live.clients.get(client_id) else {
             return false;
         };
         if let Some(reason) = reason {
@@ -143,8 +158,53 @@ impl Clients {
         true
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Live {
+    /// The entry that it takes the place of.
+    fn insert(
+        &mut self,
+        client_id: &ClientId,
+        entry: Entry,
+        per_certificate_max: usize,
+    ) -> Result<Option<Entry>, Crowded> {
+        if let Some(certificate) = entry.about.certificate {
+            let former = self.clients.get(client_id);
+            let is_same = former.is_some_and(|f| f.about.certificate == Some(certificate));
+            let count = self.of_certificate.entry(certificate).or_default();
+            if per_certificate_max > 0 && !is_same && *count >= per_certificate_max {
+                return Err(Crowded);
+            }
+            *count += 1;
+        }
+        let former = self.clients.insert(client_id.clone(), entry);
+        if let Some(former) = &former {
+            self.uncount(&former.about);
+        }
+        Ok(former)
+    }
+
+    fn remove(&mut self, client_id: &ClientId, session: u64) {
+        let is_it = |entry: &Entry| entry.session == session;
+        if self.clients.get(client_id).is_some_and(is_it)
+            && let Some(entry) = self.clients.remove(client_id)
+        {
+            self.uncount(&entry.about);
+        }
+    }
+
+    fn uncount(&mut self, about: &About) {
+        if let Some(certificate) = about.certificate
+            && let Some(count) = self.of_certificate.get_mut(&certificate)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_certificate.remove(&certificate);
+            }
+        }
     }
 }
 
@@ -179,13 +239,7 @@ impl About {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.gone.cancel();
-        let mut live = self.clients.lock();
-        if live
-            .get(&self.client_id)
-            .is_some_and(|entry| entry.session == self.session)
-        {
-            live.remove(&self.client_id);
-        }
+        self.clients.lock().remove(&self.client_id, self.session);
     }
 }
 
@@ -204,7 +258,50 @@ mod tests {
     }
 
     fn enter(clients: &Arc<Clients>, id: &str) -> (Ticket, Entered) {
-        clients.enter(&ClientId::parse(id).unwrap(), about())
+        clients
+            .enter(&ClientId::parse(id).unwrap(), about(), 0)
+            .unwrap()
+    }
+
+    #[test]
+    fn of_a_certificate_there_are_so_many_and_who_comes_back_takes_its_own_place() {
+        let clients = Arc::new(Clients::default());
+        let enter = |id: &str, certificate: &[u8]| {
+            let about = About {
+                certificate: Some(CertificateId::of_der(certificate)),
+                ..about()
+            };
+            clients.enter(&ClientId::parse(id).unwrap(), about, 2)
+        };
+        let a = enter("a", b"1").unwrap();
+        let _b = enter("b", b"1").unwrap();
+        assert_eq!(enter("c", b"1").err(), Some(Crowded));
+        let _other = enter("c", b"2").unwrap();
+        let again = enter("a", b"1").unwrap();
+        assert!(matches!(again.1, Entered::TookOver(_)));
+        drop(a);
+        // The former one of `a` has gone, the present one has not.
+        assert_eq!(enter("d", b"1").err(), Some(Crowded));
+        drop(again);
+        let _d = enter("d", b"1").unwrap();
+        // Another certificate takes a client id over: the place of the former one is free.
+        let _taken = enter("d", b"2").unwrap();
+        let _e = enter("e", b"1").unwrap();
+    }
+
+    #[test]
+    fn who_left_leaves_no_trace() {
+        let clients = Arc::new(Clients::default());
+        let about = About {
+            certificate: Some(CertificateId::of_der(b"1")),
+            ..about()
+        };
+        let id = ClientId::parse("a").unwrap();
+        let first = clients.enter(&id, about.clone(), 1).unwrap();
+        let second = clients.enter(&id, about, 1).unwrap();
+        drop((first, second));
+        assert!(clients.lock().clients.is_empty());
+        assert!(clients.lock().of_certificate.is_empty());
     }
 
     #[test]

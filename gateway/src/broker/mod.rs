@@ -8,17 +8,23 @@
 
 mod admission;
 mod bus;
+mod census;
 mod clients;
 mod codec;
 pub mod config;
 mod connect;
+mod counted;
 mod denials;
+mod handshakes;
 mod lifecycle;
+mod limits;
 mod listener;
 #[allow(dead_code)]
 mod message;
 mod metrics;
 mod newcomers;
+#[allow(dead_code, reason = "sessions do not ask it yet")]
+mod pace;
 mod retained;
 mod session;
 #[allow(dead_code)]
@@ -31,9 +37,11 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::Semaphore;
 
 use self::{
-    bus::Bus, lifecycle::Versions, newcomers::Newcomers, retained::Retained, shared::Shared,
+    bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers,
+    retained::Retained, shared::Shared,
 };
 use crate::{
+    clock::ticks,
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
@@ -43,6 +51,7 @@ use crate::{
 pub use clients::Clients;
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
+pub use limits::{Limits, OnPublishRate, PublishLimits};
 pub use listener::BoundListener;
 pub use metrics::Metrics;
 
@@ -101,7 +110,13 @@ pub async fn bind(
             config.connecting_per_address_max,
             config.connections_max,
         )),
-        handshakes: Semaphore::new(config.handshakes_max),
+        handshakes: Handshakes::new(
+            config.handshakes_max,
+            config.limits.handshakes_per_address_max,
+            config.limits.handshakes_per_address,
+            ticks(),
+        ),
+        of_address: Arc::default(),
         bus: Arc::new(bus),
         clients: Arc::clone(&neighbours.clients),
         versions: Versions::new(config.connections_max),

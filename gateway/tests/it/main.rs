@@ -24,6 +24,7 @@ mod kill;
 mod kinesis;
 mod learn;
 mod lifecycle;
+mod limits;
 mod live;
 mod mosquitto;
 mod outage;

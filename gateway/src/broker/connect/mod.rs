@@ -28,7 +28,7 @@ use uuid::Uuid;
 use self::{
     admit::{admit, client_id},
     introduce::introduce,
-    refuse::{Early, refuse, refuse_early},
+    refuse::{Early, Refusal, refuse, refuse_early},
 };
 use super::{
     admission::Admission,
@@ -76,12 +76,13 @@ pub(super) async fn serve<S>(
         }
     };
     let version = framed.codec().version().unwrap_or(Version::V311);
-    let (client_id, assigned) = match client_id(&connect, version) {
-        Ok(named) => named,
-        Err(refusal) => {
-            return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
-        }
-    };
+    let (client_id, assigned) =
+        match client_id(&connect, version, shared.config.limits.client_id_bytes_max) {
+            Ok(named) => named,
+            Err(refusal) => {
+                return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
+            }
+        };
     let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
         Ok(admitted) => admitted,
         Err(refusal) => {
@@ -92,7 +93,11 @@ pub(super) async fn serve<S>(
     // From here on it is somebody.
     drop(newcomer);
     let about = about(admission.principal(), peer.address, version);
-    let (ticket, entered) = shared.clients.enter(&client_id, about);
+    let per_certificate_max = shared.config.limits.connections_per_certificate_max;
+    let Ok((ticket, entered)) = shared.clients.enter(&client_id, about, per_certificate_max) else {
+        let refusal = Refusal::crowded();
+        return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+    };
     let takeover = match entered {
         Entered::Alone => "no",
         Entered::TookOver(gone) => {

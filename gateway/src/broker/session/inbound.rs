@@ -3,7 +3,7 @@
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
-    limits::{FILTERS_PER_SUBSCRIBE_MAX, PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX},
+    limits::{FILTERS_PER_SUBSCRIBE_MAX, PAYLOAD_BYTES_MAX},
     policy::Permit,
     topic::{TopicFilter, TopicName},
 };
@@ -23,6 +23,7 @@ use crate::{
         codec::{Packet, Version},
         connect::qos,
         lifecycle::Happened,
+        limits::Limits,
         retained::Kept,
     },
     buffer::Ack,
@@ -46,8 +47,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
-        check_publish(&publish)?;
-        let topic = TopicName::parse_bytes(&publish.topic).map_err(|error| {
+        let limits = &self.shared.config.limits;
+        check_publish(&publish, limits)?;
+        let topic = limits.topic(&publish.topic).map_err(|error| {
             End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
         })?;
         let level = qos(publish.qos);
@@ -331,7 +333,7 @@ where
         if filter.path.starts_with("$share/") {
             return Ok(SubscribeReasonCode::SharedSubscriptionsNotSupported);
         }
-        let Ok(parsed) = TopicFilter::parse(&filter.path) else {
+        let Ok(parsed) = self.shared.config.limits.filter(&filter.path) else {
             return Ok(SubscribeReasonCode::TopicFilterInvalid);
         };
         let permit = match self.admission.subscribe(&parsed) {
@@ -384,7 +386,7 @@ where
 }
 
 /// What a publish must be besides its topic.
-fn check_publish(publish: &Publish) -> Result<(), End> {
+fn check_publish(publish: &Publish, limits: &Limits) -> Result<(), End> {
     let broke = |code, detail: &str| Err(End::Broke(code, detail.to_owned()));
     if publish.payload.len() > PAYLOAD_BYTES_MAX {
         return broke(
@@ -407,7 +409,7 @@ fn check_publish(publish: &Publish) -> Result<(), End> {
             "a subscription identifier in a publish",
         );
     }
-    if property_bytes(given) > PROPERTY_BYTES_MAX {
+    if property_bytes(given) > limits.property_bytes_max {
         return broke(
             DisconnectReasonCode::QuotaExceeded,
             "properties over the limit",

@@ -164,7 +164,10 @@ where
         };
         let principal = parts.admission.principal();
         Self {
-            outbound: Outbound::new(parts.limits.receive_maximum),
+            outbound: Outbound::new(
+                parts.limits.receive_maximum,
+                parts.shared.config.limits.subscriptions_per_client_max,
+            ),
             identity: parts.shared.neighbours.identity.clone(),
             groups: parts.shared.groups(principal),
             validity_check: standing::next_check(principal.valid_until),
@@ -266,6 +269,7 @@ where
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        self.shared.metrics.packets_received.inc();
         match packet {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::PubRel(release) => self.on_pubrel(release.pkid).await,
@@ -306,7 +310,10 @@ where
         };
         self.room().await?;
         match self.framed.start_send_unpin(packet) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.shared.metrics.packets_sent.inc();
+                Ok(())
+            }
             Err(EncodeError::TooLarge) => {
                 self.shared
                     .metrics

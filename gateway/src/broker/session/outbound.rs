@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use portcullis_core::{
     event::Qos,
-    limits::{DELIVERY_WINDOW_MAX, SUBSCRIPTIONS_PER_SESSION_MAX},
+    limits::DELIVERY_WINDOW_MAX,
     policy::{Action, Permit},
     topic::TopicFilter,
 };
@@ -37,6 +37,7 @@ pub(super) struct Outbound {
     subscriptions: BTreeMap<usize, Subscription>,
     next_number: usize,
     window: usize,
+    subscriptions_max: usize,
     in_flight: HashSet<u16>,
     last_pkid: u16,
 }
@@ -57,7 +58,7 @@ pub(super) struct Subscribed {
 }
 
 impl Outbound {
-    pub(super) fn new(receive_maximum: Option<u16>) -> Self {
+    pub(super) fn new(receive_maximum: Option<u16>, subscriptions_max: usize) -> Self {
         let window = receive_maximum
             .unwrap_or(DELIVERY_WINDOW_MAX)
             .min(DELIVERY_WINDOW_MAX);
@@ -66,6 +67,7 @@ impl Outbound {
             subscriptions: BTreeMap::new(),
             next_number: 1,
             window: usize::from(window),
+            subscriptions_max,
             in_flight: HashSet::new(),
             last_pkid: 0,
         }
@@ -104,7 +106,7 @@ impl Outbound {
             retain_as_published: filter.preserve_retain,
         };
         let existing = self.number_of(parsed);
-        if existing.is_none() && self.subscriptions.len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+        if existing.is_none() && self.subscriptions.len() >= self.subscriptions_max {
             return Ok(Subscribed {
                 code: SubscribeReasonCode::QuotaExceeded,
                 wants_retained: false,

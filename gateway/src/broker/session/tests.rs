@@ -23,7 +23,9 @@ use crate::{
         Config, Denials, LifecycleEvents, Metrics, Neighbours,
         bus::Bus,
         connect::{self, Peer},
+        handshakes::Handshakes,
         lifecycle::Versions,
+        limits::Limits,
         newcomers::Newcomers,
         retained::Retained,
     },
@@ -93,7 +95,8 @@ impl Stuck {
         let shared = Shared {
             connections: Arc::new(Semaphore::new(8)),
             newcomers: Arc::new(Newcomers::new(CONNECTING_PER_ADDRESS_MAX, 8)),
-            handshakes: Semaphore::new(8),
+            handshakes: Handshakes::new(8, 8, None, 0),
+            of_address: Arc::default(),
             bus: Arc::new(Bus::start(8).unwrap()),
             clients: Arc::clone(&neighbours.clients),
             versions: Versions::new(8),
@@ -173,6 +176,7 @@ fn config() -> Config {
         on_publish_denied: OnPublishDenied::Disconnect,
         lifecycle_events: LifecycleEvents::All,
         check_sni: true,
+        limits: Limits::default(),
     }
 }
 
