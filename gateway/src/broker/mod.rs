@@ -30,6 +30,8 @@ mod session;
 #[allow(dead_code)]
 mod sessions;
 mod shared;
+#[allow(dead_code, reason = "nothing publishes for it yet")]
+mod sys;
 mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
