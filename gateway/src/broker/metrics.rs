@@ -14,6 +14,10 @@ pub struct Metrics {
     pub(super) queued_bytes: IntGauge,
     pub(super) retained: IntGauge,
     pub(super) retained_bytes: IntGauge,
+    pub(super) packets_received: IntCounter,
+    pub(super) packets_sent: IntCounter,
+    pub(super) bytes_received: IntCounter,
+    pub(super) bytes_sent: IntCounter,
     pub(super) connected: IntCounterVec,
     pub(super) refused: IntCounterVec,
     pub(super) disconnected: IntCounterVec,
@@ -23,6 +27,7 @@ pub struct Metrics {
     pub(super) reauthorized: IntCounterVec,
     pub(super) publishes: IntCounterVec,
     pub(super) publish_bytes: IntCounter,
+    pub(super) publish_paced: IntCounterVec,
     pub(super) acknowledged: IntCounter,
     pub(super) unacknowledged: IntCounter,
     pub(super) deliveries: IntCounterVec,
@@ -34,7 +39,21 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
         let metrics = Registrar(registry);
+        let packets = metrics.counters(
+            "portcullis_broker_packets_total",
+            "MQTT packets of connected clients, by direction.",
+            &["direction"],
+        );
+        let bytes = metrics.counters(
+            "portcullis_broker_bytes_total",
+            "Bytes of MQTT, without what TLS adds, by direction.",
+            &["direction"],
+        );
         Self {
+            packets_received: packets.with_label_values(&["received"]),
+            packets_sent: packets.with_label_values(&["sent"]),
+            bytes_received: bytes.with_label_values(&["received"]),
+            bytes_sent: bytes.with_label_values(&["sent"]),
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
             sessions: metrics.gauge(
                 "portcullis_broker_sessions",
@@ -95,6 +114,11 @@ impl Metrics {
             publish_bytes: metrics.counter(
                 "portcullis_broker_publish_bytes_total",
                 "Payload bytes of admitted publishes.",
+            ),
+            publish_paced: metrics.counters(
+                "portcullis_broker_publish_paced_total",
+                "Publishes beyond their client's or group's rate, by what became of them.",
+                &["fate"],
             ),
             acknowledged: metrics.counter(
                 "portcullis_broker_acknowledged_total",

@@ -9,19 +9,27 @@
 
 mod admission;
 mod bus;
+mod census;
 mod clients;
 mod codec;
 pub mod config;
 mod connect;
+mod counted;
 mod denials;
+mod handshakes;
 mod lifecycle;
+mod limits;
 mod listener;
 mod message;
 mod metrics;
 mod newcomers;
+#[allow(dead_code, reason = "sessions do not ask it yet")]
+mod pace;
 mod session;
 mod sessions;
 mod shared;
+#[allow(dead_code, reason = "nothing publishes for it yet")]
+mod sys;
 mod tls;
 mod websocket;
 mod wills;
@@ -31,9 +39,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
-    bus::Bus, lifecycle::Versions, newcomers::Newcomers, sessions::Sessions, shared::Shared,
+    bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers,
+    sessions::Sessions, shared::Shared,
 };
 use crate::{
+    clock::ticks,
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
@@ -41,8 +51,10 @@ use crate::{
     wal,
 };
 
+pub use clients::Clients;
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
+pub use limits::{Limits, OnPublishRate, PublishLimits};
 pub use listener::BoundListener;
 pub use metrics::Metrics;
 pub use wills::Keeper;
@@ -84,6 +96,8 @@ pub struct Neighbours {
     pub recorder: Recorder,
     /// Takes what is refused.
     pub denials: Denials,
+    /// Who is connected, for operators as well.
+    pub clients: Arc<Clients>,
 }
 
 /// The broker, bound and not running yet: its parts run on their own.
@@ -122,9 +136,15 @@ pub async fn bind(
             config.connecting_per_address_max,
             config.connections_max,
         )),
-        handshakes: Semaphore::new(config.handshakes_max),
+        handshakes: Handshakes::new(
+            config.handshakes_max,
+            config.limits.handshakes_per_address_max,
+            config.limits.handshakes_per_address,
+            ticks(),
+        ),
+        of_address: Arc::default(),
         bus: Arc::new(bus),
-        clients: Arc::default(),
+        clients: Arc::clone(&neighbours.clients),
         versions: Versions::new(config.connections_max),
         sessions: Arc::new(sessions),
         config,

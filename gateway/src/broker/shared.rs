@@ -1,6 +1,6 @@
 //! What sessions share, and what each of them reports.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use portcullis_core::{
     identity::{GroupName, Principal},
@@ -12,8 +12,10 @@ use super::{
     Config, Metrics, Neighbours,
     admission::{Denied, action_name},
     bus::Bus,
+    census::Census,
     clients::Clients,
     denials::Denial,
+    handshakes::Handshakes,
     lifecycle::Versions,
     newcomers::Newcomers,
     sessions::Sessions,
@@ -35,7 +37,9 @@ pub(super) struct Shared {
     pub(super) sessions: Arc<Sessions>,
     pub(super) connections: Arc<Semaphore>,
     pub(super) newcomers: Arc<Newcomers>,
-    pub(super) handshakes: Semaphore,
+    pub(super) handshakes: Handshakes,
+    /// Connections to TLS listeners.
+    pub(super) of_address: Arc<Census<IpAddr>>,
 }
 
 impl Shared {

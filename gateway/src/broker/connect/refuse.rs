@@ -80,6 +80,15 @@ impl Refusal {
         }
     }
 
+    /// As many clients with its certificate are connected as there may be.
+    pub(super) fn crowded() -> Self {
+        Self::new(
+            "connected-per-certificate",
+            ConnectReturnCode::QuotaExceeded,
+            "as many clients with this certificate are connected as there may be",
+        )
+    }
+
     /// Why the client is nobody, if it is.
     pub(super) fn identity(&self) -> Option<identity::Refusal> {
         match self.cause {

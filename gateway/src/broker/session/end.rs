@@ -12,6 +12,8 @@ pub(super) enum End {
     ConnectionLost,
     KeepAlive,
     TakenOver,
+    /// By an operator, who may have said why.
+    Kicked(Option<String>),
     Stopping,
     NotAuthorized,
     /// A change of registry or policies shuts the client out: the reason, as for a CONNECT.
@@ -35,6 +37,7 @@ impl End {
             Self::ConnectionLost => "connection-lost",
             Self::KeepAlive => "keep-alive",
             Self::TakenOver => "taken-over",
+            Self::Kicked(_) => "kicked",
             Self::Stopping => "stopping",
             Self::NotAuthorized => "not-authorized",
             Self::ShutOut(_) => "shut-out",
@@ -49,6 +52,7 @@ impl End {
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Broke(_, detail) => Some(detail.clone()),
+            Self::Kicked(reason) => reason.clone(),
             Self::Bus(error) => Some(crate::chain::chain(error)),
             Self::ShutOut(reason) => Some((*reason).to_owned()),
             _ => None,
@@ -66,7 +70,7 @@ impl End {
             Self::TakenOver => Some(DisconnectReasonCode::SessionTakenOver),
             Self::Stopping => Some(DisconnectReasonCode::ServerShuttingDown),
             Self::NotAuthorized | Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
-            Self::ShutOut(_) => Some(DisconnectReasonCode::AdministrativeAction),
+            Self::ShutOut(_) | Self::Kicked(_) => Some(DisconnectReasonCode::AdministrativeAction),
             Self::Broke(code, _) => Some(*code),
             Self::NotCommitted | Self::Bus(_) => Some(DisconnectReasonCode::UnspecifiedError),
         }
@@ -79,7 +83,9 @@ impl End {
             Self::ConnectionLost => DisconnectReason::ConnectionLost,
             Self::KeepAlive => DisconnectReason::KeepAliveTimeout,
             Self::TakenOver => DisconnectReason::DuplicateClientId,
-            Self::Stopping | Self::NotWritable => DisconnectReason::ServerInitiated,
+            Self::Stopping | Self::NotWritable | Self::Kicked(_) => {
+                DisconnectReason::ServerInitiated
+            }
             Self::NotAuthorized | Self::Expired => DisconnectReason::AuthError,
             Self::ShutOut(_) => DisconnectReason::ForbiddenAccess,
             Self::Broke(..) => DisconnectReason::ClientError,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
-    limits::{PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX, RECEIVE_MAXIMUM},
+    limits::{PAYLOAD_BYTES_MAX, RECEIVE_MAXIMUM},
     policy::Permit,
     topic::TopicName,
 };
@@ -20,6 +20,7 @@ use crate::{
         admission::Denied,
         codec::{Packet, Version},
         connect::qos,
+        limits::Limits,
         message::{Message, property_bytes},
         sessions::{Origin, Routed},
     },
@@ -37,8 +38,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
-        check_publish(&publish)?;
-        let topic = TopicName::parse_bytes(&publish.topic).map_err(|error| {
+        let limits = &self.shared.config.limits;
+        check_publish(&publish, limits)?;
+        let topic = limits.topic(&publish.topic).map_err(|error| {
             End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
         })?;
         let level = qos(publish.qos);
@@ -171,10 +173,12 @@ where
 
     async fn await_former_commits(&mut self) -> Result<(), End> {
         let (taken_over, stop) = (self.ticket.taken_over.clone(), self.stop.clone());
+        let kicked = self.ticket.kicked.clone();
         tokio::select! {
             // What is lost when it is dropped is an answer to a client that goes.
             done = self.await_commits() => done,
             () = taken_over.cancelled() => Err(End::TakenOver),
+            () = kicked.cancelled() => Err(End::Kicked(kicked.reason())),
             () = stop.cancelled() => Err(End::Stopping),
         }
     }
@@ -317,7 +321,7 @@ where
 }
 
 /// What a publish must be besides its topic.
-fn check_publish(publish: &Publish) -> Result<(), End> {
+fn check_publish(publish: &Publish, limits: &Limits) -> Result<(), End> {
     let broke = |code, detail: &str| Err(End::Broke(code, detail.to_owned()));
     if publish.payload.len() > PAYLOAD_BYTES_MAX {
         return broke(
@@ -334,7 +338,7 @@ fn check_publish(publish: &Publish) -> Result<(), End> {
             "a subscription identifier in a publish",
         );
     }
-    if property_bytes(given) > PROPERTY_BYTES_MAX {
+    if property_bytes(given) > limits.property_bytes_max {
         return broke(
             DisconnectReasonCode::QuotaExceeded,
             "properties over the limit",

@@ -197,6 +197,7 @@ where
             tokio::select! {
                 () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
+                () = self.ticket.kicked.cancelled() => return Err(self.kicked()),
                 // While the session does not read, silence is its own doing.
                 () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
                     // It has spoken while the session was busy writing.
@@ -267,6 +268,7 @@ where
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        self.shared.metrics.packets_received.inc();
         match packet {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::PubRel(release) => self.on_pubrel(release.pkid).await,
@@ -323,7 +325,10 @@ where
     async fn try_send(&mut self, packet: Packet) -> Result<bool, End> {
         self.room().await?;
         match self.framed.start_send_unpin(packet) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.shared.metrics.packets_sent.inc();
+                Ok(true)
+            }
             Err(EncodeError::TooLarge) => Ok(false),
             Err(EncodeError::Io(_)) => Err(End::ConnectionLost),
             Err(EncodeError::Packet(error)) => {
@@ -334,6 +339,11 @@ where
                 Ok(false)
             }
         }
+    }
+
+    /// The end that an operator wants.
+    fn kicked(&self) -> End {
+        End::Kicked(self.ticket.kicked.reason())
     }
 
     fn principal(&self) -> &Principal {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    limits::{FILTERS_PER_SUBSCRIBE_MAX, SUBSCRIPTIONS_PER_SESSION_MAX},
+    limits::FILTERS_PER_SUBSCRIBE_MAX,
     topic::{Subscribed, TopicFilter},
 };
 use rumqttc::v5::mqttbytes::v5::{
@@ -78,7 +78,8 @@ where
         identifier: Option<u32>,
         granted: &mut Vec<Granted>,
     ) -> Result<SubscribeReasonCode, End> {
-        let Ok(subscribed) = Subscribed::parse(&filter.path) else {
+        let limits = &self.shared.config.limits;
+        let Ok(subscribed) = limits.filter(&filter.path) else {
             return Ok(SubscribeReasonCode::TopicFilterInvalid);
         };
         if subscribed.share.is_some() && filter.nolocal {
@@ -91,8 +92,9 @@ where
             self.shared.note_denied(self.principal(), &denied);
             return Ok(SubscribeReasonCode::NotAuthorized);
         }
+        let limits = &self.shared.config.limits;
         let is_new = self.held.options(&subscribed).is_none();
-        if is_new && self.held.subscriptions_len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+        if is_new && self.held.subscriptions_len() >= limits.subscriptions_per_client_max {
             return Ok(SubscribeReasonCode::QuotaExceeded);
         }
         let options = Options {
