@@ -343,6 +343,7 @@ async fn open_to_devices(
     let Broker {
         listeners,
         keeper,
+        sys,
         log,
     } = broker::bind(config.broker, neighbours, &sessions, metrics, log_metrics)
         .await
@@ -352,6 +353,9 @@ async fn open_to_devices(
         Ok(())
     });
     supervisor.spawn(Stage::Ingress, "sessions", |stop| keeper.run(stop));
+    if let Some(sys) = sys {
+        supervisor.spawn(Stage::Ingress, "$SYS", |stop| sys.run(stop));
+    }
     let addresses = listeners.iter().map(BoundListener::address).collect();
     for listener in listeners {
         supervisor.spawn(Stage::Ingress, "listener", |stop| listener.run(stop));

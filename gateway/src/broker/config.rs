@@ -9,7 +9,8 @@ use portcullis_core::{
         CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_BURST,
         HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_PER_SECOND, KEEP_ALIVE_MAX_SECS,
         ORIGINS_MAX, PACKET_BYTES_MAX, PROPERTY_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
-        SUBSCRIPTIONS_PER_SESSION_MAX, SYS_INTERVAL, TOPIC_BYTES_MAX,
+        SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX, SESSIONS_MAX,
+        SUBSCRIPTIONS_PER_SESSION_MAX, SYS_INTERVAL, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX,
     },
 };
 use serde::Deserialize;
@@ -140,6 +141,7 @@ pub(super) struct BrokerToml {
     pub(super) handshakes_burst: u64,
     pub(super) subscriptions_per_client_max: usize,
     pub(super) topic_bytes_max: usize,
+    pub(super) topic_levels_max: usize,
     pub(super) client_id_bytes_max: usize,
     pub(super) property_bytes_max: usize,
     pub(super) publish_rate: u64,
@@ -147,6 +149,9 @@ pub(super) struct BrokerToml {
     pub(super) publish_bytes_per_second: u64,
     pub(super) publish_bytes_burst: u64,
     pub(super) on_publish_rate: OnPublishRate,
+    pub(super) sessions_max: usize,
+    pub(super) queue_messages_max: usize,
+    pub(super) queue_bytes_max: usize,
     pub(super) sys_interval_ms: u64,
 }
 
@@ -172,6 +177,7 @@ impl Default for BrokerToml {
             handshakes_burst: HANDSHAKES_BURST,
             subscriptions_per_client_max: SUBSCRIPTIONS_PER_SESSION_MAX,
             topic_bytes_max: TOPIC_BYTES_MAX,
+            topic_levels_max: TOPIC_LEVELS_MAX,
             client_id_bytes_max: CLIENT_ID_BYTES_MAX,
             property_bytes_max: PROPERTY_BYTES_MAX,
             publish_rate: 0,
@@ -179,6 +185,9 @@ impl Default for BrokerToml {
             publish_bytes_per_second: 0,
             publish_bytes_burst: 0,
             on_publish_rate: OnPublishRate::default(),
+            sessions_max: SESSIONS_MAX,
+            queue_messages_max: SESSION_QUEUE_MESSAGES_MAX,
+            queue_bytes_max: SESSION_QUEUE_BYTES_MAX,
             sys_interval_ms: millis(SYS_INTERVAL),
         }
     }

@@ -28,6 +28,7 @@ pub struct Metrics {
     pub(super) publishes: IntCounterVec,
     pub(super) publish_bytes: IntCounter,
     pub(super) publish_paced: IntCounterVec,
+    pub(super) beyond: IntCounterVec,
     pub(super) acknowledged: IntCounter,
     pub(super) unacknowledged: IntCounter,
     pub(super) deliveries: IntCounterVec,
@@ -39,39 +40,25 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
         let metrics = Registrar(registry);
-        let packets = metrics.counters(
-            "portcullis_broker_packets_total",
-            "MQTT packets of connected clients, by direction.",
-            &["direction"],
-        );
-        let bytes = metrics.counters(
-            "portcullis_broker_bytes_total",
-            "Bytes of MQTT, without what TLS adds, by direction.",
-            &["direction"],
-        );
+        let [packets_received, packets_sent, bytes_received, bytes_sent] = of_traffic(&metrics);
+        let [
+            sessions,
+            subscriptions,
+            queued_bytes,
+            retained,
+            retained_bytes,
+        ] = of_sessions(&metrics);
         Self {
-            packets_received: packets.with_label_values(&["received"]),
-            packets_sent: packets.with_label_values(&["sent"]),
-            bytes_received: bytes.with_label_values(&["received"]),
-            bytes_sent: bytes.with_label_values(&["sent"]),
+            packets_received,
+            packets_sent,
+            bytes_received,
+            bytes_sent,
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
-            sessions: metrics.gauge(
-                "portcullis_broker_sessions",
-                "Sessions, those of clients that are away included.",
-            ),
-            subscriptions: metrics.gauge(
-                "portcullis_broker_subscriptions",
-                "Subscriptions of all sessions.",
-            ),
-            queued_bytes: metrics.gauge(
-                "portcullis_broker_queued_bytes",
-                "Messages of QoS 1 and 2 that wait for clients or are in flight to them.",
-            ),
-            retained: metrics.gauge("portcullis_broker_retained", "Retained messages."),
-            retained_bytes: metrics.gauge(
-                "portcullis_broker_retained_bytes",
-                "What the retained messages take.",
-            ),
+            sessions,
+            subscriptions,
+            queued_bytes,
+            retained,
+            retained_bytes,
             connected: metrics.counters(
                 "portcullis_broker_connected_total",
                 "Accepted CONNECTs, by protocol version and whether the client id was taken over.",
@@ -120,6 +107,11 @@ impl Metrics {
                 "Publishes beyond their client's or group's rate, by what became of them.",
                 &["fate"],
             ),
+            beyond: metrics.counters(
+                "portcullis_broker_beyond_total",
+                "What clients said beyond a bound on sizes and numbers, by the bound.",
+                &["bound"],
+            ),
             acknowledged: metrics.counter(
                 "portcullis_broker_acknowledged_total",
                 "QoS 1 and 2 publishes acknowledged after their commit.",
@@ -144,4 +136,47 @@ impl Metrics {
             ),
         }
     }
+}
+
+/// Packets and bytes, each received and sent.
+fn of_traffic(metrics: &Registrar<'_>) -> [IntCounter; 4] {
+    let packets = metrics.counters(
+        "portcullis_broker_packets_total",
+        "MQTT packets, by direction.",
+        &["direction"],
+    );
+    let bytes = metrics.counters(
+        "portcullis_broker_bytes_total",
+        "Bytes of MQTT, without what TLS adds, by direction.",
+        &["direction"],
+    );
+    [
+        packets.with_label_values(&["received"]),
+        packets.with_label_values(&["sent"]),
+        bytes.with_label_values(&["received"]),
+        bytes.with_label_values(&["sent"]),
+    ]
+}
+
+/// Sessions, subscriptions, queued bytes, retained messages and their bytes.
+fn of_sessions(metrics: &Registrar<'_>) -> [IntGauge; 5] {
+    [
+        metrics.gauge(
+            "portcullis_broker_sessions",
+            "Sessions, those of clients that are away included.",
+        ),
+        metrics.gauge(
+            "portcullis_broker_subscriptions",
+            "Subscriptions of all sessions.",
+        ),
+        metrics.gauge(
+            "portcullis_broker_queued_bytes",
+            "Messages of QoS 1 and 2 that wait for clients or are in flight to them.",
+        ),
+        metrics.gauge("portcullis_broker_retained", "Retained messages."),
+        metrics.gauge(
+            "portcullis_broker_retained_bytes",
+            "What the retained messages take.",
+        ),
+    ]
 }

@@ -23,12 +23,10 @@ mod listener;
 mod message;
 mod metrics;
 mod newcomers;
-#[allow(dead_code, reason = "sessions do not ask it yet")]
 mod pace;
 mod session;
 mod sessions;
 mod shared;
-#[allow(dead_code, reason = "nothing publishes for it yet")]
 mod sys;
 mod tls;
 mod websocket;
@@ -39,8 +37,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
-    bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers,
-    sessions::Sessions, shared::Shared,
+    bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers, pace::Paces,
+    sessions::Sessions, shared::Shared, sys::Figures,
 };
 use crate::{
     clock::ticks,
@@ -57,6 +55,7 @@ pub use denials::Denials;
 pub use limits::{Limits, OnPublishRate, PublishLimits};
 pub use listener::BoundListener;
 pub use metrics::Metrics;
+pub use sys::Sys;
 pub use wills::Keeper;
 
 /// The broker cannot start.
@@ -107,6 +106,8 @@ pub struct Broker {
     pub listeners: Vec<BoundListener>,
     /// Looks after sessions.
     pub keeper: Keeper,
+    /// Tells `$SYS/broker/…`, if it is to be told.
+    pub sys: Option<Sys>,
     /// Writes the session log, on a thread.
     pub log: wal::Writer,
 }
@@ -126,7 +127,8 @@ pub async fn bind(
     let bus =
         Bus::start(config.connections_max).map_err(|error| StartError::Bus(Box::new(error)))?;
     let dir = sessions_dir.to_owned();
-    let (sessions, log) = spawn_blocking(move || Sessions::open(&dir, log))
+    let bounds = config.limits.of_sessions();
+    let (sessions, log) = spawn_blocking(move || Sessions::open(&dir, bounds, log))
         .await
         .map_err(|error| StartError::Bus(Box::new(error)))?
         .map_err(StartError::Sessions)?;
@@ -147,6 +149,8 @@ pub async fn bind(
         clients: Arc::clone(&neighbours.clients),
         versions: Versions::new(config.connections_max),
         sessions: Arc::new(sessions),
+        paces: Paces::default(),
+        figures: Figures::default(),
         config,
         metrics,
         neighbours,
@@ -157,6 +161,7 @@ pub async fn bind(
     }
     Ok(Broker {
         listeners,
+        sys: Sys::of(&shared),
         keeper: Keeper::new(shared),
         log,
     })

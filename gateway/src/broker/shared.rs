@@ -18,7 +18,9 @@ use super::{
     handshakes::Handshakes,
     lifecycle::Versions,
     newcomers::Newcomers,
+    pace::Paces,
     sessions::Sessions,
+    sys::Figures,
 };
 use crate::{
     clock::now,
@@ -35,6 +37,10 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) versions: Versions,
     pub(super) sessions: Arc<Sessions>,
+    /// How much clients publish.
+    pub(super) paces: Paces,
+    /// What `$SYS/broker/…` says.
+    pub(super) figures: Figures,
     pub(super) connections: Arc<Semaphore>,
     pub(super) newcomers: Arc<Newcomers>,
     pub(super) handshakes: Handshakes,

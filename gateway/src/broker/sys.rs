@@ -1,20 +1,29 @@
 //! `$SYS/broker/…`: the counters that MQTT tools look at, under mosquitto's names.
 //!
 //! A task that tells them every so often to local subscribers, who need a policy for it like for any
-//! other topic; clients cannot publish there (`core::reserved`). How a message gets to subscribers is
-//! not known here: the task is given a closure. The figures are those of the metrics, so that both
+//! other topic; clients cannot publish there (`core::reserved`). Who subscribes between two tellings gets
+//! what was told last, like what is retained; it is not retained, and nothing of it is on disk. How a
+//! message gets to subscribers is not known to the task: it is given a closure. The figures are those of the metrics, so that both
 //! never disagree; what no metric has comes from [`Counts`]. The averages of `$SYS/broker/load/…` are
 //! absent on purpose: they are a monitor's to compute.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use portcullis_core::topic::TopicName;
+use portcullis_core::{
+    event::Qos,
+    topic::{TopicFilter, TopicName},
+};
 use prometheus::{IntCounterVec, core::Collector};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Metrics;
+use super::{Metrics, lifecycle::own_message, message::Message, shared::Shared};
 use crate::supervisor::TaskResult;
 
 /// What there is at a moment and no metric tells.
@@ -31,35 +40,82 @@ pub(super) struct Counts {
 }
 
 /// The task; see the module.
-pub(super) struct Sys<C, P> {
+pub struct Sys {
     metrics: Metrics,
     every: Duration,
     started: Instant,
     clients_max: usize,
-    counts: C,
-    publish: P,
+    counts: Box<dyn Fn() -> Counts + Send>,
+    publish: Box<dyn Fn(TopicName, Bytes) + Send>,
 }
 
-impl<C, P> Sys<C, P>
-where
-    C: Fn() -> Counts,
-    P: Fn(TopicName, Bytes),
-{
+/// What was told last, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Figures(Mutex<BTreeMap<TopicName, Arc<Message>>>);
+
+impl Figures {
+    /// Those that `filter` takes.
+    pub(super) fn matching(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
+        let figures = self.lock();
+        let matching = figures.iter().filter(|(topic, _)| filter.matches(topic));
+        matching.map(|(_, message)| Arc::clone(message)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TopicName, Arc<Message>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn tell_figure(&self, topic: TopicName, payload: Bytes) {
+        let message = Message {
+            qos: Qos::AtMostOnce,
+            ..own_message(topic.clone(), payload)
+        };
+        let told = Arc::new(message.clone());
+        self.figures.lock().insert(topic, told);
+        self.announce_own(message);
+    }
+}
+
+impl Sys {
+    /// What tells the subscribers of `shared`, if its settings want that.
+    pub(super) fn of(shared: &Arc<Shared>) -> Option<Self> {
+        let every = shared.config.limits.sys_interval?;
+        let (counted, told) = (Arc::clone(shared), Arc::clone(shared));
+        let counts = move || Counts {
+            sessions: counted.sessions.len(),
+            subscriptions: counted.sessions.subscriptions_len(),
+            shared_subscriptions: counted.sessions.shared_subscriptions_len(),
+            retained: counted.sessions.retained.size().0,
+        };
+        let publish = move |topic, payload| told.tell_figure(topic, payload);
+        Some(Self::new(shared.metrics.clone(), every, counts, publish))
+    }
+
     /// Tells every `every`: `counts` has the figures at that moment, `publish` brings a message of QoS
     /// 0 to the subscribers of its topic. The next one follows soon: nothing of it need be on disk.
-    pub(super) fn new(metrics: Metrics, every: Duration, counts: C, publish: P) -> Self {
+    pub(super) fn new(
+        metrics: Metrics,
+        every: Duration,
+        counts: impl Fn() -> Counts + Send + 'static,
+        publish: impl Fn(TopicName, Bytes) + Send + 'static,
+    ) -> Self {
         Self {
             metrics,
             every,
             started: Instant::now(),
             clients_max: 0,
-            counts,
-            publish,
+            counts: Box::new(counts),
+            publish: Box::new(publish),
         }
     }
 
     /// Tells until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) -> TaskResult {
+    ///
+    /// # Errors
+    /// None.
+    pub async fn run(mut self, stop: CancellationToken) -> TaskResult {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -131,8 +187,8 @@ where
     }
 }
 
-impl<C, P> std::fmt::Debug for Sys<C, P> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Sys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sys")
             .field("every", &self.every)
             .finish_non_exhaustive()

@@ -8,13 +8,17 @@ use std::{
 
 use tokio::net::TcpSocket;
 
+use rumqttc::QoS;
+
 use crate::{
     device::{Device, client_config},
-    served::{Credentials, Served, eventually},
+    served::{Credentials, PATIENCE, Served, eventually},
     support::run,
-    wire::{Hello, Wire},
+    wire::{Hello, Wire, framed, publish_v5, text},
 };
 
+const BEYOND: &str = "portcullis_broker_beyond_total";
+const DROPPED: &str = "portcullis_broker_delivery_dropped_total";
 const REFUSED: &str = "portcullis_broker_refused_total";
 
 /// A started site with `sensor-1` and these settings in `[broker]` instead of the defaults.
@@ -26,6 +30,29 @@ fn served(settings: &[(&str, &str)]) -> (Served, Credentials) {
     }
     served.start();
     (served, own)
+}
+
+/// `sensor-1` over MQTT 5.
+fn v5(served: &Served, own: &Credentials) -> Wire {
+    let config = Arc::new(client_config(own));
+    let mut wire = Wire::open(served.mqtt, &config, "localhost");
+    assert_eq!(wire.connect(&Hello::v5("sensor-1")), Some(0));
+    wire
+}
+
+/// What clients said beyond a bound.
+fn beyond(served: &Served, bound: &str) -> f64 {
+    served.metric(BEYOND, &[&format!("\"{bound}\"")])
+}
+
+/// SUBSCRIBE of MQTT 5 at QoS 1.
+fn subscribe_v5(filters: &[&str]) -> Vec<u8> {
+    let mut body = vec![0, 1, 0];
+    for filter in filters {
+        body.extend(text(filter));
+        body.push(1);
+    }
+    framed(0x82, &body)
 }
 
 /// The code with which a CONNECT of MQTT 5 is answered.
@@ -173,5 +200,162 @@ fn sizes_can_be_set_lower() {
     device.publish("dt/sensor-1/abc", "1");
     assert!(!device.may_subscribe("dt/sensor-1/abcd"));
     assert!(device.is_refused("dt/sensor-1/abcd"));
+    served.stop();
+}
+
+#[test]
+fn what_is_beyond_a_size_ends_the_connection_with_the_reason_code_and_is_counted() {
+    let (mut served, own) = served(&[
+        ("topic-bytes-max = 256", "topic-bytes-max = 20"),
+        ("topic-levels-max = 16", "topic-levels-max = 4"),
+        ("property-bytes-max = 8192", "property-bytes-max = 16"),
+        ("packet-bytes-max = 149504", "packet-bytes-max = 1024"),
+    ]);
+    // Content Type, a property of 16 bytes and one of 17.
+    let content = |length: usize| [[3].as_slice(), &text(&"x".repeat(length))].concat();
+    let publish = |topic: &str, properties: &[u8], payload: usize| {
+        publish_v5(topic, 1, 1, properties, &vec![b'x'; payload])
+    };
+    let mut wire = v5(&served, &own);
+    let taken = wire.ask(&publish("dt/sensor-1/t/7890ab", &content(16), 900));
+    assert_eq!(taken[..4], [0x40, 2, 0, 1], "{taken:?}");
+    for (packet, code, bound) in [
+        (
+            publish("dt/sensor-1/t/7890abc", &[], 1),
+            0x90,
+            "topic-bytes-max",
+        ),
+        (
+            publish("dt/sensor-1/t/7/8", &[], 1),
+            0x90,
+            "topic-levels-max",
+        ),
+        (
+            publish("dt/sensor-1/t", &content(17), 1),
+            0x97,
+            "property-bytes-max",
+        ),
+        (
+            publish("dt/sensor-1/t", &[], 1020),
+            0x95,
+            "packet-bytes-max",
+        ),
+    ] {
+        let mut wire = v5(&served, &own);
+        let goodbye = wire.ask(&packet);
+        assert_eq!(
+            (goodbye[0], goodbye[2]),
+            (0xe0, code),
+            "{bound}: {goodbye:?}"
+        );
+        assert!(wire.closes(), "{bound}");
+        assert_eq!(beyond(&served, bound), 1.0, "{bound}");
+    }
+    // Filters are refused, and the connection stays. Name and slash of a share are not counted.
+    let mut wire = v5(&served, &own);
+    let answer = wire.ask(&subscribe_v5(&[
+        "dt/sensor-1/t/7890ab",
+        "dt/sensor-1/t/7890abc",
+        "dt/sensor-1/t/7/8",
+        "$share/sharers/dt/sensor-1/t/789",
+    ]));
+    assert_eq!(answer[0], 0x90, "{answer:?}");
+    assert_eq!(answer[5..], [1, 0x8f, 0x8f, 1], "{answer:?}");
+    assert_eq!(beyond(&served, "topic-bytes-max"), 2.0);
+    assert_eq!(beyond(&served, "topic-levels-max"), 2.0);
+    served.stop();
+}
+
+#[test]
+fn a_subscription_too_many_is_refused_with_its_code_and_counted() {
+    let (mut served, own) = served(&[(
+        "subscriptions-per-client-max = 50",
+        "subscriptions-per-client-max = 2",
+    )]);
+    let mut wire = v5(&served, &own);
+    let answer = wire.ask(&subscribe_v5(&[
+        "dt/sensor-1/a",
+        "$share/s/dt/sensor-1/a",
+        "dt/sensor-1/b",
+        "dt/sensor-1/a",
+    ]));
+    assert_eq!(answer[5..], [1, 1, 0x97, 1], "{answer:?}");
+    assert_eq!(beyond(&served, "subscriptions-per-client-max"), 1.0);
+    // Nine filters in one packet.
+    let answer = wire.ask(&subscribe_v5(&["dt/sensor-1/a"; 9]));
+    assert_eq!(answer[5..], [1, 1, 1, 1, 1, 1, 1, 1, 0x97], "{answer:?}");
+    assert_eq!(beyond(&served, "filters-of-one-subscribe"), 1.0);
+    served.stop();
+}
+
+#[test]
+fn connections_in_all_are_bounded_and_who_says_no_connect_leaves_in_time() {
+    let (mut served, _) = served(&[
+        ("connections-max = 10000", "connections-max = 32"),
+        ("connect-timeout-ms = 10000", "connect-timeout-ms = 1500"),
+    ]);
+    // Of this machine half of all, and of one address not more.
+    let silent: Vec<_> = (1..=3)
+        .flat_map(|n| crowd(&served, &format!("127.0.0.{n}"), 12, b""))
+        .collect();
+    eventually("some are too many", || {
+        served.metric(REFUSED, &["\"connections-max\""]) == 4.0
+    });
+    let plain = TcpStream::connect(served.plain).unwrap();
+    plain.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!((&plain).read(&mut [0]), Ok(0) | Err(_)));
+    drop(silent);
+    eventually("there is room again", || {
+        let plain = TcpStream::connect(served.plain).unwrap();
+        plain.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop((&plain).read(&mut [0]));
+        served.metric(REFUSED, &["\"connect-timeout\""]) >= 1.0
+    });
+    served.stop();
+}
+
+#[test]
+fn sessions_are_bounded_and_who_has_one_comes_back_to_it() {
+    let (mut served, own) = served(&[("sessions-max = 20000", "sessions-max = 1")]);
+    served.enrol("sensor-2", "cold-chain");
+    let (away, _) = Device::persistent(served.plain, "sensor-1");
+    away.disconnect();
+    // The registry may be read again later than this.
+    eventually("the other one is refused for that", || {
+        Device::is_refused_plain(served.plain, "sensor-2")
+            && served.metric(REFUSED, &["\"sessions-max\""]) >= 1.0
+    });
+    assert_eq!(code(&served, &own, "sensor-1:2"), Some(0x97));
+    let (back, had_one) = Device::persistent(served.plain, "sensor-1");
+    assert!(had_one);
+    drop(back);
+    served.stop();
+}
+
+#[test]
+fn what_waits_for_a_client_is_bounded_in_messages_and_in_bytes() {
+    let (mut served, own) = served(&[
+        ("queue-messages-max = 10000", "queue-messages-max = 4"),
+        ("queue-bytes-max = 4194304", "queue-bytes-max = 3000"),
+    ]);
+    let (mut reader, _) = Device::persistent(served.plain, "sensor-1");
+    reader.subscribe_at("dt/sensor-1/t", QoS::AtLeastOnce);
+    reader.disconnect();
+    let full = |served: &Served| served.metric(DROPPED, &["\"queue-full\""]);
+    let mut writer = Device::tls(served.mqtt, "sensor-1:w", &own);
+    let large = "x".repeat(2000);
+    for payload in ["1", large.as_str(), large.as_str(), "2", "3", "4"] {
+        writer.publish("dt/sensor-1/t", payload);
+    }
+    // The second large one has no room in bytes, the last small one none in number.
+    assert_eq!(full(&served), 2.0);
+    let (mut reader, _) = Device::persistent(served.plain, "sensor-1");
+    for payload in ["1", large.as_str(), "2", "3"] {
+        assert_eq!(reader.next_message().1, payload);
+    }
+    // What it has acknowledged before this has left the queue.
+    reader.publish("dt/sensor-1/u", "done");
+    writer.publish("dt/sensor-1/t", "5");
+    assert_eq!(reader.next_message().1, "5");
     served.stop();
 }

@@ -69,6 +69,9 @@ pub(super) async fn serve<S>(
         () = stop.cancelled() => return,
         first = timeout(shared.config.connect_timeout, framed.next()) => first,
     };
+    if let Ok(Some(Ok(_))) = &first {
+        shared.metrics.packets_received.inc();
+    }
     let (connect, will) = match first {
         Ok(Some(Ok(Packet::Connect(connect, will, _)))) => (connect, will),
         other => {
@@ -124,6 +127,7 @@ pub(super) async fn serve<S>(
         shared.sessions.detach(&held.session, ticket.session, None);
         return;
     }
+    shared.metrics.packets_sent.inc();
     let connection = Connection {
         session: Uuid::new_v4(),
         version: shared.versions.connected(&client_id),

@@ -15,6 +15,8 @@ pub(super) enum End {
     /// By an operator, who may have said why.
     Kicked(Option<String>),
     Stopping,
+    /// It publishes more than it may.
+    TooFast,
     NotAuthorized,
     /// A change of registry or policies shuts the client out: the reason, as for a CONNECT.
     ShutOut(&'static str),
@@ -39,6 +41,7 @@ impl End {
             Self::TakenOver => "taken-over",
             Self::Kicked(_) => "kicked",
             Self::Stopping => "stopping",
+            Self::TooFast => "publish-rate",
             Self::NotAuthorized => "not-authorized",
             Self::ShutOut(_) => "shut-out",
             Self::Expired => "expired",
@@ -69,6 +72,7 @@ impl End {
             Self::KeepAlive => Some(DisconnectReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(DisconnectReasonCode::SessionTakenOver),
             Self::Stopping => Some(DisconnectReasonCode::ServerShuttingDown),
+            Self::TooFast => Some(DisconnectReasonCode::MessageRateTooHigh),
             Self::NotAuthorized | Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
             Self::ShutOut(_) | Self::Kicked(_) => Some(DisconnectReasonCode::AdministrativeAction),
             Self::Broke(code, _) => Some(*code),
@@ -86,6 +90,7 @@ impl End {
             Self::Stopping | Self::NotWritable | Self::Kicked(_) => {
                 DisconnectReason::ServerInitiated
             }
+            Self::TooFast => DisconnectReason::Throttled,
             Self::NotAuthorized | Self::Expired => DisconnectReason::AuthError,
             Self::ShutOut(_) => DisconnectReason::ForbiddenAccess,
             Self::Broke(..) => DisconnectReason::ClientError,

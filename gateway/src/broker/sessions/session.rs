@@ -12,7 +12,7 @@ use std::{
 use portcullis_core::{
     event::Qos,
     identity::ClientId,
-    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
+    limits::SESSION_LOOSE_MESSAGES_MAX,
     session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
     timestamp::Timestamp,
     topic::{Subscribed, TopicName},
@@ -26,11 +26,6 @@ use super::{
 };
 use crate::wal::Durable;
 
-/// What one session may queue.
-pub(super) const BOUNDS: OutgoingBounds = OutgoingBounds {
-    messages_max: SESSION_QUEUE_MESSAGES_MAX,
-    bytes_max: SESSION_QUEUE_BYTES_MAX,
-};
 /// A Session Expiry Interval that never ends (MQTT 5.0, 3.1.2.11.2).
 pub(in crate::broker) const NEVER: u32 = u32::MAX;
 
@@ -68,9 +63,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(owner: Option<String>) -> Self {
+    pub(super) fn new(owner: Option<String>, bounds: OutgoingBounds) -> Self {
         Self {
-            outgoing: Outgoing::new(BOUNDS),
+            outgoing: Outgoing::new(bounds),
             loose: VecDeque::new(),
             incoming: Incoming::default(),
             subscriptions: BTreeMap::new(),

@@ -3,7 +3,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use portcullis_core::{
     event::Qos,
-    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSIONS_QUEUE_BYTES_MAX},
+    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSIONS_MAX, SESSIONS_QUEUE_BYTES_MAX},
     topic::TopicName,
 };
 use prometheus::Registry;
@@ -21,7 +21,8 @@ struct Kept {
 
 fn open(dir: &TempDir) -> Kept {
     let metrics = wal::Metrics::register(&Registry::new());
-    let (sessions, writer) = Sessions::open(dir.path(), metrics).unwrap();
+    let bounds = crate::broker::Limits::default().of_sessions();
+    let (sessions, writer) = Sessions::open(dir.path(), bounds, metrics).unwrap();
     let writer = std::thread::spawn(move || writer.run(&CancellationToken::new()));
     Kept {
         sessions: Arc::new(sessions),
