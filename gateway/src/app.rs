@@ -121,8 +121,7 @@ impl App {
 
         let broker_metrics = broker::Metrics::register(&registry);
         let denials = broker::Denials::new(&broker_metrics);
-        let kept = denials.clone();
-        let last_denials = admin::Source::new(move || kept.last());
+        let clients = Arc::new(broker::Clients::default());
         let Known {
             identity,
             fleet,
@@ -141,7 +140,8 @@ impl App {
             &config.admin,
             registry.clone(),
             readiness,
-            last_denials,
+            last_of(&denials),
+            for_operators(&clients),
             fleet.clone(),
         )
         .await
@@ -181,6 +181,7 @@ impl App {
             observer,
             recorder,
             denials,
+            clients,
         };
         let mqtt = open_to_devices(
             config,
@@ -278,6 +279,21 @@ fn alarms_of(fleet: Fleet) -> defend::Listener {
     })
 }
 
+/// The last refusals as the admin listener wants them.
+fn last_of(denials: &broker::Denials) -> admin::Source {
+    let kept = denials.clone();
+    admin::Source::new(move || kept.last())
+}
+
+/// The connected clients as the admin listener wants them: the two do not know each other.
+fn for_operators(clients: &Arc<broker::Clients>) -> admin::Clients {
+    let (listed, kicked) = (Arc::clone(clients), Arc::clone(clients));
+    admin::Clients::new(
+        move |after, max| listed.list(after, max),
+        move |client_id, reason| kicked.kick(client_id, reason),
+    )
+}
+
 async fn open_buffer(
     config: &Config,
     registry: &Registry,
@@ -327,6 +343,7 @@ async fn open_to_devices(
     let Broker {
         listeners,
         keeper,
+        sys,
         log,
     } = broker::bind(config.broker, neighbours, &sessions, metrics, log_metrics)
         .await
@@ -336,6 +353,9 @@ async fn open_to_devices(
         Ok(())
     });
     supervisor.spawn(Stage::Ingress, "sessions", |stop| keeper.run(stop));
+    if let Some(sys) = sys {
+        supervisor.spawn(Stage::Ingress, "$SYS", |stop| sys.run(stop));
+    }
     let addresses = listeners.iter().map(BoundListener::address).collect();
     for listener in listeners {
         supervisor.spawn(Stage::Ingress, "listener", |stop| listener.run(stop));

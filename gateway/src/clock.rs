@@ -2,7 +2,7 @@
 
 use std::{
     mem::MaybeUninit,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -15,6 +15,13 @@ const STATE_AGE_MAX: Duration = Duration::from_secs(1);
 pub fn now() -> Timestamp {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Milliseconds of a clock that only goes forward, since somebody first asked.
+pub fn ticks() -> u64 {
+    static START: OnceLock<tokio::time::Instant> = OnceLock::new();
+    let start = *START.get_or_init(tokio::time::Instant::now);
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a time source disciplines the clock, as the kernel says (`adjtimex(2)`, which

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod policy;
 pub mod problem;
 pub mod provisioning;
+pub mod rate;
 pub mod record;
 pub mod registry;
 pub mod reserved;

@@ -19,8 +19,10 @@ pub const PACKET_BYTES_MAX: usize = 146 * 1024;
 pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 /// Filters in one SUBSCRIBE.
 pub const FILTERS_PER_SUBSCRIBE_MAX: usize = 8;
-/// Subscriptions of one session.
+/// Subscriptions of one session, unless `subscriptions-per-client-max` says otherwise.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 50;
+/// What that setting may say at most.
+pub const SUBSCRIPTIONS_HARD_MAX: usize = 10_000;
 /// Unacknowledged QoS 1 and 2 publishes that a session takes from its client before it stops reading.
 pub const RECEIVE_MAXIMUM: u16 = 100;
 /// Unacknowledged QoS 1 deliveries in flight to one client.
@@ -55,6 +57,15 @@ pub const CONNECTING_PER_ADDRESS_MIN: usize = 8;
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// TLS handshakes under way at once.
 pub const HANDSHAKES_MAX: usize = 64;
+/// Those of one address (one /64 in IPv6), whose peers may be slow on purpose.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
+/// Handshakes that one address may begin a second. One costs some 0.5 ms of a processor, so that an
+/// address gets a small part of one.
+pub const HANDSHAKES_PER_SECOND: u64 = 100;
+/// The same at once: a site behind one address comes back after a power cut.
+pub const HANDSHAKES_BURST: u64 = 1000;
+/// Addresses whose handshakes have a pace of their own; further ones share one.
+pub const HANDSHAKE_ADDRESSES_MAX: usize = 16_384;
 /// Time for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from the accepted connection to a complete CONNECT.
@@ -95,6 +106,17 @@ pub const LIFECYCLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a session looks at the time whether its certificate is past it: a clock that is set
 /// must not stretch a long sleep.
 pub const VALIDITY_CHECK: Duration = Duration::from_secs(60);
+
+/// How long a publish may have to wait for its turn under the rate of its group: who would wait longer
+/// is answered that there is no room, so that one client's debt does not silence the others.
+pub const GROUP_RATE_DEBT_MAX: Duration = Duration::from_secs(10);
+/// Clients that are away and whose use of their publish rate is remembered; beyond it that of all who
+/// are away is forgotten.
+pub const PACED_CLIENTS_AWAY_MAX: usize = 50_000;
+/// How often `$SYS/broker/…` is told.
+pub const SYS_INTERVAL: Duration = Duration::from_secs(10);
+/// Connected clients in one answer of the admin listener; the next ones are asked for.
+pub const CLIENTS_PER_PAGE: usize = 1000;
 
 // Registry (specification A.10).
 
@@ -357,11 +379,7 @@ pub const SESSION_QUEUE_MESSAGES_MAX: usize = 10_000;
 pub const SESSION_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The same of all sessions together.
 pub const SESSIONS_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// QoS 0 messages that wait for one connection; beyond it the newest is lost.
-pub const SESSION_LOOSE_MESSAGES_MAX: usize = 10_000;
-/// Their payloads, topics and properties.
-pub const SESSION_LOOSE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// The same of all connections together.
+/// What waits for all connections at QoS 0; of one it is bounded like its session's queue.
 pub const SESSIONS_LOOSE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // Local bus.

@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "src/broker/admission.rs",
     "src/broker/connect",
     "src/broker/listener.rs",
+    "src/broker/pace/mod.rs",
     "src/broker/session/end.rs",
     "src/broker/session/standing.rs",
     "src/broker/tls.rs",
@@ -24,6 +25,9 @@ const SOURCES: &[&str] = &[
 const NO_REASONS: &[&str] = &[
     "certificate",
     "connect",
+    "delayed",
+    "disconnected",
+    "dropped",
     "handshake",
     "no",
     "plain",

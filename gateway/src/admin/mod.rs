@@ -1,9 +1,12 @@
 //! What operators and their tools ask over HTTP: `/metrics`, `/livez`, `/readyz`, `/api/v1/status`,
-//! `/api/v1/things/NAME`.
+//! `/api/v1/things/NAME`, `/api/v1/clients`.
 //!
-//! Read-only, without authentication in this version: bind it to the management network.
+//! Without authentication in this version: bind it to the management network. The one thing that
+//! changes something, `POST /api/v1/clients/ID/disconnect`, is for this machine alone (see [`guard`]).
 
+mod clients;
 pub mod config;
+mod guard;
 mod status;
 mod things;
 
@@ -14,10 +17,10 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{DefaultBodyLimit, Path, State},
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
@@ -25,13 +28,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{identity::Fleet, supervisor::TaskResult, telemetry::Readiness};
 
+pub use clients::{Clients, REASON_BYTES_MAX};
 pub use config::Config;
+pub use guard::HEADER;
 pub use status::Source;
 
 /// Where the status is.
 pub const STATUS_PATH: &str = "/api/v1/status";
 /// Below it, each thing has its name.
 pub const THINGS_PATH: &str = "/api/v1/things";
+/// Who is connected; below it, each client id has its `disconnect`.
+pub const CLIENTS_PATH: &str = "/api/v1/clients";
+
+/// What is asked for fits into it.
+const BODY_BYTES_MAX: usize = 4096;
 
 /// How long a request that is under way at the stop may take.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -48,7 +58,9 @@ pub struct Admin {
 struct Seen {
     registry: Registry,
     readiness: Readiness,
+    address: SocketAddr,
     denials: Source,
+    clients: Clients,
     fleet: Fleet,
     started: Instant,
 }
@@ -63,7 +75,8 @@ pub struct BindError {
 }
 
 impl Admin {
-    /// Binds the listener. `denials` are the last ones, for the status; `fleet` knows the things.
+    /// Binds the listener. `denials` are the last ones, for the status; `clients` are those that
+    /// are connected; `fleet` knows the things.
     ///
     /// # Errors
     /// [`BindError`] if another process has the address.
@@ -72,6 +85,7 @@ impl Admin {
         registry: Registry,
         readiness: Readiness,
         denials: Source,
+        clients: Clients,
         fleet: Fleet,
     ) -> Result<Self, BindError> {
         let bind = async {
@@ -89,7 +103,9 @@ impl Admin {
             seen: Seen {
                 registry,
                 readiness,
+                address,
                 denials,
+                clients,
                 fleet,
                 started: Instant::now(),
             },
@@ -109,7 +125,14 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route(STATUS_PATH, get(status))
             .route(&format!("{THINGS_PATH}/:name"), get(thing))
-            .with_state(self.seen);
+            .route(CLIENTS_PATH, get(clients::list))
+            .route(
+                &format!("{CLIENTS_PATH}/:id/disconnect"),
+                post(clients::disconnect),
+            )
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .with_state(self.seen)
+            .into_make_service_with_connect_info::<SocketAddr>();
         let serve =
             axum::serve(self.socket, routes).with_graceful_shutdown(stop.clone().cancelled_owned());
         let overdue = async {

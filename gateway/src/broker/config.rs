@@ -5,13 +5,17 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use portcullis_core::{
     identity::{OnPublishDenied, ThingName},
     limits::{
-        CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX, CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX,
-        HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, KEEP_ALIVE_MAX_SECS, ORIGINS_MAX, PACKET_BYTES_MAX,
-        SESSION_EXPIRY_MAX_SECS,
+        CLIENT_ID_BYTES_MAX, CONNECT_TIMEOUT, CONNECTING_PER_ADDRESS_MAX,
+        CONNECTING_PER_ADDRESS_MIN, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_BURST,
+        HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, HANDSHAKES_PER_SECOND, KEEP_ALIVE_MAX_SECS,
+        ORIGINS_MAX, PACKET_BYTES_MAX, PROPERTY_BYTES_MAX, SESSION_EXPIRY_MAX_SECS,
+        SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX, SESSIONS_MAX,
+        SUBSCRIPTIONS_PER_SESSION_MAX, SYS_INTERVAL, TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX,
     },
 };
 use serde::Deserialize;
 
+use super::limits::{Limits, OnPublishRate};
 use crate::{
     document::{Document, Section},
     identity::Registry,
@@ -44,6 +48,8 @@ pub struct Config {
     pub keep_alive_max_secs: u16,
     /// Refuse clients that ask in TLS for a host that the server certificate does not name.
     pub check_sni: bool,
+    /// What one client, one certificate and one address may have.
+    pub limits: Limits,
 }
 
 /// Where lifecycle events go.
@@ -116,7 +122,7 @@ pub enum PlainUnknown {
 /// `[broker]` as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-struct BrokerToml {
+pub(super) struct BrokerToml {
     connections_max: usize,
     connecting_per_address_max: usize,
     handshakes_max: usize,
@@ -128,6 +134,25 @@ struct BrokerToml {
     session_expiry_max_s: u32,
     keep_alive_max_s: u16,
     check_sni: bool,
+    pub(super) connections_per_address_max: usize,
+    pub(super) connections_per_certificate_max: usize,
+    pub(super) handshakes_per_address_max: usize,
+    pub(super) handshakes_per_second: u64,
+    pub(super) handshakes_burst: u64,
+    pub(super) subscriptions_per_client_max: usize,
+    pub(super) topic_bytes_max: usize,
+    pub(super) topic_levels_max: usize,
+    pub(super) client_id_bytes_max: usize,
+    pub(super) property_bytes_max: usize,
+    pub(super) publish_rate: u64,
+    pub(super) publish_burst: u64,
+    pub(super) publish_bytes_per_second: u64,
+    pub(super) publish_bytes_burst: u64,
+    pub(super) on_publish_rate: OnPublishRate,
+    pub(super) sessions_max: usize,
+    pub(super) queue_messages_max: usize,
+    pub(super) queue_bytes_max: usize,
+    pub(super) sys_interval_ms: u64,
 }
 
 impl Default for BrokerToml {
@@ -145,6 +170,25 @@ impl Default for BrokerToml {
             session_expiry_max_s: SESSION_EXPIRY_MAX_SECS,
             keep_alive_max_s: KEEP_ALIVE_MAX_SECS,
             check_sni: true,
+            connections_per_address_max: 0,
+            connections_per_certificate_max: 0,
+            handshakes_per_address_max: HANDSHAKES_PER_ADDRESS_MAX,
+            handshakes_per_second: HANDSHAKES_PER_SECOND,
+            handshakes_burst: HANDSHAKES_BURST,
+            subscriptions_per_client_max: SUBSCRIPTIONS_PER_SESSION_MAX,
+            topic_bytes_max: TOPIC_BYTES_MAX,
+            topic_levels_max: TOPIC_LEVELS_MAX,
+            client_id_bytes_max: CLIENT_ID_BYTES_MAX,
+            property_bytes_max: PROPERTY_BYTES_MAX,
+            publish_rate: 0,
+            publish_burst: 0,
+            publish_bytes_per_second: 0,
+            publish_bytes_burst: 0,
+            on_publish_rate: OnPublishRate::default(),
+            sessions_max: SESSIONS_MAX,
+            queue_messages_max: SESSION_QUEUE_MESSAGES_MAX,
+            queue_bytes_max: SESSION_QUEUE_BYTES_MAX,
+            sys_interval_ms: millis(SYS_INTERVAL),
         }
     }
 }
@@ -233,6 +277,7 @@ impl Config {
             ),
             keep_alive_max_secs: toml.keep_alive_max_s,
             check_sni: toml.check_sni,
+            limits: Limits::read(section, &toml),
         }
     }
 

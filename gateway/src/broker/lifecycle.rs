@@ -93,6 +93,7 @@ pub(super) enum DisconnectReason {
     KeepAliveTimeout,
     ServerError,
     ServerInitiated,
+    Throttled,
 }
 
 impl DisconnectReason {
@@ -107,6 +108,7 @@ impl DisconnectReason {
             Self::KeepAliveTimeout => "MQTT_KEEP_ALIVE_TIMEOUT",
             Self::ServerError => "SERVER_ERROR",
             Self::ServerInitiated => "SERVER_INITIATED_DISCONNECT",
+            Self::Throttled => "THROTTLED",
         }
     }
 }

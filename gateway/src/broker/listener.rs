@@ -1,7 +1,12 @@
 //! Accepts connections. Whatever a peer does or does not do happens in its connection's own task,
 //! under a time limit; the accept loop waits for nobody.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -13,8 +18,10 @@ use tracing::{debug, info, warn};
 
 use super::{
     StartError,
+    census::{Place, source},
     config::Listener,
     connect::{self, Peer},
+    counted::Counted,
     denials::Denial,
     newcomers::Newcomer,
     shared::Shared,
@@ -22,6 +29,7 @@ use super::{
     websocket::{self, Refusal, Rules},
 };
 use crate::{
+    clock::ticks,
     identity::{Chain, Credential, SnapshotWatch, Trust},
     supervisor::TaskResult,
 };
@@ -34,6 +42,10 @@ const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 
 /// The label of connections beyond the bound of their address.
 const TOO_MANY: &str = "connections-per-address";
+/// The label of connections beyond those that one address may have, CONNECT or not.
+const CROWDED: &str = "connected-per-address";
+/// The label of connections whose address begins too many handshakes.
+const TOO_FAST: &str = "handshakes-per-address";
 
 /// A listener with its socket.
 #[derive(Debug)]
@@ -99,11 +111,14 @@ impl BoundListener {
                 },
             };
             trusted.refresh(&mut identity);
-            let Some(newcomer) = self.shared.newcomers.enter(peer.ip()) else {
-                self.refused(TOO_MANY);
-                let denial = Denial::new("handshake", TOO_MANY, peer.ip().to_canonical());
-                self.shared.neighbours.denials.note(denial);
-                continue;
+            let (newcomer, of_address) = match self.let_in(peer.ip()) {
+                Ok(places) => places,
+                Err(reason) => {
+                    self.refused(reason);
+                    let denial = Denial::new("handshake", reason, peer.ip().to_canonical());
+                    self.shared.neighbours.denials.note(denial);
+                    continue;
+                }
             };
             let Ok(place) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
                 self.refused("connections-max");
@@ -120,13 +135,34 @@ impl BoundListener {
                     &shared, &listener, &tls, stream, peer, newcomer, stop,
                 ))
                 .await;
-                drop(place);
+                drop((place, of_address));
             });
         }
         drop(self.socket);
         connections.close();
         connections.wait().await;
         Ok(())
+    }
+
+    /// Its places among those of its address, before anything is read; or why it gets none. Plain
+    /// listeners are for this machine, whose applications share one address.
+    fn let_in(&self, address: IpAddr) -> Result<(Newcomer, Option<Place<IpAddr>>), &'static str> {
+        let newcomer = self.shared.newcomers.enter(address).ok_or(TOO_MANY)?;
+        if matches!(self.listener, Listener::Plain { .. } | Listener::Ws { .. }) {
+            return Ok((newcomer, None));
+        }
+        let max = self.shared.config.limits.connections_per_address_max;
+        let place = match max {
+            0 => None,
+            max => {
+                let census = &self.shared.of_address;
+                Some(census.enter(source(address), max).ok_or(CROWDED)?)
+            }
+        };
+        if !self.shared.handshakes.may_begin(address, ticks()) {
+            return Err(TOO_FAST);
+        }
+        Ok((newcomer, place))
     }
 
     fn refused(&self, reason: &'static str) {
@@ -216,6 +252,7 @@ async fn serve(
                         chain: Some(&chain),
                     },
                 };
+                let stream = Counted::new(stream, &shared.metrics);
                 enter(shared, listener, stream, &peer, newcomer, stop).await;
             }
         }
@@ -232,6 +269,7 @@ async fn serve(
                 chain: &[],
                 credential,
             };
+            let stream = Counted::new(stream, &shared.metrics);
             enter(shared, listener, stream, &peer, newcomer, stop).await;
         }
     }
@@ -299,11 +337,7 @@ async fn handshake(
     let limited = async {
         // Who says nothing takes nobody's turn; an error shows in the handshake.
         drop(stream.readable().await);
-        let _turn = shared
-            .handshakes
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _turn = shared.handshakes.turn(peer.ip()).await;
         tls.accept(stream).await
     };
     let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();

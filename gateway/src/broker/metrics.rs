@@ -15,6 +15,10 @@ pub struct Metrics {
     pub(super) queued_bytes: IntGauge,
     pub(super) retained: IntGauge,
     pub(super) retained_bytes: IntGauge,
+    pub(super) packets_received: IntCounter,
+    pub(super) packets_sent: IntCounter,
+    pub(super) bytes_received: IntCounter,
+    pub(super) bytes_sent: IntCounter,
     pub(super) connected: IntCounterVec,
     pub(super) refused: IntCounterVec,
     pub(super) disconnected: IntCounterVec,
@@ -24,6 +28,8 @@ pub struct Metrics {
     pub(super) reauthorized: IntCounterVec,
     pub(super) publishes: IntCounterVec,
     pub(super) publish_bytes: IntCounter,
+    pub(super) publish_paced: IntCounterVec,
+    pub(super) beyond: IntCounterVec,
     pub(super) acknowledged: IntCounter,
     pub(super) unacknowledged: IntCounter,
     pub(super) quota_exceeded: IntCounter,
@@ -37,26 +43,26 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
         let (metrics, bus) = (Registrar(registry), bus::Metrics::register(registry));
+        let [packets_received, packets_sent, bytes_received, bytes_sent] = of_traffic(&metrics);
+        let [
+            sessions,
+            subscriptions,
+            queued_bytes,
+            retained,
+            retained_bytes,
+        ] = of_sessions(&metrics);
         Self {
             bus,
+            packets_received,
+            packets_sent,
+            bytes_received,
+            bytes_sent,
             connections: metrics.gauge("portcullis_broker_connections", "Connected clients."),
-            sessions: metrics.gauge(
-                "portcullis_broker_sessions",
-                "Sessions, those of clients that are away included.",
-            ),
-            subscriptions: metrics.gauge(
-                "portcullis_broker_subscriptions",
-                "Subscriptions of all sessions.",
-            ),
-            queued_bytes: metrics.gauge(
-                "portcullis_broker_queued_bytes",
-                "Messages of QoS 1 and 2 that wait for clients or are in flight to them.",
-            ),
-            retained: metrics.gauge("portcullis_broker_retained", "Retained messages."),
-            retained_bytes: metrics.gauge(
-                "portcullis_broker_retained_bytes",
-                "What the retained messages take.",
-            ),
+            sessions,
+            subscriptions,
+            queued_bytes,
+            retained,
+            retained_bytes,
             connected: metrics.counters(
                 "portcullis_broker_connected_total",
                 "Accepted CONNECTs, by protocol version and whether the client id was taken over.",
@@ -100,6 +106,16 @@ impl Metrics {
                 "portcullis_broker_publish_bytes_total",
                 "Payload bytes of admitted publishes.",
             ),
+            publish_paced: metrics.counters(
+                "portcullis_broker_publish_paced_total",
+                "Publishes beyond their client's or group's rate, by what became of them.",
+                &["fate"],
+            ),
+            beyond: metrics.counters(
+                "portcullis_broker_beyond_total",
+                "What clients said beyond a bound on sizes and numbers, by the bound.",
+                &["bound"],
+            ),
             acknowledged: metrics.counter(
                 "portcullis_broker_acknowledged_total",
                 "QoS 1 and 2 publishes acknowledged after their commit.",
@@ -128,4 +144,47 @@ impl Metrics {
             ),
         }
     }
+}
+
+/// Packets and bytes, each received and sent.
+fn of_traffic(metrics: &Registrar<'_>) -> [IntCounter; 4] {
+    let packets = metrics.counters(
+        "portcullis_broker_packets_total",
+        "MQTT packets, by direction.",
+        &["direction"],
+    );
+    let bytes = metrics.counters(
+        "portcullis_broker_bytes_total",
+        "Bytes of MQTT, without what TLS adds, by direction.",
+        &["direction"],
+    );
+    [
+        packets.with_label_values(&["received"]),
+        packets.with_label_values(&["sent"]),
+        bytes.with_label_values(&["received"]),
+        bytes.with_label_values(&["sent"]),
+    ]
+}
+
+/// Sessions, subscriptions, queued bytes, retained messages and their bytes.
+fn of_sessions(metrics: &Registrar<'_>) -> [IntGauge; 5] {
+    [
+        metrics.gauge(
+            "portcullis_broker_sessions",
+            "Sessions, those of clients that are away included.",
+        ),
+        metrics.gauge(
+            "portcullis_broker_subscriptions",
+            "Subscriptions of all sessions.",
+        ),
+        metrics.gauge(
+            "portcullis_broker_queued_bytes",
+            "Messages of QoS 1 and 2 that wait for clients or are in flight to them.",
+        ),
+        metrics.gauge("portcullis_broker_retained", "Retained messages."),
+        metrics.gauge(
+            "portcullis_broker_retained_bytes",
+            "What the retained messages take.",
+        ),
+    ]
 }

@@ -9,19 +9,25 @@
 
 mod admission;
 mod bus;
+mod census;
 mod clients;
 mod codec;
 pub mod config;
 mod connect;
+mod counted;
 mod denials;
+mod handshakes;
 mod lifecycle;
+mod limits;
 mod listener;
 mod message;
 mod metrics;
 mod newcomers;
+mod pace;
 mod session;
 mod sessions;
 mod shared;
+mod sys;
 mod tls;
 mod websocket;
 mod wills;
@@ -31,9 +37,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
-    bus::Bus, lifecycle::Versions, newcomers::Newcomers, sessions::Sessions, shared::Shared,
+    bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers, pace::Paces,
+    sessions::Sessions, shared::Shared, sys::Figures,
 };
 use crate::{
+    clock::ticks,
     defend::Observer,
     identity::{Fleet, Provisioner, SnapshotWatch},
     pipeline,
@@ -41,10 +49,13 @@ use crate::{
     wal,
 };
 
+pub use clients::Clients;
 pub use config::{Config, LifecycleEvents, Listener, PlainIdentity, PlainUnknown};
 pub use denials::Denials;
+pub use limits::{Limits, OnPublishRate, PublishLimits};
 pub use listener::BoundListener;
 pub use metrics::Metrics;
+pub use sys::Sys;
 pub use wills::Keeper;
 
 /// The broker cannot start.
@@ -84,6 +95,8 @@ pub struct Neighbours {
     pub recorder: Recorder,
     /// Takes what is refused.
     pub denials: Denials,
+    /// Who is connected, for operators as well.
+    pub clients: Arc<Clients>,
 }
 
 /// The broker, bound and not running yet: its parts run on their own.
@@ -93,6 +106,8 @@ pub struct Broker {
     pub listeners: Vec<BoundListener>,
     /// Looks after sessions.
     pub keeper: Keeper,
+    /// Tells `$SYS/broker/…`, if it is to be told.
+    pub sys: Option<Sys>,
     /// Writes the session log, on a thread.
     pub log: wal::Writer,
 }
@@ -112,7 +127,8 @@ pub async fn bind(
     let bus =
         Bus::start(config.connections_max).map_err(|error| StartError::Bus(Box::new(error)))?;
     let dir = sessions_dir.to_owned();
-    let (sessions, log) = spawn_blocking(move || Sessions::open(&dir, log))
+    let bounds = config.limits.of_sessions();
+    let (sessions, log) = spawn_blocking(move || Sessions::open(&dir, bounds, log))
         .await
         .map_err(|error| StartError::Bus(Box::new(error)))?
         .map_err(StartError::Sessions)?;
@@ -122,11 +138,19 @@ pub async fn bind(
             config.connecting_per_address_max,
             config.connections_max,
         )),
-        handshakes: Semaphore::new(config.handshakes_max),
+        handshakes: Handshakes::new(
+            config.handshakes_max,
+            config.limits.handshakes_per_address_max,
+            config.limits.handshakes_per_address,
+            ticks(),
+        ),
+        of_address: Arc::default(),
         bus: Arc::new(bus.counting(metrics.bus.clone())),
-        clients: Arc::default(),
+        clients: Arc::clone(&neighbours.clients),
         versions: Versions::new(config.connections_max),
         sessions: Arc::new(sessions),
+        paces: Paces::default(),
+        figures: Figures::default(),
         config,
         metrics,
         neighbours,
@@ -137,6 +161,7 @@ pub async fn bind(
     }
     Ok(Broker {
         listeners,
+        sys: Sys::of(&shared),
         keeper: Keeper::new(shared),
         log,
     })

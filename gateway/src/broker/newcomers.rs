@@ -6,11 +6,13 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use portcullis_core::limits::CONNECTING_PER_ADDRESS_MIN;
+
+use super::census::source;
 
 /// See the module. There are at most as many entries as connections.
 #[derive(Debug)]
@@ -72,17 +74,6 @@ impl Drop for Newcomer {
                 entry.remove();
             }
         }
-    }
-}
-
-/// Who has one IPv6 address has the 2^64 around it.
-fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let network = address.to_bits() & (u128::MAX << 64);
-            Ipv6Addr::from_bits(network).into()
-        }
-        other => other,
     }
 }
 

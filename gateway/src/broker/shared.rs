@@ -1,6 +1,6 @@
 //! What sessions share, and what each of them reports.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use portcullis_core::{
     identity::{GroupName, Principal},
@@ -12,11 +12,15 @@ use super::{
     Config, Metrics, Neighbours,
     admission::{Denied, action_name},
     bus::Bus,
+    census::Census,
     clients::Clients,
     denials::Denial,
+    handshakes::Handshakes,
     lifecycle::Versions,
     newcomers::Newcomers,
+    pace::Paces,
     sessions::Sessions,
+    sys::Figures,
 };
 use crate::{
     clock::now,
@@ -33,9 +37,15 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) versions: Versions,
     pub(super) sessions: Arc<Sessions>,
+    /// How much clients publish.
+    pub(super) paces: Paces,
+    /// What `$SYS/broker/…` says.
+    pub(super) figures: Figures,
     pub(super) connections: Arc<Semaphore>,
     pub(super) newcomers: Arc<Newcomers>,
-    pub(super) handshakes: Semaphore,
+    pub(super) handshakes: Handshakes,
+    /// Connections to TLS listeners.
+    pub(super) of_address: Arc<Census<IpAddr>>,
 }
 
 impl Shared {

@@ -45,20 +45,53 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 /// What the gateway has at `path`.
 pub(super) fn ask(address: SocketAddr, path: &str) -> io::Result<Value> {
+    match exchange(address, &format!("GET {path} HTTP/1.0\r\n"), "")? {
+        (200, answer) => Ok(answer),
+        _ => Err(unexpected()),
+    }
+}
+
+/// Has the gateway do what `path` stands for; the code and the document of its answer.
+pub(super) fn tell(address: SocketAddr, path: &str, body: &Value) -> io::Result<(u16, Value)> {
+    let body = match body {
+        Value::Null => String::new(),
+        body => body.to_string(),
+    };
+    let head = format!(
+        "POST {path} HTTP/1.0\r\n{}: 1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n",
+        admin::HEADER,
+        body.len()
+    );
+    exchange(address, &head, &body)
+}
+
+fn exchange(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // HTTP 1.0: the body comes in one piece and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "{head}Host: {address}\r\n\r\n{body}")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-    let unexpected = || io::Error::other("the answer is not that of a gateway");
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(unexpected)?;
-    let code = head.split(' ').nth(1);
-    if code != Some("200") {
-        return Err(unexpected());
-    }
-    serde_json::from_str(body).map_err(|_| unexpected())
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let answer = serde_json::from_str(body).map_err(|_| unexpected())?;
+    Ok((code.ok_or_else(unexpected)?, answer))
+}
+
+fn unexpected() -> io::Error {
+    io::Error::other("the answer is not that of a gateway")
+}
+
+/// As it may stand in a path or a query.
+pub(super) fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
@@ -74,5 +107,11 @@ mod tests {
         ] {
             assert_eq!(reachable(given.parse().unwrap()), asked.parse().unwrap());
         }
+    }
+
+    #[test]
+    fn what_has_a_meaning_in_a_path_is_encoded() {
+        assert_eq!(encoded("sensor-1"), "sensor-1");
+        assert_eq!(encoded("a b/é?"), "a%20b%2F%C3%A9%3F");
     }
 }

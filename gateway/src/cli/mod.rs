@@ -7,6 +7,7 @@
 mod ask;
 mod cert;
 mod check;
+mod client;
 mod demo;
 pub mod init;
 mod outcome;
@@ -71,6 +72,9 @@ enum Command {
     /// deactivate and revoke certificates.
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// List who is connected to the running gateway, and disconnect a client.
+    #[command(subcommand)]
+    Client(client::ClientCommand),
     /// Ask what a policy would decide.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -91,6 +95,7 @@ impl Cli {
             Command::Check => check::check(config, *json),
             Command::Thing(command) => thing::thing(&command, config, *json),
             Command::Cert(command) => cert::cert(&command, config, *json),
+            Command::Client(command) => client::client(&command, config, *json),
             Command::Policy(command) => policy::policy(&command, config, *json),
         };
         done.unwrap_or_else(|failure| failure.report(*json))

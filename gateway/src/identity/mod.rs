@@ -42,7 +42,8 @@ pub use portcullis_core::registry;
 pub use provision::{Announcement, Introduction, Provisioner};
 pub use registry::Registry;
 pub use snapshot::{
-    AttachedTo, Credential, Inspection, Refusal, Snapshot, inspect, inspect_change, load,
+    AttachedTo, Credential, Inspection, Refusal, SharedRates, Snapshot, ThingRates, inspect,
+    inspect_change, load,
 };
 pub use templates::Templates;
 pub use trust::{Chain, CrlError, Trust, TrustedCa, Unfit, VerifiedCrl};

@@ -558,3 +558,39 @@ fn all_mistakes_are_told_at_once() {
     }
     assert_eq!(found.len(), expected.len() + 1, "{found:#?}");
 }
+
+#[test]
+fn limits_out_of_their_range_are_named_with_it() {
+    for (key, default, wrong, range) in [
+        ("topic-bytes-max", "256", "257", "1 to 256"),
+        ("client-id-bytes-max", "128", "0", "1 to 128"),
+        ("property-bytes-max", "8192", "8193", "0 to 8192"),
+        ("subscriptions-per-client-max", "50", "10001", "1 to 10000"),
+        ("handshakes-per-address-max", "16", "0", "1 to 4096"),
+        ("sys-interval-ms", "10000", "99", "100 to 86400000"),
+    ] {
+        broken(
+            |site| {
+                let (from, to) = (format!("{key} = {default}\n"), format!("{key} = {wrong}\n"));
+                site.replace(GATEWAY, &from, &to);
+            },
+            GATEWAY,
+            &format!("{key} = "),
+            &format!("`{key}` is {wrong}, out of its range"),
+            &format!("write a number from {range}"),
+        );
+    }
+    broken(
+        |site| {
+            site.replace(
+                GATEWAY,
+                "on-publish-rate = \"delay\"",
+                "on-publish-rate = \"wait\"",
+            )
+        },
+        GATEWAY,
+        "on-publish-rate",
+        "unknown value `wait`",
+        "delay",
+    );
+}

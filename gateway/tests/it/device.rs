@@ -149,6 +149,11 @@ impl Device {
         is_refused(tls_options(address, client_id, credentials))
     }
 
+    /// Whether a CONNECT to a plain listener is refused.
+    pub(crate) fn is_refused_plain(address: SocketAddr, client_id: &str) -> bool {
+        is_refused(options(address, client_id))
+    }
+
     /// Publishes with QoS 0; the answer, if any, is to be received.
     pub(crate) fn send(&mut self, topic: &str, payload: &str) {
         self.client

@@ -97,6 +97,12 @@ impl Wire {
         }
     }
 
+    /// Sends a packet; the answer.
+    pub(crate) fn ask(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.send(packet).unwrap();
+        self.receive().unwrap()
+    }
+
     /// Whether the handshake made use of an earlier one.
     pub(crate) fn resumed(&self) -> bool {
         self.0.conn.handshake_kind() == Some(HandshakeKind::Resumed)
@@ -143,13 +149,31 @@ impl<'a> Hello<'a> {
     }
 }
 
-/// A packet of this first byte; the body is short.
+/// A packet of this first byte.
 pub(crate) fn framed(first: u8, body: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(body.len()).unwrap();
-    assert!(length < 128, "one byte of length");
-    let mut packet = vec![first, length];
+    let mut packet = vec![first];
+    let mut left = body.len();
+    loop {
+        let low = u8::try_from(left % 128).unwrap();
+        left /= 128;
+        packet.push(low | if left > 0 { 0x80 } else { 0 });
+        if left == 0 {
+            break;
+        }
+    }
     packet.extend(body);
     packet
+}
+
+/// PUBLISH of MQTT 5, with its properties as they are on the wire; QoS 0 has no packet id.
+pub(crate) fn publish_v5(topic: &str, qos: u8, pkid: u8, properties: &[u8], of: &[u8]) -> Vec<u8> {
+    let mut body = text(topic);
+    if qos > 0 {
+        body.extend([0, pkid]);
+    }
+    body.extend(&framed(0, properties)[1..]);
+    body.extend(of);
+    framed(0x30 | qos << 1, &body)
 }
 
 /// MQTT's text: two bytes of length, then UTF-8.

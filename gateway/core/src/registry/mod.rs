@@ -18,8 +18,8 @@ pub mod state;
 
 pub use hierarchy::Provenance;
 pub use model::{
-    AutoRegistration, CaStatus, DynamicGroup, Group, Membership, Origin, RegisteredCa,
-    RegisteredCertificate, RegisteredThing, Status, ThingType,
+    AutoRegistration, CaStatus, DynamicGroup, Group, Membership, Origin, PublishRates,
+    RegisteredCa, RegisteredCertificate, RegisteredThing, Status, ThingType,
 };
 pub use query::Query;
 pub use read::Cache;

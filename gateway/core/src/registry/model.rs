@@ -33,6 +33,22 @@ pub struct Group {
     /// What happens to its things when they publish where they may not; `None`: what the group
     /// above it says, in the end the gateway's setting.
     pub on_publish_denied: Option<OnPublishDenied>,
+    /// How much its things may publish.
+    pub publish_rates: PublishRates,
+}
+
+/// How much the things of a group may publish. 0 is no limit; `None`, for each of its things: what
+/// the group above it says, in the end the gateway's setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PublishRates {
+    /// Publishes a second, of each client.
+    pub messages: Option<u64>,
+    /// Bytes a second, of each client.
+    pub bytes: Option<u64>,
+    /// Publishes a second, of all clients of the group together.
+    pub messages_of_group: Option<u64>,
+    /// Bytes a second, of all clients of the group together.
+    pub bytes_of_group: Option<u64>,
 }
 
 /// A group whose members a query finds. It has no policies and no hierarchy (specification A.10).

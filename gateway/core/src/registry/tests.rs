@@ -396,3 +396,21 @@ fn groups_have_attributes_and_an_answer_to_denied_publishes() {
     assert_eq!(group("attributes = { site = \"x y\" }").len(), 1);
     assert!(group("on-publish-denied = \"drop\"")[0].contains("unknown value `drop`"));
 }
+
+#[test]
+fn groups_say_how_much_their_things_publish() {
+    let text = "[[group]]\nname = \"g\"\npublish-rate = 10\npublish-bytes-per-second = 0\n\
+                publish-rate-of-group = 100\n[[group]]\nname = \"h\"\n";
+    let (registry, mistakes) = Registry::parse(Path::new("r"), text, None);
+    assert!(mistakes.is_empty(), "{mistakes:?}");
+    let expected = PublishRates {
+        messages: Some(10),
+        bytes: Some(0),
+        messages_of_group: Some(100),
+        bytes_of_group: None,
+    };
+    assert_eq!(registry.groups[0].publish_rates, expected);
+    assert_eq!(registry.groups[1].publish_rates, PublishRates::default());
+    let negative = problems("[[group]]\nname = \"g\"\npublish-rate = -1\n");
+    assert_eq!(negative.len(), 1, "{negative:?}");
+}

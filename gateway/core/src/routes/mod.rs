@@ -16,6 +16,7 @@ use crate::topic::{ShareName, TopicFilter, TopicName};
 pub struct Routes<K, V> {
     root: Node<K, V>,
     len: usize,
+    shared_len: usize,
 }
 
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl<K, V> Default for Routes<K, V> {
         Self {
             root: Node::default(),
             len: 0,
+            shared_len: 0,
         }
     }
 }
@@ -104,6 +106,7 @@ impl<K: Eq, V> Routes<K, V> {
         } else {
             &mut node.here
         };
+        let is_shared = usize::from(share.is_some());
         let former = match share {
             None => put(&mut ends.direct, key, value),
             Some(share) => {
@@ -116,6 +119,7 @@ impl<K: Eq, V> Routes<K, V> {
         };
         if former.is_none() {
             self.len += 1;
+            self.shared_len += is_shared;
         }
         former
     }
@@ -132,6 +136,7 @@ impl<K: Eq, V> Routes<K, V> {
         let removed = self.root.remove(&levels, is_multi, share, key);
         if removed.is_some() {
             self.len -= 1;
+            self.shared_len -= usize::from(share.is_some());
         }
         removed
     }
@@ -147,6 +152,11 @@ impl<K: Eq, V> Routes<K, V> {
     /// How many subscriptions there are.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many of them are members of shares.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
     }
 
     /// Whether there is none.

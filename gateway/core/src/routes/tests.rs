@@ -32,6 +32,20 @@ fn direct(routes: &Table, topic: &str) -> BTreeSet<(u8, u32)> {
 }
 
 #[test]
+fn members_of_shares_are_counted_apart_as_well() {
+    let mut routes = Table::default();
+    for (text, key) in [("a/#", 1), ("$share/s/a/#", 1), ("$share/s/a/#", 2)] {
+        insert(&mut routes, text, key, 0);
+    }
+    assert_eq!(insert(&mut routes, "$share/s/a/#", 2, 1), Some(0));
+    assert_eq!((routes.len(), routes.shared_len()), (3, 2));
+    remove(&mut routes, "$share/s/a/#", 1);
+    remove(&mut routes, "$share/t/a/#", 2);
+    remove(&mut routes, "a/#", 1);
+    assert_eq!((routes.len(), routes.shared_len()), (1, 1));
+}
+
+#[test]
 fn a_key_has_one_value_a_filter() {
     let mut routes = Table::default();
     assert_eq!(insert(&mut routes, "a/+", 1, 1), None);

@@ -1,6 +1,6 @@
 //! Who the client is, and whether it may connect as it asks.
 
-use portcullis_core::{identity::ClientId, limits::PROPERTY_BYTES_MAX, topic::TopicName};
+use portcullis_core::identity::ClientId;
 use rumqttc::v5::mqttbytes::v5::{Connect, ConnectReturnCode, LastWill, PublishProperties};
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ use crate::{
         codec::Version,
         cut,
         denials::TEXT_BYTES_MAX,
+        limits::Limits,
         message::property_bytes,
         session::Will,
         shared::{Shared, denial},
@@ -26,6 +27,7 @@ use crate::{
 pub(super) fn client_id(
     connect: &Connect,
     version: Version,
+    bytes_max: usize,
 ) -> Result<(ClientId, Option<String>), Refusal> {
     let refusal = |detail: String| {
         Refusal::new(
@@ -52,6 +54,9 @@ pub(super) fn client_id(
             "an empty client id needs a clean session".to_owned(),
         ));
     }
+    if connect.client_id.len() > bytes_max {
+        return Err(refusal(format!("it is longer than {bytes_max} bytes")));
+    }
     let text = assigned.as_deref().unwrap_or(&connect.client_id);
     ClientId::parse(text)
         .map(|id| (id, assigned.clone()))
@@ -73,7 +78,10 @@ pub(super) fn admit(
         .authenticate(&peer.credential, client_id, source)
         .map_err(|refusal| Refusal::nobody(&refusal))?;
     shared.observe(&principal, ActivityKind::ConnectAttempt);
-    let will = will.map(|will| to_will(will, version)).transpose()?;
+    let limits = &shared.config.limits;
+    let will = will
+        .map(|will| to_will(will, version, limits))
+        .transpose()?;
     let asked = Asked {
         persistent: wants_to_persist(connect, version),
         will_topic: will.as_ref().map(|will| will.topic.clone()),
@@ -127,8 +135,8 @@ fn wants_to_persist(connect: &Connect, version: Version) -> bool {
     }
 }
 
-fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
-    let topic = TopicName::parse_bytes(&will.topic).map_err(|error| {
+fn to_will(will: LastWill, version: Version, limits: &Limits) -> Result<Will, Refusal> {
+    let topic = limits.topic(&will.topic).map_err(|error| {
         let code = match version {
             Version::V5 => ConnectReturnCode::TopicNameInvalid,
             Version::V311 => ConnectReturnCode::NotAuthorized,
@@ -159,7 +167,7 @@ fn to_will(will: LastWill, version: Version) -> Result<Will, Refusal> {
         content_type: given.content_type,
         ..Default::default()
     });
-    if properties.as_ref().map_or(0, property_bytes) > PROPERTY_BYTES_MAX {
+    if properties.as_ref().map_or(0, property_bytes) > limits.property_bytes_max {
         return Err(Refusal::new(
             "will-properties",
             ConnectReturnCode::QuotaExceeded,

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
+    identity::Principal,
     limits::{DELIVERY_WINDOW_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
 };
 use rumqttc::v5::mqttbytes::{
@@ -31,7 +32,7 @@ use self::{
 };
 use super::{
     admission::Admission,
-    clients::{Entered, Ticket},
+    clients::{About, Entered, Ticket},
     codec::{Codec, Packet, Version},
     lifecycle::Connection,
     newcomers::Newcomer,
@@ -39,7 +40,7 @@ use super::{
     sessions::{Asked, Attached},
     shared::Shared,
 };
-use crate::{defend::ActivityKind, identity::Credential};
+use crate::{clock::now, defend::ActivityKind, identity::Credential};
 
 /// What a newcomer waits for the former connection with its client id to end.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,6 +69,9 @@ pub(super) async fn serve<S>(
         () = stop.cancelled() => return,
         first = timeout(shared.config.connect_timeout, framed.next()) => first,
     };
+    if let Ok(Some(Ok(_))) = &first {
+        shared.metrics.packets_received.inc();
+    }
     let (connect, will) = match first {
         Ok(Some(Ok(Packet::Connect(connect, will, _)))) => (connect, will),
         other => {
@@ -76,12 +80,13 @@ pub(super) async fn serve<S>(
         }
     };
     let version = framed.codec().version().unwrap_or(Version::V311);
-    let (client_id, assigned) = match client_id(&connect, version) {
-        Ok(named) => named,
-        Err(refusal) => {
-            return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
-        }
-    };
+    let (client_id, assigned) =
+        match client_id(&connect, version, shared.config.limits.client_id_bytes_max) {
+            Ok(named) => named,
+            Err(refusal) => {
+                return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
+            }
+        };
     let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
         Ok(admitted) => admitted,
         Err(refusal) => {
@@ -91,7 +96,12 @@ pub(super) async fn serve<S>(
     };
     // From here on it is somebody.
     drop(newcomer);
-    let (ticket, entered) = shared.clients.enter(&client_id);
+    let about = about(admission.principal(), peer.address, version);
+    let per_certificate_max = shared.config.limits.connections_per_certificate_max;
+    let Ok((ticket, entered)) = shared.clients.enter(&client_id, about, per_certificate_max) else {
+        let refusal = Refusal::crowded();
+        return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+    };
     let takeover = match entered {
         Entered::Alone => "no",
         Entered::TookOver(gone) => {
@@ -117,6 +127,7 @@ pub(super) async fn serve<S>(
         shared.sessions.detach(&held.session, ticket.session, None);
         return;
     }
+    shared.metrics.packets_sent.inc();
     let connection = Connection {
         session: Uuid::new_v4(),
         version: shared.versions.connected(&client_id),
@@ -183,6 +194,17 @@ async fn attach(
         shared.publish_left(will).await;
     }
     Ok(attached)
+}
+
+/// What operators are told of it.
+fn about(principal: &Principal, address: SocketAddr, version: Version) -> About {
+    About {
+        thing: principal.thing.as_ref().map(|thing| thing.name.clone()),
+        certificate: principal.certificate_id(),
+        address,
+        version,
+        since: now(),
+    }
 }
 
 /// Counts and logs a client that has its CONNACK.

@@ -80,6 +80,15 @@ impl Refusal {
         }
     }
 
+    /// As many clients with its certificate are connected as there may be.
+    pub(super) fn crowded() -> Self {
+        Self::new(
+            "connected-per-certificate",
+            ConnectReturnCode::QuotaExceeded,
+            "as many clients with this certificate are connected as there may be",
+        )
+    }
+
     /// Why the client is nobody, if it is.
     pub(super) fn identity(&self) -> Option<identity::Refusal> {
         match self.cause {
@@ -148,8 +157,7 @@ pub(super) async fn refuse<S>(
         code: refusal.code,
         properties: None,
     };
-    // The peer may be gone; it was refused either way.
-    drop(timeout(WRITE_TIMEOUT, framed.send(Packet::ConnAck(ack))).await);
+    answer(shared, framed, ack).await;
     // Anybody can fail to connect as often as he likes: events have the pace of the log.
     if let (Ok(client_id), Turn::Log { .. }) = (client_id, turn) {
         let who = match &refusal.cause {
@@ -242,7 +250,18 @@ pub(super) async fn refuse_early<S>(
             code,
             properties: None,
         };
-        drop(timeout(WRITE_TIMEOUT, framed.send(Packet::ConnAck(ack))).await);
+        answer(shared, framed, ack).await;
+    }
+}
+
+/// Says so to the peer, which may be gone.
+async fn answer<S>(shared: &Shared, framed: &mut Framed<S, Codec>, ack: ConnAck)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let sent = timeout(WRITE_TIMEOUT, framed.send(Packet::ConnAck(ack))).await;
+    if matches!(sent, Ok(Ok(()))) {
+        shared.metrics.packets_sent.inc();
     }
 }
 

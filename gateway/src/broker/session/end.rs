@@ -12,7 +12,11 @@ pub(super) enum End {
     ConnectionLost,
     KeepAlive,
     TakenOver,
+    /// By an operator, who may have said why.
+    Kicked(Option<String>),
     Stopping,
+    /// It publishes more than it may.
+    TooFast,
     NotAuthorized,
     /// A change of registry or policies shuts the client out: the reason, as for a CONNECT.
     ShutOut(&'static str),
@@ -35,7 +39,9 @@ impl End {
             Self::ConnectionLost => "connection-lost",
             Self::KeepAlive => "keep-alive",
             Self::TakenOver => "taken-over",
+            Self::Kicked(_) => "kicked",
             Self::Stopping => "stopping",
+            Self::TooFast => "publish-rate",
             Self::NotAuthorized => "not-authorized",
             Self::ShutOut(_) => "shut-out",
             Self::Expired => "expired",
@@ -49,6 +55,7 @@ impl End {
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::Broke(_, detail) => Some(detail.clone()),
+            Self::Kicked(reason) => reason.clone(),
             Self::Bus(error) => Some(crate::chain::chain(error)),
             Self::ShutOut(reason) => Some((*reason).to_owned()),
             _ => None,
@@ -65,8 +72,9 @@ impl End {
             Self::KeepAlive => Some(DisconnectReasonCode::KeepAliveTimeout),
             Self::TakenOver => Some(DisconnectReasonCode::SessionTakenOver),
             Self::Stopping => Some(DisconnectReasonCode::ServerShuttingDown),
+            Self::TooFast => Some(DisconnectReasonCode::MessageRateTooHigh),
             Self::NotAuthorized | Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
-            Self::ShutOut(_) => Some(DisconnectReasonCode::AdministrativeAction),
+            Self::ShutOut(_) | Self::Kicked(_) => Some(DisconnectReasonCode::AdministrativeAction),
             Self::Broke(code, _) => Some(*code),
             Self::NotCommitted | Self::Bus(_) => Some(DisconnectReasonCode::UnspecifiedError),
         }
@@ -79,7 +87,10 @@ impl End {
             Self::ConnectionLost => DisconnectReason::ConnectionLost,
             Self::KeepAlive => DisconnectReason::KeepAliveTimeout,
             Self::TakenOver => DisconnectReason::DuplicateClientId,
-            Self::Stopping | Self::NotWritable => DisconnectReason::ServerInitiated,
+            Self::Stopping | Self::NotWritable | Self::Kicked(_) => {
+                DisconnectReason::ServerInitiated
+            }
+            Self::TooFast => DisconnectReason::Throttled,
             Self::NotAuthorized | Self::Expired => DisconnectReason::AuthError,
             Self::ShutOut(_) => DisconnectReason::ForbiddenAccess,
             Self::Broke(..) => DisconnectReason::ClientError,

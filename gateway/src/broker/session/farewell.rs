@@ -87,6 +87,7 @@ where
                 self.framed
                     .feed(Packet::Disconnect(Disconnect::new(reason)))
                     .await?;
+                self.shared.metrics.packets_sent.inc();
             }
             self.framed.close().await
         };

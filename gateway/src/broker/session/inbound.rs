@@ -4,7 +4,7 @@ use bytes::Bytes;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
-    limits::{PAYLOAD_BYTES_MAX, PROPERTY_BYTES_MAX, RECEIVE_MAXIMUM},
+    limits::{PAYLOAD_BYTES_MAX, RECEIVE_MAXIMUM},
     policy::Permit,
     topic::TopicName,
 };
@@ -15,19 +15,22 @@ use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::yield_now,
+    time::Instant,
 };
 
-use super::{Decided, End, Pending, Session, quota::Room};
+use super::{Decided, End, HeldBack, Pending, Session, quota::Room};
 use crate::{
     broker::{
         admission::Denied,
         codec::{Packet, Version},
         connect::qos,
+        limits::{Bound, Limits},
         message::{Message, property_bytes},
+        pace::Verdict,
         sessions::{Origin, Routed},
     },
     buffer::Ack,
-    clock::now,
+    clock::{now, ticks},
     defend::ActivityKind,
     identity::Provisioner,
 };
@@ -37,9 +40,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
-        check_publish(&publish)?;
-        let topic = TopicName::parse_bytes(&publish.topic).map_err(|error| {
-            End::Broke(DisconnectReasonCode::TopicNameInvalid, error.to_string())
+        let limits = &self.shared.config.limits;
+        let topic = check_publish(&publish, limits).map_err(|(end, bound)| {
+            if let Some(bound) = bound {
+                self.shared.count_beyond(bound);
+            }
+            end
         })?;
         let level = qos(publish.qos);
         self.check_receive_maximum(level, publish.pkid)?;
@@ -56,6 +62,53 @@ where
                     .await
             };
         }
+        let bytes = topic.as_str().len() + publish.payload.len();
+        let verdict = self.pace.publish(bytes, ticks());
+        let shared = &self.shared;
+        shared.note_pace(self.principal(), topic.as_str(), verdict);
+        match verdict {
+            Verdict::Go => self.admit(topic, level, publish).await,
+            Verdict::Wait(time) => {
+                self.held_back = Some(Box::new(HeldBack {
+                    until: Instant::now() + time,
+                    topic,
+                    level,
+                    publish,
+                }));
+                Ok(())
+            }
+            Verdict::Drop => self.drop_publish(level, publish.pkid),
+            Verdict::Disconnect => Err(End::TooFast),
+        }
+    }
+
+    /// It is the turn of the publish that was held back.
+    pub(super) async fn take_held_back(&mut self) -> Result<(), End> {
+        let Some(held_back) = self.held_back.take() else {
+            return Ok(());
+        };
+        // It is decided by the rights of this moment.
+        self.look()?;
+        let HeldBack {
+            topic,
+            level,
+            publish,
+            ..
+        } = *held_back;
+        self.admit(topic, level, publish).await
+    }
+
+    /// A publish beyond the rate: MQTT 3.1.1 has no answer for that.
+    fn drop_publish(&mut self, level: Qos, pkid: u16) -> Result<(), End> {
+        if level != Qos::AtMostOnce && self.version == Version::V311 {
+            return Err(End::TooFast);
+        }
+        self.acknowledge_alone(level, pkid, PubAckReason::QuotaExceeded);
+        Ok(())
+    }
+
+    /// A publish whose turn it is.
+    async fn admit(&mut self, topic: TopicName, level: Qos, publish: Publish) -> Result<(), End> {
         match self.admission.publish(&topic, publish.retain) {
             Ok(_) if Provisioner::serves(&topic) => self.ask(topic, level, publish).await,
             Ok(permit) => {
@@ -180,10 +233,12 @@ where
 
     async fn await_former_commits(&mut self) -> Result<(), End> {
         let (taken_over, stop) = (self.ticket.taken_over.clone(), self.stop.clone());
+        let kicked = self.ticket.kicked.clone();
         tokio::select! {
             // What is lost when it is dropped is an answer to a client that goes.
             done = self.await_commits() => done,
             () = taken_over.cancelled() => Err(End::TakenOver),
+            () = kicked.cancelled() => Err(End::Kicked(kicked.reason())),
             () = stop.cancelled() => Err(End::Stopping),
         }
     }
@@ -332,31 +387,29 @@ pub(super) fn is_reserved(topic: &TopicName) -> bool {
     topic.as_str().starts_with('$')
 }
 
-/// What a publish must be besides its topic.
-fn check_publish(publish: &Publish) -> Result<(), End> {
-    let broke = |code, detail: &str| Err(End::Broke(code, detail.to_owned()));
+/// The topic of a publish that is as it must be, else how the connection ends and which bound it is
+/// beyond.
+fn check_publish(publish: &Publish, limits: &Limits) -> Result<TopicName, (End, Option<Bound>)> {
+    use DisconnectReasonCode as Code;
+    let broke = |code, detail: &str, bound| Err((End::Broke(code, detail.to_owned()), bound));
     if publish.payload.len() > PAYLOAD_BYTES_MAX {
-        return broke(
-            DisconnectReasonCode::PacketTooLarge,
-            "a payload over the limit",
-        );
+        let bound = Some(Bound::PayloadBytes);
+        return broke(Code::PacketTooLarge, "a payload over the limit", bound);
     }
-    let Some(given) = &publish.properties else {
-        return Ok(());
-    };
-    if !given.subscription_identifiers.is_empty() {
-        return broke(
-            DisconnectReasonCode::ProtocolError,
-            "a subscription identifier in a publish",
-        );
+    if let Some(given) = &publish.properties {
+        if !given.subscription_identifiers.is_empty() {
+            let detail = "a subscription identifier in a publish";
+            return broke(Code::ProtocolError, detail, None);
+        }
+        if property_bytes(given) > limits.property_bytes_max {
+            let bound = Some(Bound::PropertyBytes);
+            return broke(Code::QuotaExceeded, "properties over the limit", bound);
+        }
     }
-    if property_bytes(given) > PROPERTY_BYTES_MAX {
-        return broke(
-            DisconnectReasonCode::QuotaExceeded,
-            "properties over the limit",
-        );
-    }
-    Ok(())
+    limits.topic(&publish.topic).map_err(|error| {
+        let end = End::Broke(Code::TopicNameInvalid, error.to_string());
+        (end, error.bound)
+    })
 }
 
 pub(super) fn qos_label(qos: Qos) -> &'static str {

@@ -4,7 +4,8 @@
 //! the bus, a change of the registry, a newcomer with the same client id, the stop), handles what
 //! is at hand, and writes once. Publishes are pipelined: up to the receive maximum may wait for
 //! their commit; beyond it the session stops reading, which is the back-pressure that the client
-//! feels. A client that does not read is cut off after `WRITE_TIMEOUT`; whatever the
+//! feels. One that publishes faster than it may feels the same: its publish is held back until its
+//! turn, and nothing more is read, while all else goes on. A client that does not read is cut off after `WRITE_TIMEOUT`; whatever the
 //! session waits for, it hears meanwhile that it must end (see `waiting`).
 
 mod answers;
@@ -50,10 +51,13 @@ use super::{
     clients::Ticket,
     codec::{Codec, DecodeError, EncodeError, Packet, Version},
     lifecycle::Connection,
+    limits::Bound,
+    pace::Pace,
     shared::Shared,
 };
 use crate::{
     buffer::Acked,
+    clock::ticks,
     identity::{Credential, SnapshotWatch},
     wal::Durable,
 };
@@ -106,6 +110,15 @@ struct Pending {
     durable: Option<Durable>,
 }
 
+/// A publish that waits for its turn under the rate of the client.
+#[derive(Debug)]
+struct HeldBack {
+    until: Instant,
+    topic: TopicName,
+    level: Qos,
+    publish: Publish,
+}
+
 /// A pending publish whose commit is decided.
 #[derive(Clone, Copy, Debug)]
 struct Decided {
@@ -132,6 +145,8 @@ pub(super) struct Session<'a, S> {
     keep_alive: Duration,
     /// When to look whether the principal is past its time.
     validity_check: Instant,
+    pace: Pace,
+    held_back: Option<Box<HeldBack>>,
     /// QoS 1 and 2 publishes in the order in which they came.
     pending: VecDeque<Pending>,
     held: Held,
@@ -156,8 +171,14 @@ where
             secs => Duration::from_millis(u64::from(secs) * 1500),
         };
         let principal = parts.admission.principal();
+        let identity = parts.shared.neighbours.identity.clone();
+        let snapshot = Arc::clone(&identity.borrow());
+        let limits = &parts.shared.config.limits.publish;
+        let paces = &parts.shared.paces;
         Self {
-            identity: parts.shared.neighbours.identity.clone(),
+            pace: paces.of(principal, limits, &snapshot, ticks()),
+            held_back: None,
+            identity,
             groups: parts.shared.groups(principal),
             validity_check: standing::next_check(principal.valid_until),
             shared: parts.shared,
@@ -195,11 +216,11 @@ where
         self.tell_connected().await?;
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
-            let reading =
-                self.pending.len() < usize::from(portcullis_core::limits::RECEIVE_MAXIMUM);
+            let reading = self.reads();
             tokio::select! {
                 () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
+                () = self.ticket.kicked.cancelled() => return Err(self.kicked()),
                 // While the session does not read, silence is its own doing.
                 () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
                     // It has spoken while the session was busy writing.
@@ -214,6 +235,7 @@ where
                     self.handle_packets(packet).await?;
                     deadline = Instant::now() + self.keep_alive;
                 }
+                () = turn(self.held_back.as_deref()) => self.take_held_back().await?,
                 // Cancel-safe: the receiver stays in the queue.
                 committed = next_commit(&mut self.pending) => self.acknowledge(committed).await?,
                 // Cancel-safe: see `Link::next`.
@@ -241,6 +263,12 @@ where
         }
     }
 
+    /// Whether it takes packets now.
+    fn reads(&self) -> bool {
+        self.held_back.is_none()
+            && self.pending.len() < usize::from(portcullis_core::limits::RECEIVE_MAXIMUM)
+    }
+
     /// Handles `first` and what else has already arrived.
     async fn handle_packets(
         &mut self,
@@ -251,7 +279,12 @@ where
             match next {
                 None => break,
                 Some(None) => return Err(End::ConnectionLost),
-                Some(Some(Err(error))) => return Err(End::broken(error)),
+                Some(Some(Err(error))) => {
+                    if matches!(error, DecodeError::TooLarge { .. }) {
+                        self.shared.count_beyond(Bound::PacketBytes);
+                    }
+                    return Err(End::broken(error));
+                }
                 Some(Some(Ok(packet))) => {
                     // What was allowed a packet ago may not be allowed now.
                     self.look()?;
@@ -259,9 +292,7 @@ where
                 }
             }
             // Before the next packet is taken: one that is taken and not handled would be lost.
-            if count == PACKETS_AT_ONCE
-                || self.pending.len() >= usize::from(portcullis_core::limits::RECEIVE_MAXIMUM)
-            {
+            if count == PACKETS_AT_ONCE || !self.reads() {
                 break;
             }
             next = self.framed.next().now_or_never();
@@ -270,6 +301,7 @@ where
     }
 
     async fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        self.shared.metrics.packets_received.inc();
         match packet {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::PubRel(release) => self.on_pubrel(release.pkid).await,
@@ -326,7 +358,10 @@ where
     async fn try_send(&mut self, packet: Packet) -> Result<bool, End> {
         self.room().await?;
         match self.framed.start_send_unpin(packet) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.shared.metrics.packets_sent.inc();
+                Ok(true)
+            }
             Err(EncodeError::TooLarge) => Ok(false),
             Err(EncodeError::Io(_)) => Err(End::ConnectionLost),
             Err(EncodeError::Packet(error)) => {
@@ -339,8 +374,21 @@ where
         }
     }
 
+    /// The end that an operator wants.
+    fn kicked(&self) -> End {
+        End::Kicked(self.ticket.kicked.reason())
+    }
+
     fn principal(&self) -> &Principal {
         self.admission.principal()
+    }
+}
+
+/// The moment at which what is held back may go; never if nothing is.
+async fn turn(held_back: Option<&HeldBack>) {
+    match held_back {
+        Some(held_back) => sleep_until(held_back.until).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -221,7 +221,9 @@ where
     /// Sends the retained messages that a new subscription takes (MQTT 5.0, 3.3.1.3).
     pub(super) async fn send_retained(&mut self, subscribed: &Subscribed) -> Result<(), End> {
         let shared = Arc::clone(&self.shared);
-        for message in shared.sessions.retained.matching(&subscribed.filter, now()) {
+        let mut retained = shared.sessions.retained.matching(&subscribed.filter, now());
+        retained.extend(shared.figures.matching(&subscribed.filter));
+        for message in retained {
             self.ready_to_deliver().await?;
             let Some(options) = self.held.options(subscribed) else {
                 // It was taken away meanwhile.

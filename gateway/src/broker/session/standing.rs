@@ -17,7 +17,11 @@ use tokio::{
 };
 
 use super::{End, Session};
-use crate::{broker::denials::Denial, clock::now, identity::Refusal};
+use crate::{
+    broker::denials::Denial,
+    clock::{now, ticks},
+    identity::Refusal,
+};
 
 impl<S> Session<'_, S>
 where
@@ -43,6 +47,11 @@ where
         let former = self.admission.principal();
         let renewed = snapshot.authenticate(&self.credential, &former.client_id, former.source);
         let principal = renewed.map_err(|refusal| self.shut_out(&refusal))?;
+        let (shared, limits) = (&self.shared, &self.shared.config.limits.publish);
+        let pace = &mut self.pace;
+        shared
+            .paces
+            .renew(pace, &principal, limits, &snapshot, ticks());
         if is_same(former, &principal) {
             return Ok("unchanged");
         }

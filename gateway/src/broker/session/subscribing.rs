@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_core::{
-    limits::{FILTERS_PER_SUBSCRIBE_MAX, SUBSCRIPTIONS_PER_SESSION_MAX},
+    limits::FILTERS_PER_SUBSCRIBE_MAX,
     topic::{Subscribed, TopicFilter},
 };
 use rumqttc::v5::mqttbytes::v5::{
@@ -18,6 +18,7 @@ use crate::broker::{
     codec::{Packet, wire_qos},
     connect::qos,
     lifecycle::Happened,
+    limits::Bound,
     sessions::Options,
 };
 
@@ -47,6 +48,7 @@ where
         let mut granted = Vec::new();
         for (index, filter) in subscribe.filters.iter().enumerate() {
             codes.push(if index >= FILTERS_PER_SUBSCRIBE_MAX {
+                self.shared.count_beyond(Bound::Filters);
                 SubscribeReasonCode::QuotaExceeded
             } else {
                 self.subscribe(filter, identifier, &mut granted).await?
@@ -78,8 +80,14 @@ where
         identifier: Option<u32>,
         granted: &mut Vec<Granted>,
     ) -> Result<SubscribeReasonCode, End> {
-        let Ok(subscribed) = Subscribed::parse(&filter.path) else {
-            return Ok(SubscribeReasonCode::TopicFilterInvalid);
+        let subscribed = match self.shared.config.limits.filter(&filter.path) {
+            Ok(subscribed) => subscribed,
+            Err(bad) => {
+                if let Some(bound) = bad.bound {
+                    self.shared.count_beyond(bound);
+                }
+                return Ok(SubscribeReasonCode::TopicFilterInvalid);
+            }
         };
         if subscribed.share.is_some() && filter.nolocal {
             return Err(End::Broke(
@@ -91,8 +99,10 @@ where
             self.shared.note_denied(self.principal(), &denied);
             return Ok(SubscribeReasonCode::NotAuthorized);
         }
+        let limits = &self.shared.config.limits;
         let is_new = self.held.options(&subscribed).is_none();
-        if is_new && self.held.subscriptions_len() >= SUBSCRIPTIONS_PER_SESSION_MAX {
+        if is_new && self.held.subscriptions_len() >= limits.subscriptions_per_client_max {
+            self.shared.count_beyond(Bound::Subscriptions);
             return Ok(SubscribeReasonCode::QuotaExceeded);
         }
         let options = Options {

@@ -23,9 +23,13 @@ use crate::{
         Config, Denials, LifecycleEvents, Metrics, Neighbours,
         bus::Bus,
         connect::{self, Peer},
+        handshakes::Handshakes,
         lifecycle::Versions,
+        limits::Limits,
         newcomers::Newcomers,
+        pace::Paces,
         sessions::Sessions,
+        sys::Figures,
     },
     buffer::{self, Buffer},
     defend::Defend,
@@ -88,15 +92,19 @@ impl Stuck {
             observer,
             recorder,
             denials: Denials::new(&metrics),
+            clients: Arc::default(),
         };
         let shared = Shared {
             connections: Arc::new(Semaphore::new(8)),
             newcomers: Arc::new(Newcomers::new(CONNECTING_PER_ADDRESS_MAX, 8)),
-            handshakes: Semaphore::new(8),
+            handshakes: Handshakes::new(8, 8, None, 0),
+            of_address: Arc::default(),
             bus: Arc::new(Bus::start(8).unwrap()),
-            clients: Arc::default(),
+            clients: Arc::clone(&neighbours.clients),
             versions: Versions::new(8),
             sessions: Arc::new(Sessions::unkept()),
+            paces: Paces::default(),
+            figures: Figures::default(),
             config: config(),
             metrics,
             neighbours,
@@ -174,6 +182,7 @@ fn config() -> Config {
         session_expiry_max_secs: 3600,
         keep_alive_max_secs: 60,
         check_sni: true,
+        limits: Limits::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Waiting for something else than the client: room in the socket, the pipeline, the provisioner,
 //! commits, the stream that takes lifecycle events.
-//! However long that takes, the session hears that a newcomer has its client id, that the gateway
-//! stops, that its rights changed and that its time is up.
+//! However long that takes, the session hears that a newcomer has its client id, that an operator
+//! wants it to go, that the gateway stops, that its rights changed and that its time is up.
 
 use std::{
     future::poll_fn,
@@ -68,6 +68,7 @@ where
                 () = sleep_until(self.validity_check) => self.check_validity()?,
                 () = sleep_until(deadline) => return Err(End::NotWritable),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
+                () = self.ticket.kicked.cancelled() => return Err(self.kicked()),
                 () = self.stop.cancelled() => return Err(End::Stopping),
             }
         }
@@ -148,6 +149,7 @@ where
             () = sleep_until(self.validity_check) => self.check_validity().map(|()| None),
             done = work => Ok(Some(done)),
             () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
+            () = self.ticket.kicked.cancelled() => Err(self.kicked()),
             () = self.stop.cancelled() => Err(End::Stopping),
         }
     }

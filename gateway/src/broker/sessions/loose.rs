@@ -3,16 +3,17 @@
 
 use std::collections::VecDeque;
 
-use portcullis_core::limits::{SESSION_LOOSE_BYTES_MAX, SESSION_LOOSE_MESSAGES_MAX};
+use portcullis_core::session::OutgoingBounds;
 
 use super::{log::Log, queued::Queued};
 
-/// From here on publishers let the connection go first.
-const CROWDED_AT: usize = SESSION_LOOSE_MESSAGES_MAX / 4;
+/// So many parts of what may wait are many: publishers let the connection go first.
+const CROWDED_PART: usize = 4;
 
 /// The messages of one connection, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Loose {
+    bounds: OutgoingBounds,
     queue: VecDeque<Queued>,
     bytes: usize,
 }
@@ -31,11 +32,20 @@ pub(super) enum Offered {
 }
 
 impl Loose {
+    /// The bounds are those of the session's queue, and count beside it.
+    pub(super) fn new(bounds: OutgoingBounds) -> Self {
+        Self {
+            bounds,
+            queue: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
     pub(super) fn offer(&mut self, log: &Log, queued: Queued) -> Offered {
         let bytes = queued.message.bytes();
         let waiting = self.queue.len();
-        if waiting >= SESSION_LOOSE_MESSAGES_MAX
-            || self.bytes + bytes > SESSION_LOOSE_BYTES_MAX
+        if waiting >= self.bounds.messages_max
+            || self.bytes + bytes > self.bounds.bytes_max
             || !log.take_loose_bytes(bytes)
         {
             return Offered::Lost;
@@ -44,7 +54,7 @@ impl Loose {
         self.queue.push_back(queued);
         match waiting {
             0 => Offered::First,
-            _ if waiting < CROWDED_AT => Offered::Behind,
+            _ if waiting < self.bounds.messages_max / CROWDED_PART => Offered::Behind,
             _ => Offered::Crowded,
         }
     }
@@ -60,6 +70,6 @@ impl Loose {
     /// The connection is gone.
     pub(super) fn clear(&mut self, log: &Log) {
         log.free_loose_bytes(self.bytes);
-        *self = Self::default();
+        *self = Self::new(self.bounds);
     }
 }

@@ -31,7 +31,10 @@ use std::{
 };
 
 use portcullis_core::{
-    identity::ClientId, limits::SESSIONS_MAX, routes::Routes, session::Outgoing, topic::Subscribed,
+    identity::ClientId,
+    routes::Routes,
+    session::{Outgoing, OutgoingBounds},
+    topic::Subscribed,
 };
 
 pub(super) use self::{
@@ -44,7 +47,7 @@ use self::{
     log::Log,
     record::Record,
     retained::{Kept, Retained},
-    session::{BOUNDS, State},
+    session::State,
 };
 use super::message::Message;
 use crate::clock::now;
@@ -57,6 +60,16 @@ pub(super) struct Sessions {
     next_number: AtomicU64,
     pub(super) log: Log,
     pub(super) retained: Retained,
+    bounds: Bounds,
+}
+
+/// What there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Sessions, those of clients that are away included.
+    pub(super) sessions_max: usize,
+    /// What one session may queue.
+    pub(super) queue: OutgoingBounds,
 }
 
 /// A subscription in the tree; its key is the session's number.
@@ -90,7 +103,7 @@ pub(super) struct Attached {
     pub(super) will: Option<DueWill>,
 }
 
-/// [`SESSIONS_MAX`] is reached, and the client has none.
+/// There are as many as there may be, and the client has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the gateway keeps no more sessions")]
 pub(super) struct Full;
@@ -122,7 +135,7 @@ impl Sessions {
             table.remove(client_id);
             will = self.take_will(&former);
             self.end(&former);
-        } else if table.len() >= SESSIONS_MAX {
+        } else if table.len() >= self.bounds.sessions_max {
             return Err(Full);
         }
         let session = self.begin(client_id, asked);
@@ -136,7 +149,7 @@ impl Sessions {
 
     fn begin(&self, client_id: &ClientId, asked: &Asked) -> Arc<Session> {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let mut state = State::new(asked.owner.clone());
+        let mut state = State::new(asked.owner.clone(), self.bounds.queue);
         state.expiry_secs = asked.expiry_secs;
         state.connection = Some(asked.connection);
         state.outgoing.connect(asked.window);
@@ -234,7 +247,7 @@ impl Sessions {
         state.loose.clear(&self.log);
         self.log.free_bytes(state.outgoing.bytes());
         // What a connection that is still there would send of it is gone, too.
-        state.outgoing = Outgoing::new(BOUNDS);
+        state.outgoing = Outgoing::new(self.bounds.queue);
         if std::mem::take(&mut state.is_kept) {
             self.log.append(&Record::End {
                 number: session.number,
@@ -322,6 +335,11 @@ impl Sessions {
     /// How many subscriptions there are.
     pub(super) fn subscriptions_len(&self) -> usize {
         self.routes().len()
+    }
+
+    /// How many of them are shared.
+    pub(super) fn shared_subscriptions_len(&self) -> usize {
+        self.routes().shared_len()
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<ClientId, Arc<Session>>> {

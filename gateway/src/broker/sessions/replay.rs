@@ -10,18 +10,18 @@ use portcullis_core::{
     event::Qos,
     identity::ClientId,
     routes::Routes,
-    session::{Outgoing, Restored, Stage},
+    session::{Outgoing, OutgoingBounds, Restored, Stage},
     timestamp::Timestamp,
     topic::{Subscribed, TopicName},
 };
 
 use super::{
-    Route, Sessions,
+    Bounds, Route, Sessions,
     log::Log,
     queued::{DelayedWill, Options, Queued},
     record::Record,
     retained::Retained,
-    session::{BOUNDS, Session, State},
+    session::{Session, State},
 };
 use crate::{
     broker::message::Message,
@@ -30,8 +30,9 @@ use crate::{
 };
 
 /// What the records said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Replay {
+    bounds: Bounds,
     sessions: HashMap<u64, Replayed>,
     bodies: HashMap<u64, Arc<Message>>,
     /// Places that count once their message was routed.
@@ -63,7 +64,7 @@ impl Sessions {
     /// Sessions without a log: nothing is kept.
     #[cfg(test)]
     pub(in crate::broker) fn unkept() -> Self {
-        Replay::default().finish(None)
+        Replay::new(crate::broker::Limits::default().of_sessions()).finish(None)
     }
 
     /// Reads the log in `dir` back. Blocks.
@@ -72,9 +73,10 @@ impl Sessions {
     /// [`OpenError`] names the file.
     pub(in crate::broker) fn open(
         dir: &Path,
+        bounds: Bounds,
         metrics: wal::Metrics,
     ) -> Result<(Self, wal::Writer), OpenError> {
-        let mut replay = Replay::default();
+        let mut replay = Replay::new(bounds);
         let (wal, writer) = Wal::open(dir, metrics, |record| {
             Record::decode(record).and_then(|record| replay.apply(&record))
         })?;
@@ -83,6 +85,18 @@ impl Sessions {
 }
 
 impl Replay {
+    fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            sessions: HashMap::new(),
+            bodies: HashMap::new(),
+            unrouted: HashMap::new(),
+            retained: HashMap::new(),
+            next_number: 0,
+            next_id: 0,
+        }
+    }
+
     fn apply(&mut self, record: &Record<'_>) -> Result<(), String> {
         match *record {
             Record::Session {
@@ -94,7 +108,7 @@ impl Replay {
                 next,
                 unsent,
             } => {
-                let mut state = State::new(owner.map(str::to_owned));
+                let mut state = State::new(owner.map(str::to_owned), self.bounds.queue);
                 state.expiry_secs = expiry_secs;
                 state.away_since = away_since.map(Timestamp::from_millis);
                 state.is_kept = true;
@@ -253,7 +267,7 @@ impl Replay {
         let mut numbered: Vec<_> = self.sessions.into_iter().collect();
         numbered.sort_by_key(|(number, _)| *number);
         for (number, replayed) in numbered {
-            let session = replayed.finish(number);
+            let session = replayed.finish(number, self.bounds.queue);
             // The newer one of a client id, should there be two.
             table.insert(session.client_id.clone(), session);
         }
@@ -285,6 +299,7 @@ impl Replay {
             next_number: AtomicU64::new(self.next_number.max(1)),
             log,
             retained,
+            bounds: self.bounds,
         }
     }
 }
@@ -301,7 +316,7 @@ impl Replayed {
         self.entries.insert(place, entry);
     }
 
-    fn finish(mut self, number: u64) -> Arc<Session> {
+    fn finish(mut self, number: u64, bounds: OutgoingBounds) -> Arc<Session> {
         let entries = self
             .entries
             .into_iter()
@@ -313,7 +328,7 @@ impl Replayed {
             stage: entry.stage,
             message: entry.queued,
         });
-        self.state.outgoing = Outgoing::restore(BOUNDS, restored, self.next, self.unsent);
+        self.state.outgoing = Outgoing::restore(bounds, restored, self.next, self.unsent);
         self.state.outgoing.settle(self.next);
         self.state.settled = self.next;
         // Its connection ended with the process.

@@ -12,7 +12,6 @@ use std::{
 use portcullis_core::{
     event::Qos,
     identity::ClientId,
-    limits::{SESSION_QUEUE_BYTES_MAX, SESSION_QUEUE_MESSAGES_MAX},
     session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
     timestamp::Timestamp,
     topic::{Subscribed, TopicName},
@@ -27,11 +26,6 @@ use super::{
 };
 use crate::wal::Durable;
 
-/// What one session may queue.
-pub(super) const BOUNDS: OutgoingBounds = OutgoingBounds {
-    messages_max: SESSION_QUEUE_MESSAGES_MAX,
-    bytes_max: SESSION_QUEUE_BYTES_MAX,
-};
 /// A Session Expiry Interval that never ends (MQTT 5.0, 3.1.2.11.2).
 pub(in crate::broker) const NEVER: u32 = u32::MAX;
 
@@ -69,10 +63,10 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(owner: Option<String>) -> Self {
+    pub(super) fn new(owner: Option<String>, bounds: OutgoingBounds) -> Self {
         Self {
-            outgoing: Outgoing::new(BOUNDS),
-            loose: Loose::default(),
+            outgoing: Outgoing::new(bounds),
+            loose: Loose::new(bounds),
             incoming: Incoming::default(),
             subscriptions: BTreeMap::new(),
             owner,

@@ -3,7 +3,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use portcullis_core::{
     event::Qos,
-    limits::{SESSION_LOOSE_MESSAGES_MAX, SESSIONS_QUEUE_BYTES_MAX},
+    limits::{SESSION_QUEUE_MESSAGES_MAX, SESSIONS_MAX, SESSIONS_QUEUE_BYTES_MAX},
     topic::TopicName,
 };
 use prometheus::Registry;
@@ -21,7 +21,8 @@ struct Kept {
 
 fn open(dir: &TempDir) -> Kept {
     let metrics = wal::Metrics::register(&Registry::new());
-    let (sessions, writer) = Sessions::open(dir.path(), metrics).unwrap();
+    let bounds = crate::broker::Limits::default().of_sessions();
+    let (sessions, writer) = Sessions::open(dir.path(), bounds, metrics).unwrap();
     let writer = std::thread::spawn(move || writer.run(&CancellationToken::new()));
     Kept {
         sessions: Arc::new(sessions),
@@ -451,8 +452,8 @@ fn all_queues_together_and_what_waits_at_qos_0_are_bounded() {
     let share = Subscribed::parse("$share/g/b").unwrap();
     sessions.subscribe(&worker, &share, options);
     let small = message("b", "x", Qos::AtMostOnce);
-    for n in 0..=SESSION_LOOSE_MESSAGES_MAX {
-        let is_over = n == SESSION_LOOSE_MESSAGES_MAX;
+    for n in 0..=SESSION_QUEUE_MESSAGES_MAX {
+        let is_over = n == SESSION_QUEUE_MESSAGES_MAX;
         let routed = sessions.dispatch(&small, None);
         assert_eq!(routed.overflowed, usize::from(is_over), "{n}");
     }

@@ -3,11 +3,13 @@
 mod authenticate;
 mod load;
 mod narrow;
+mod rates;
 
 pub use authenticate::{Credential, Refusal};
 pub use load::{Inspection, inspect, inspect_change, load};
 pub(super) use load::{Loader, Refused};
 pub(super) use narrow::Taken;
+pub use rates::{SharedRates, ThingRates};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -67,6 +69,7 @@ struct GroupsEntry {
     /// Of the groups and their ancestors.
     policies: PolicySet,
     on_publish_denied: Option<OnPublishDenied>,
+    rates: ThingRates,
 }
 
 #[derive(Debug)]
@@ -250,6 +253,7 @@ fn things(
                     rules.clone(),
                 ),
                 on_publish_denied: on_publish_denied(registered, &groups),
+                rates: rates::of(registered, &groups),
             })
         });
         let mut memberships = registered.memberships.iter();

@@ -17,7 +17,7 @@ use crate::{
         ATTRIBUTES_PER_GROUP_MAX, CHILDREN_PER_GROUP_MAX, DYNAMIC_GROUPS_MAX, GROUP_DEPTH_MAX,
         POLICIES_PER_GROUP_MAX,
     },
-    registry::{DynamicGroup, Group, Query},
+    registry::{DynamicGroup, Group, PublishRates, Query},
 };
 
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +30,10 @@ pub(super) struct GroupToml {
     #[serde(default)]
     attributes: BTreeMap<String, String>,
     on_publish_denied: Option<OnPublishDenied>,
+    publish_rate: Option<u64>,
+    publish_bytes_per_second: Option<u64>,
+    publish_rate_of_group: Option<u64>,
+    publish_bytes_per_second_of_group: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -95,6 +99,12 @@ impl Reader<'_, '_> {
                 policies: toml.policies,
                 attributes: toml.attributes,
                 on_publish_denied: toml.on_publish_denied,
+                publish_rates: PublishRates {
+                    messages: toml.publish_rate,
+                    bytes: toml.publish_bytes_per_second,
+                    messages_of_group: toml.publish_rate_of_group,
+                    bytes_of_group: toml.publish_bytes_per_second_of_group,
+                },
             });
         }
         for (at, section) in sections.iter().enumerate() {
