@@ -30,6 +30,7 @@ mod outbox;
 mod plugins;
 mod policy;
 mod provisioning;
+mod refusals;
 mod reserved;
 mod runaway;
 mod served;
