@@ -51,6 +51,11 @@ impl Message {
     }
 }
 
+/// Whether a payload is text if its format indicator says so (MQTT 5.0, 3.3.2.3.2).
+pub(super) fn is_as_indicated(indicator: Option<u8>, payload: &[u8]) -> bool {
+    indicator != Some(1) || std::str::from_utf8(payload).is_ok()
+}
+
 /// What the texts and data of the properties take.
 pub(super) fn property_bytes(given: &PublishProperties) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -62,4 +67,63 @@ pub(super) fn property_bytes(given: &PublishProperties) -> usize {
         + text(&given.response_topic)
         + text(&given.content_type)
         + given.correlation_data.as_ref().map_or(0, |data| data.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PUBLISHED: Timestamp = Timestamp::from_millis(1_000_000);
+
+    #[test]
+    fn what_is_left_of_the_expiry_interval_goes_with_a_message() {
+        let properties = Some(PublishProperties {
+            message_expiry_interval: Some(10),
+            content_type: Some("text/plain".to_owned()),
+            ..PublishProperties::default()
+        });
+        let message = Message {
+            topic: TopicName::parse("a").unwrap(),
+            payload: Bytes::new(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            publisher: 1,
+            expires_at: Message::expiry(properties.as_ref(), PUBLISHED),
+            properties,
+        };
+        // Milliseconds that it waited, and the interval that is told then; none if it is over.
+        for (waited, left) in [
+            (0, Some(10)),
+            (1, Some(10)),
+            (3000, Some(7)),
+            (9999, Some(1)),
+            (10_000, None),
+            (60_000, None),
+        ] {
+            let now = PUBLISHED.plus_millis(waited);
+            assert_eq!(message.is_expired(now), left.is_none(), "{waited}");
+            let told = message.properties_at(now).unwrap();
+            if let Some(left) = left {
+                assert_eq!(told.message_expiry_interval, Some(left), "{waited}");
+            }
+            assert_eq!(told.content_type.as_deref(), Some("text/plain"));
+        }
+    }
+
+    #[test]
+    fn a_format_indicator_of_1_takes_utf_8_alone() {
+        for (payload, is_text) in [
+            (&b""[..], true),
+            ("gr\u{fc}n".as_bytes(), true),
+            (b"\x00", true),
+            (b"\xff", false),
+            (b"\xc0\x80", false),
+            (b"\xed\xa0\x80", false),
+            (b"cut \xc3", false),
+        ] {
+            assert_eq!(is_as_indicated(Some(1), payload), is_text, "{payload:02x?}");
+            assert!(is_as_indicated(Some(0), payload));
+            assert!(is_as_indicated(None, payload));
+        }
+    }
 }

@@ -34,6 +34,7 @@ mod plugins;
 mod policy;
 mod provisioning;
 mod rates;
+mod refusals;
 mod reserved;
 mod runaway;
 mod served;

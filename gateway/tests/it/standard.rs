@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A CONNECT of `sensor-1`; MQTT 5 with these properties.
-fn connect(version: u8, flags: u8, properties: &[u8]) -> Vec<u8> {
+pub(crate) fn connect(version: u8, flags: u8, properties: &[u8]) -> Vec<u8> {
     let mut body = text("MQTT");
     body.extend([version, flags, 0, 30]);
     if version == 5 {
@@ -19,6 +19,18 @@ fn connect(version: u8, flags: u8, properties: &[u8]) -> Vec<u8> {
         body.extend(properties);
     }
     body.extend(text("sensor-1"));
+    framed(0x10, &body)
+}
+
+/// A CONNECT of `sensor-1` with a will to `topic` that is no text.
+fn with_will(version: u8, properties: &[u8], topic: &str) -> Vec<u8> {
+    let mut body = connect(version, 6, b"").split_off(2);
+    if version == 5 {
+        body.push(u8::try_from(properties.len()).unwrap());
+        body.extend(properties);
+    }
+    body.extend(text(topic));
+    body.extend(b"\x00\x01\xff");
     framed(0x10, &body)
 }
 
@@ -32,21 +44,21 @@ fn publish(topic: &str, alias: u16) -> Vec<u8> {
 }
 
 /// A connection that speaks by hand.
-struct Peer(TcpStream);
+pub(crate) struct Peer(TcpStream);
 
 impl Peer {
-    fn open(address: SocketAddr) -> Self {
+    pub(crate) fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(socket)
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).unwrap();
     }
 
     /// The next packet.
-    fn receive(&mut self) -> Vec<u8> {
+    pub(crate) fn receive(&mut self) -> Vec<u8> {
         let mut packet = vec![0; 2];
         self.0.read_exact(&mut packet).unwrap();
         let mut rest = vec![0; packet[1].into()];
@@ -56,7 +68,7 @@ impl Peer {
     }
 
     /// What comes until the gateway closes.
-    fn rest(mut self) -> Vec<u8> {
+    pub(crate) fn rest(mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.0.read_to_end(&mut bytes) {
             Ok(_) => bytes,
@@ -69,7 +81,7 @@ impl Peer {
 }
 
 /// A gateway with the thing `sensor-1`.
-fn served() -> Served {
+pub(crate) fn served() -> Served {
     let mut served = Served::new();
     served.enrol("sensor-1", "cold-chain");
     served.start();
@@ -137,6 +149,18 @@ fn a_connect_that_cannot_be_is_answered_as_its_version_says() {
             connect(3, 2, b""),
             b"\x20\x02\x00\x01",
             "unsupported-version",
+        ),
+        (
+            connect(6, 2, b""),
+            b"\x20\x03\x00\x84\x00",
+            "unsupported-version",
+        ),
+        (with_will(4, b"", ""), b"", "will-topic"),
+        (with_will(5, b"", ""), b"\x20\x03\x00\x90\x00", "will-topic"),
+        (
+            with_will(5, b"\x01\x01", "dt/sensor-1/will"),
+            b"\x20\x03\x00\x99\x00",
+            "will-payload",
         ),
         (framed(0xc0, b""), b"", "not-mqtt"),
     ];

@@ -11,6 +11,7 @@
 //! for it.
 
 mod aliases;
+mod reasons;
 mod strict;
 mod versions;
 
@@ -24,11 +25,11 @@ use rumqttc::{
 };
 use tokio_util::codec::{Decoder, Encoder};
 
-pub(super) use self::versions::wire_qos;
 use self::{
     aliases::Choice,
     versions::{lift, lower},
 };
+pub(super) use self::{reasons::because, versions::wire_qos};
 pub(super) use v5p::Packet;
 
 /// Which MQTT a client speaks.
@@ -82,6 +83,9 @@ impl DecodeError {
         Some(match self {
             Self::Malformed(_) => Code::MalformedPacket,
             Self::Protocol(_) | Self::AliasInvalid(_) => Code::ProtocolError,
+            Self::UnsupportedVersion { level, .. } if *level > LEVEL_V5 => {
+                Code::UnsupportedProtocolVersion
+            }
             Self::UnsupportedVersion { .. } => Code::RefusedProtocolVersion,
             Self::TooLarge { .. } => Code::PacketTooLarge,
             Self::AuthenticationMethod => Code::BadAuthenticationMethod,
@@ -100,6 +104,8 @@ pub(super) struct Codec {
     session_expiry: u32,
     incoming_bytes_max: usize,
     outgoing_bytes_max: u32,
+    /// The client asked for problem information.
+    explains: bool,
     incoming_aliases: aliases::Incoming,
     outgoing_aliases: aliases::Outgoing,
 }
@@ -121,6 +127,7 @@ impl Codec {
             session_expiry: 0,
             incoming_bytes_max,
             outgoing_bytes_max: u32::MAX,
+            explains: false,
             incoming_aliases: aliases::Incoming::default(),
             outgoing_aliases: aliases::Outgoing::default(),
         }
@@ -129,11 +136,6 @@ impl Codec {
     /// What the CONNECT said; `None` before it came.
     pub(super) fn version(&self) -> Option<Version> {
         self.version
-    }
-
-    /// The client's Maximum Packet Size: larger packets fail to encode.
-    pub(super) fn limit_outgoing(&mut self, bytes_max: u32) {
-        self.outgoing_bytes_max = bytes_max;
     }
 
     /// The Topic Alias Maximum of the CONNACK: aliases that a client may use.
@@ -157,7 +159,7 @@ impl Codec {
         let (name, level) = (rest.get(..length), rest.get(length));
         match (name, level) {
             (Some(b"MQTT"), Some(4)) => Ok(Version::V311),
-            (Some(b"MQTT"), Some(5)) => Ok(Version::V5),
+            (Some(b"MQTT"), Some(&LEVEL_V5)) => Ok(Version::V5),
             (Some(name), Some(&level)) => Err(DecodeError::UnsupportedVersion {
                 name: String::from_utf8_lossy(name).into_owned(),
                 level,
@@ -192,6 +194,8 @@ fn fixed_header(bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
     Ok(None)
 }
 
+/// The protocol level of MQTT 5.
+const LEVEL_V5: u8 = 5;
 const FIRST_OF_CONNECT: u8 = strict::CONNECT << 4;
 /// Where the body of a CONNECT has its flags: after `MQTT` with its length, and the level.
 const CONNECT_FLAGS_AT: usize = 7;
@@ -226,20 +230,43 @@ impl Decoder for Codec {
         let mut frame = source.split_to(frame_bytes);
         let version = match self.version {
             Some(version) => version,
-            None => *self
-                .version
-                .insert(Self::read_version(&frame, found.header)?),
+            None => self.begin(&frame, found.header)?,
         };
         self.check(version, &found, &mut frame)?;
         let mut packet = build(version, &found, frame)?;
-        if let Packet::Publish(publish) = &mut packet {
-            self.incoming_aliases.resolve(publish)?;
+        match &mut packet {
+            Packet::Publish(publish) => self.incoming_aliases.resolve(publish)?,
+            Packet::Connect(connect, ..) => self.heed(connect),
+            _ => {}
         }
         Ok(Some(packet))
     }
 }
 
 impl Codec {
+    /// The version that the first packet names. A client of a later one than there is here can read
+    /// the answer of MQTT 5 (MQTT 5.0, 3.1.2.2), as one of an earlier can that of 3.1.1.
+    fn begin(&mut self, frame: &[u8], header: usize) -> Result<Version, DecodeError> {
+        let read = Self::read_version(frame, header);
+        self.version = match &read {
+            Ok(version) => Some(*version),
+            Err(DecodeError::UnsupportedVersion { level, .. }) if *level > LEVEL_V5 => {
+                Some(Version::V5)
+            }
+            Err(_) => None,
+        };
+        read
+    }
+
+    /// What the client takes: larger packets fail to encode, and reasons are told to who asks.
+    fn heed(&mut self, connect: &v5p::Connect) {
+        let given = connect.properties.as_ref();
+        if let Some(bytes_max) = given.and_then(|given| given.max_packet_size) {
+            self.outgoing_bytes_max = bytes_max;
+        }
+        self.explains = given.and_then(|given| given.request_problem_info) == Some(1);
+    }
+
     /// Refuses what is against the standard, and takes the login out of a CONNECT.
     fn check(
         &mut self,
@@ -272,36 +299,60 @@ impl Codec {
         Ok(())
     }
 
-    fn write(&self, packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+    fn write(&self, mut packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+        if !self.explains {
+            reasons::drop_reason(&mut packet);
+        }
         let start = target.len();
         let written = match self.version {
-            Some(Version::V5) if is_short_disconnect(&packet) => {
-                // rumqttc would put a property length after it that the remaining length leaves out.
-                if let Packet::Disconnect(goodbye) = packet {
-                    target.extend_from_slice(&[
-                        strict::DISCONNECT << 4,
-                        1,
-                        goodbye.reason_code as u8,
-                    ]);
-                }
-                Ok(0)
-            }
-            Some(Version::V5) => packet
-                .write(target, Some(self.outgoing_bytes_max))
-                .map_err(|e| match e {
-                    v5::Error::OutgoingPacketTooLarge { .. } => EncodeError::TooLarge,
-                    other => EncodeError::Packet(other.to_string()),
-                }),
+            Some(Version::V5) => self.write_v5(packet, target),
             // A client whose version is unknown is answered as 3.1.1 says.
             Some(Version::V311) | None => match lower(packet) {
                 Some(packet) => packet
                     .write(target, usize::MAX)
+                    .map(drop)
                     .map_err(|error| EncodeError::Packet(error.to_string())),
-                None => Ok(0),
+                None => Ok(()),
             },
         };
         // What is there of a packet that failed would be taken for the next one.
-        written.map(drop).inspect_err(|_| target.truncate(start))
+        written.inspect_err(|_| target.truncate(start))
+    }
+
+    /// A packet that is too large with its reason goes without.
+    fn write_v5(&self, mut packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
+        let bytes_max = self.outgoing_bytes_max;
+        if let Packet::Disconnect(v5p::Disconnect {
+            reason_code,
+            properties: None,
+        }) = packet
+        {
+            // rumqttc would put a property length after it that the remaining length leaves out.
+            let goodbye = [strict::DISCONNECT << 4, 1, reason_code as u8];
+            if goodbye.len() > usize::try_from(bytes_max).unwrap_or(usize::MAX) {
+                return Err(EncodeError::TooLarge);
+            }
+            target.extend_from_slice(&goodbye);
+            return Ok(());
+        }
+        let start = target.len();
+        match packet.write(target, Some(bytes_max)) {
+            Ok(_) => {
+                if let Some([0x40 | 0x50 | 0x62 | 0x70, length @ 4, .., 0]) =
+                    target.get_mut(start..)
+                {
+                    // No properties: their length need not be there (MQTT 5.0, 3.4.2.2.1).
+                    *length = 3;
+                    target.truncate(target.len() - 1);
+                }
+                Ok(())
+            }
+            Err(v5::Error::OutgoingPacketTooLarge { .. }) if reasons::drop_reason(&mut packet) => {
+                self.write_v5(packet, target)
+            }
+            Err(v5::Error::OutgoingPacketTooLarge { .. }) => Err(EncodeError::TooLarge),
+            Err(other) => Err(EncodeError::Packet(other.to_string())),
+        }
     }
 
     /// Writes a publish, as its alias if its topic has one.
@@ -331,16 +382,6 @@ impl Codec {
         }
         self.write(Packet::Publish(publish), target)
     }
-}
-
-fn is_short_disconnect(packet: &Packet) -> bool {
-    matches!(
-        packet,
-        Packet::Disconnect(v5p::Disconnect {
-            properties: None,
-            ..
-        })
-    )
 }
 
 fn set_alias(publish: &mut v5p::Publish, number: u16) {

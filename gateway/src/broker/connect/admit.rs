@@ -15,7 +15,7 @@ use crate::{
         cut,
         denials::TEXT_BYTES_MAX,
         limits::Limits,
-        message::property_bytes,
+        message::{is_as_indicated, property_bytes},
         session::Will,
         shared::{Shared, denial},
     },
@@ -137,13 +137,14 @@ fn wants_to_persist(connect: &Connect, version: Version) -> bool {
 
 fn to_will(will: LastWill, version: Version, limits: &Limits) -> Result<Will, Refusal> {
     let topic = limits.topic(&will.topic).map_err(|error| {
-        let code = match version {
-            Version::V5 => ConnectReturnCode::TopicNameInvalid,
-            Version::V311 => ConnectReturnCode::NotAuthorized,
-        };
         let topic = String::from_utf8_lossy(&will.topic);
         let detail = format!("`{}`: {error}", cut(&topic, TEXT_BYTES_MAX / 2));
-        Refusal::new("will-topic", code, detail)
+        let refusal = Refusal::new("will-topic", ConnectReturnCode::TopicNameInvalid, detail);
+        match version {
+            Version::V5 => refusal,
+            // It has no code for that, and wants no CONNACK then (MQTT 3.1.1, 3.1.4).
+            Version::V311 => refusal.unanswered(),
+        }
     })?;
     if Provisioner::serves(&topic) {
         // What the gateway is asked there goes nowhere else, and nobody could take the answer.
@@ -151,6 +152,17 @@ fn to_will(will: LastWill, version: Version, limits: &Limits) -> Result<Will, Re
             "will-reserved",
             ConnectReturnCode::NotAuthorized,
             format!("`{topic}` takes no will"),
+        ));
+    }
+    let indicator = will
+        .properties
+        .as_ref()
+        .and_then(|given| given.payload_format_indicator);
+    if !is_as_indicated(indicator, &will.message) {
+        return Err(Refusal::new(
+            "will-payload",
+            ConnectReturnCode::PayloadFormatInvalid,
+            "the will is not the UTF-8 text that its format indicator says",
         ));
     }
     let delay_secs = will

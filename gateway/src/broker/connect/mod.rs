@@ -116,9 +116,6 @@ pub(super) async fn serve<S>(
             return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
         }
     };
-    if let Some(bytes_max) = connect.properties.as_ref().and_then(|p| p.max_packet_size) {
-        framed.codec_mut().limit_outgoing(bytes_max);
-    }
     if let Some(aliases) = connect.properties.as_ref().and_then(|p| p.topic_alias_max) {
         framed.codec_mut().alias_outgoing(aliases);
     }

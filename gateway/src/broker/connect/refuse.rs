@@ -19,7 +19,7 @@ use super::Peer;
 use crate::{
     broker::{
         admission::action_name,
-        codec::{Codec, DecodeError, Packet, Version},
+        codec::{Codec, DecodeError, Packet, Version, because},
         denials::{Denial, Turn},
         lifecycle::{Happened, Who},
         shared::Shared,
@@ -31,7 +31,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     reason: &'static str,
-    code: ConnectReturnCode,
+    /// `None`: the connection is just closed.
+    code: Option<ConnectReturnCode>,
     detail: String,
     cause: Cause,
 }
@@ -62,10 +63,15 @@ impl Refusal {
     ) -> Self {
         Self {
             reason,
-            code,
+            code: Some(code),
             detail: detail.into(),
             cause: Cause::Packet,
         }
+    }
+
+    /// The same without a CONNACK.
+    pub(super) fn unanswered(self) -> Self {
+        Self { code: None, ..self }
     }
 
     /// A client that is nobody.
@@ -95,6 +101,20 @@ impl Refusal {
             Cause::Identity(refusal) => Some(refusal),
             Cause::Packet | Cause::Policy(_) => None,
         }
+    }
+
+    /// The CONNACK, if there is one.
+    fn answer(&self) -> Option<Packet> {
+        let ack = Packet::ConnAck(ConnAck {
+            session_present: false,
+            code: self.code?,
+            properties: None,
+        });
+        Some(match &self.cause {
+            // Somebody unknown learns nothing of what is known here.
+            Cause::Identity(_) => ack,
+            Cause::Packet | Cause::Policy(_) => because(ack, &self.detail),
+        })
     }
 
     /// The same for a reason that says more.
@@ -148,16 +168,14 @@ pub(super) async fn refuse<S>(
             ..shown("connect", refusal.reason, peer)
         },
     };
+    let ack = refusal.answer();
     let turn = shared.neighbours.denials.note(Denial {
         detail: Some(refusal.detail),
         ..denial
     });
-    let ack = ConnAck {
-        session_present: false,
-        code: refusal.code,
-        properties: None,
-    };
-    answer(shared, framed, ack).await;
+    if let Some(ack) = ack {
+        answer(shared, framed, ack).await;
+    }
     // Anybody can fail to connect as often as he likes: events have the pace of the log.
     if let (Ok(client_id), Turn::Log { .. }) = (client_id, turn) {
         let who = match &refusal.cause {
@@ -250,16 +268,16 @@ pub(super) async fn refuse_early<S>(
             code,
             properties: None,
         };
-        answer(shared, framed, ack).await;
+        answer(shared, framed, Packet::ConnAck(ack)).await;
     }
 }
 
 /// Says so to the peer, which may be gone.
-async fn answer<S>(shared: &Shared, framed: &mut Framed<S, Codec>, ack: ConnAck)
+async fn answer<S>(shared: &Shared, framed: &mut Framed<S, Codec>, ack: Packet)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let sent = timeout(WRITE_TIMEOUT, framed.send(Packet::ConnAck(ack))).await;
+    let sent = timeout(WRITE_TIMEOUT, framed.send(ack)).await;
     if matches!(sent, Ok(Ok(()))) {
         shared.metrics.packets_sent.inc();
     }

@@ -8,7 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::{End, Session, outbound::Releasing};
-use crate::broker::codec::Packet;
+use crate::broker::codec::{Packet, because};
+
+/// Why there is no answer but the reason code 0x92.
+const UNKNOWN_PKID: &str = "no message is in flight under this packet identifier";
 
 impl<S> Session<'_, S>
 where
@@ -51,8 +54,10 @@ where
 
     pub(super) async fn release(&mut self, pkid: u16, reason: PubRelReason) -> Result<(), End> {
         let mut release = PubRel::new(pkid, None);
+        let is_known = reason == PubRelReason::Success;
         release.reason = reason;
-        self.send(Packet::PubRel(release)).await
+        self.send_or_explain(Packet::PubRel(release), is_known)
+            .await
     }
 
     pub(super) async fn on_pubcomp(&mut self, complete: PubComp) -> Result<(), End> {
@@ -78,6 +83,15 @@ where
         if !was_there {
             complete.reason = PubCompReason::PacketIdentifierNotFound;
         }
-        self.send(Packet::PubComp(complete)).await
+        self.send_or_explain(Packet::PubComp(complete), was_there)
+            .await
+    }
+
+    async fn send_or_explain(&mut self, answer: Packet, is_known: bool) -> Result<(), End> {
+        let answer = match is_known {
+            true => answer,
+            false => because(answer, UNKNOWN_PKID),
+        };
+        self.send(answer).await
     }
 }

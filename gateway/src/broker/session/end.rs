@@ -80,6 +80,15 @@ impl End {
         }
     }
 
+    /// What the DISCONNECT says besides its code: what the client can mend, and nothing of the gateway.
+    pub(super) fn words(&self) -> Option<&str> {
+        match self {
+            Self::Broke(_, detail) => Some(detail),
+            Self::NotAuthorized => Some("a publish that no policy allows"),
+            _ => None,
+        }
+    }
+
     /// What lifecycle events say (specification A.9).
     pub(super) fn disconnect_reason(&self) -> DisconnectReason {
         match self {

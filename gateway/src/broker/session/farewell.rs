@@ -13,7 +13,7 @@ use tracing::info;
 use super::{End, Session};
 use crate::{
     broker::{
-        codec::{Packet, Version},
+        codec::{Packet, Version, because},
         lifecycle::{Happened, Who},
         message::Message,
     },
@@ -84,9 +84,12 @@ where
         let goodbye = end.goodbye().filter(|_| self.version == Version::V5);
         let close = async {
             if let Some(reason) = goodbye {
-                self.framed
-                    .feed(Packet::Disconnect(Disconnect::new(reason)))
-                    .await?;
+                let goodbye = Packet::Disconnect(Disconnect::new(reason));
+                let goodbye = match end.words() {
+                    Some(words) => because(goodbye, words),
+                    None => goodbye,
+                };
+                self.framed.feed(goodbye).await?;
                 self.shared.metrics.packets_sent.inc();
             }
             self.framed.close().await

@@ -22,10 +22,10 @@ use super::{Decided, End, HeldBack, Pending, Session, quota::Room};
 use crate::{
     broker::{
         admission::Denied,
-        codec::{Packet, Version},
+        codec::{Packet, Version, because},
         connect::qos,
         limits::{Bound, Limits},
-        message::{Message, property_bytes},
+        message::{self, Message, property_bytes},
         pace::Verdict,
         sessions::{Origin, Routed},
     },
@@ -110,6 +110,7 @@ where
     /// A publish whose turn it is.
     async fn admit(&mut self, topic: TopicName, level: Qos, publish: Publish) -> Result<(), End> {
         match self.admission.publish(&topic, publish.retain) {
+            Ok(_) if !is_as_indicated(&publish) => self.refuse_payload(level, publish.pkid),
             Ok(_) if Provisioner::serves(&topic) => self.ask(topic, level, publish).await,
             Ok(permit) => {
                 let published = ActivityKind::Published {
@@ -327,6 +328,16 @@ where
         Ok(())
     }
 
+    /// The payload is not the text that its format indicator says (MQTT 5.0, 3.3.2.3.2).
+    fn refuse_payload(&mut self, level: Qos, pkid: u16) -> Result<(), End> {
+        if level == Qos::AtMostOnce {
+            let code = DisconnectReasonCode::PayloadFormatInvalid;
+            return Err(End::Broke(code, NOT_TEXT.to_owned()));
+        }
+        self.acknowledge_alone(level, pkid, PubAckReason::PayloadFormatInvalid);
+        Ok(())
+    }
+
     /// Queues the answer to a publish that goes no further.
     pub(super) fn acknowledge_alone(&mut self, level: Qos, pkid: u16, answer: PubAckReason) {
         if level == Qos::AtMostOnce {
@@ -362,14 +373,18 @@ where
         if answer == PubAckReason::Success {
             self.shared.metrics.acknowledged.inc();
         }
-        let answer = match qos {
+        let (received_reason, why) = match answer {
+            PubAckReason::Success => (PubRecReason::Success, None),
+            PubAckReason::PayloadFormatInvalid => {
+                (PubRecReason::PayloadFormatInvalid, Some(NOT_TEXT))
+            }
+            PubAckReason::QuotaExceeded => (PubRecReason::QuotaExceeded, Some("there is no room")),
+            _ => (PubRecReason::NotAuthorized, Some("no policy allows it")),
+        };
+        let packet = match qos {
             Qos::ExactlyOnce => {
                 let mut received = PubRec::new(pkid, None);
-                received.reason = match answer {
-                    PubAckReason::Success => PubRecReason::Success,
-                    PubAckReason::QuotaExceeded => PubRecReason::QuotaExceeded,
-                    _ => PubRecReason::NotAuthorized,
-                };
+                received.reason = received_reason;
                 Packet::PubRec(received)
             }
             Qos::AtLeastOnce | Qos::AtMostOnce => {
@@ -378,13 +393,25 @@ where
                 Packet::PubAck(ack)
             }
         };
-        self.send(answer).await
+        let packet = match why {
+            Some(why) => because(packet, why),
+            None => packet,
+        };
+        self.send(packet).await
     }
 }
 
 /// Topics that start like this are the gateway's own and go to no stream.
 pub(super) fn is_reserved(topic: &TopicName) -> bool {
     topic.as_str().starts_with('$')
+}
+
+const NOT_TEXT: &str = "the payload is not the UTF-8 text that its format indicator says";
+
+fn is_as_indicated(publish: &Publish) -> bool {
+    let given = publish.properties.as_ref();
+    let indicator = given.and_then(|given| given.payload_format_indicator);
+    message::is_as_indicated(indicator, &publish.payload)
 }
 
 /// The topic of a publish that is as it must be, else how the connection ends and which bound it is

@@ -13,13 +13,17 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{End, Session};
-use crate::broker::{
-    admission::Denied,
-    codec::{Packet, wire_qos},
-    connect::qos,
-    lifecycle::Happened,
-    limits::Bound,
-    sessions::Options,
+use crate::{
+    broker::{
+        admission::Denied,
+        codec::{Packet, because, wire_qos},
+        connect::qos,
+        cut,
+        lifecycle::Happened,
+        limits::Bound,
+        sessions::Options,
+    },
+    identity::Credential,
 };
 
 /// A subscription that a SUBSCRIBE made.
@@ -45,21 +49,24 @@ where
         }
         let identifier = identifier.and_then(|id| u32::try_from(id).ok());
         let mut codes = Vec::with_capacity(subscribe.filters.len());
+        let mut refused = Vec::new();
         let mut granted = Vec::new();
         for (index, filter) in subscribe.filters.iter().enumerate() {
-            codes.push(if index >= FILTERS_PER_SUBSCRIBE_MAX {
+            let code = if index >= FILTERS_PER_SUBSCRIBE_MAX {
                 self.shared.count_beyond(Bound::Filters);
                 SubscribeReasonCode::QuotaExceeded
             } else {
                 self.subscribe(filter, identifier, &mut granted).await?
-            });
+            };
+            refused.extend(why_refused(code).map(|why| of_filter(&filter.path, why)));
+            codes.push(code);
         }
-        let ack = SubAck {
+        let ack = Packet::SubAck(SubAck {
             pkid: subscribe.pkid,
             return_codes: codes,
             properties: None,
-        };
-        self.send(Packet::SubAck(ack)).await?;
+        });
+        self.send(with_reasons(ack, &refused)).await?;
         for granted in granted.iter().filter(|granted| granted.wants_retained) {
             self.send_retained(&granted.subscribed).await?;
         }
@@ -97,7 +104,7 @@ where
         }
         if let Err(denied) = self.admission.subscribe(&subscribed) {
             self.shared.note_denied(self.principal(), &denied);
-            return Ok(SubscribeReasonCode::NotAuthorized);
+            return Ok(self.denied_code());
         }
         let limits = &self.shared.config.limits;
         let is_new = self.held.options(&subscribed).is_none();
@@ -131,12 +138,27 @@ where
         Ok(SubscribeReasonCode::Success(wire_qos(options.qos)))
     }
 
+    /// What a subscription that policy denies is answered. Who proved by a certificate who he is may
+    /// know that he is not authorized (0x87). On a plain listener anybody may say any client id, and
+    /// is not told what the policies of that one hold: 0x80, with which a server does not say why
+    /// (MQTT 5.0, 3.9.3). MQTT 3.1.1 has 0x80 alone.
+    fn denied_code(&self) -> SubscribeReasonCode {
+        match self.credential {
+            Credential::Certificate { .. } => SubscribeReasonCode::NotAuthorized,
+            Credential::Plain { .. } => SubscribeReasonCode::Unspecified,
+        }
+    }
+
     pub(super) async fn on_unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut refused = Vec::new();
         let mut ended = Vec::new();
         for filter in &unsubscribe.filters {
             reasons.push(match Subscribed::parse(filter) {
-                Err(_) => UnsubAckReason::TopicFilterInvalid,
+                Err(_) => {
+                    refused.push(of_filter(filter, NO_FILTER));
+                    UnsubAckReason::TopicFilterInvalid
+                }
                 Ok(subscribed) if self.unsubscribe(&subscribed)? => {
                     ended.push(subscribed.as_filter());
                     UnsubAckReason::Success
@@ -144,12 +166,12 @@ where
                 Ok(_) => UnsubAckReason::NoSubscriptionExisted,
             });
         }
-        self.send(Packet::UnsubAck(UnsubAck {
+        let ack = Packet::UnsubAck(UnsubAck {
             pkid: unsubscribe.pkid,
             reasons,
             properties: None,
-        }))
-        .await?;
+        });
+        self.send(with_reasons(ack, &refused)).await?;
         self.tell_subscriptions(&ended, |connection, filters| Happened::Unsubscribed {
             connection,
             filters,
@@ -189,5 +211,31 @@ where
             on_bus.map_err(End::Bus)?;
         }
         self.send_queued().await
+    }
+}
+
+const NO_FILTER: &str = "no topic filter that the gateway takes";
+/// What of a filter goes into the reason why it is refused.
+const FILTER_SHOWN_BYTES: usize = 64;
+
+/// `None` for what is granted, and for what the client is not to know.
+fn why_refused(code: SubscribeReasonCode) -> Option<&'static str> {
+    match code {
+        SubscribeReasonCode::TopicFilterInvalid => Some(NO_FILTER),
+        SubscribeReasonCode::NotAuthorized => Some("no policy allows it"),
+        SubscribeReasonCode::QuotaExceeded => Some("too many subscriptions"),
+        _ => None,
+    }
+}
+
+fn of_filter(filter: &str, why: &str) -> String {
+    format!("`{}`: {why}", cut(filter, FILTER_SHOWN_BYTES))
+}
+
+fn with_reasons(ack: Packet, refused: &[String]) -> Packet {
+    if refused.is_empty() {
+        ack
+    } else {
+        because(ack, &refused.join("; "))
     }
 }

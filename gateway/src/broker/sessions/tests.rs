@@ -307,6 +307,46 @@ async fn a_session_that_ended_takes_nothing_more_from_whoever_still_holds_it() {
 }
 
 #[tokio::test]
+async fn a_message_whose_interval_is_over_when_its_turn_comes_is_not_sent() {
+    let dir = TempDir::new().unwrap();
+    let mut kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "t", Qos::ExactlyOnce);
+    kept.sessions.detach(&session, 1, None);
+    let published = now();
+    for (payload, qos, secs) in [
+        ("1", Qos::AtLeastOnce, 30),
+        ("2", Qos::AtLeastOnce, 90),
+        ("3", Qos::ExactlyOnce, 30),
+        ("4", Qos::AtLeastOnce, u64::MAX / 1000),
+    ] {
+        let message = Message {
+            expires_at: Some(published.plus_millis(secs * 1000)),
+            ..Message::clone(&message("t", payload, qos))
+        };
+        let routed = kept.sessions.dispatch(&Arc::new(message), None);
+        routed.durable.unwrap().await.unwrap();
+    }
+    drop(session);
+    // The interval goes on while the gateway is off.
+    kept = kept.restart(&dir);
+    let session = kept.attach("c", false, 60).session;
+    let dropped = std::cell::RefCell::new(Vec::new());
+    let mut sent = Vec::new();
+    let later = published.plus_millis(30_000);
+    while let Some(next) = session.next(&kept.sessions.log, 1, later, |reason| {
+        dropped.borrow_mut().push(reason);
+    }) {
+        let Outbound::Publish { queued, .. } = next else {
+            panic!("{next:?}")
+        };
+        sent.push(queued.message.payload.clone());
+    }
+    assert_eq!(sent, ["2", "4"]);
+    assert_eq!(dropped.into_inner(), ["expired", "expired"]);
+}
+
+#[tokio::test]
 async fn a_session_without_expiry_ends_with_its_connection() {
     let dir = TempDir::new().unwrap();
     let kept = open(&dir);

@@ -208,12 +208,12 @@ fn a_packet_that_fits_only_without_an_alias_goes_out_without() {
     let mut client = Client::new(5);
     let topic = "topic/of/a/full/packet";
     let whole = Client::new(0).send(topic);
-    client.codec.limit_outgoing(u32::try_from(whole).unwrap());
+    client.codec.outgoing_bytes_max = u32::try_from(whole).unwrap();
     assert_eq!(client.send(topic), whole);
     assert_eq!(client.send(topic), whole);
-    client.codec.limit_outgoing(u32::MAX);
+    client.codec.outgoing_bytes_max = u32::MAX;
     assert_eq!(client.send(topic), whole + 3);
-    client.codec.limit_outgoing(u32::try_from(whole).unwrap());
+    client.codec.outgoing_bytes_max = u32::try_from(whole).unwrap();
     assert_eq!(client.send(topic), whole + 3 - topic.len());
 }
 

@@ -2,6 +2,7 @@
 
 mod aliases;
 mod mutation;
+mod reasons;
 mod strict;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -41,6 +42,22 @@ fn other_protocols_and_first_packets_are_refused() {
         decode(b"\x10\x0d\x00\x04MQTT\x03\x02\x00\x00\x00\x01a"),
         Err(DecodeError::UnsupportedVersion { level: 3, .. })
     ));
+    // A later one reads what MQTT 5 answers.
+    for (level, code, version) in [
+        (3, v5p::ConnectReturnCode::RefusedProtocolVersion, None),
+        (
+            6,
+            v5p::ConnectReturnCode::UnsupportedProtocolVersion,
+            Some(Version::V5),
+        ),
+    ] {
+        let mut codec = Codec::new(1024);
+        let mut connect = CONNECT_V311.to_vec();
+        connect[8] = level;
+        let error = codec.decode(&mut BytesMut::from(&*connect)).unwrap_err();
+        assert_eq!(error.connect_code(), Some(code));
+        assert_eq!(codec.version(), version);
+    }
     assert!(matches!(
         decode(b"\x10\x01\x00"),
         Err(DecodeError::Malformed(_))
@@ -132,6 +149,13 @@ fn client_packets() -> Vec<Packet> {
             v5p::DisconnectReasonCode::DisconnectWithWillMessage,
         )),
     ]
+}
+
+/// The codec of a client that asks for problem information.
+fn asking() -> Codec {
+    let mut codec = connected(Version::V5);
+    codec.explains = true;
+    codec
 }
 
 /// A codec that has read the CONNECT of a client of `version`.
@@ -318,8 +342,7 @@ fn packets_of_the_server_are_as_long_as_they_say() {
     }
     for packet in packets {
         let mut bytes = BytesMut::new();
-        let mut codec = connected(Version::V5);
-        codec.encode(packet.clone(), &mut bytes).unwrap();
+        asking().encode(packet.clone(), &mut bytes).unwrap();
         let found = fixed_header(&bytes).unwrap().unwrap();
         let length = found.header + found.remaining;
         assert_eq!(length, bytes.len(), "{packet:?} {bytes:02x?}");
