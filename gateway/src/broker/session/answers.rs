@@ -7,8 +7,8 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::{End, Session, outbound::Releasing};
-use crate::broker::codec::Packet;
+use super::{End, Session, outbound::Answering};
+use crate::{broker::codec::Packet, wal::Durable};
 
 impl<S> Session<'_, S>
 where
@@ -38,21 +38,31 @@ where
         }
         match self.held.received(log, pkid) {
             Ok(Some(durable)) => {
-                self.releasing.push_back(Releasing { pkid, durable });
-                Ok(())
-            }
-            Ok(None) => self.release(pkid, PubRelReason::Success).await,
-            Err(_) => {
-                self.release(pkid, PubRelReason::PacketIdentifierNotFound)
+                self.answer_when_durable(Packet::PubRel(PubRel::new(pkid, None)), Some(durable))
                     .await
+            }
+            Ok(None) => self.send(Packet::PubRel(PubRel::new(pkid, None))).await,
+            Err(_) => {
+                let mut release = PubRel::new(pkid, None);
+                release.reason = PubRelReason::PacketIdentifierNotFound;
+                self.send(Packet::PubRel(release)).await
             }
         }
     }
 
-    pub(super) async fn release(&mut self, pkid: u16, reason: PubRelReason) -> Result<(), End> {
-        let mut release = PubRel::new(pkid, None);
-        release.reason = reason;
-        self.send(Packet::PubRel(release)).await
+    /// Answers after what the answer promises is durable; at once if there is nothing to wait for.
+    pub(super) async fn answer_when_durable(
+        &mut self,
+        answer: Packet,
+        durable: Option<Durable>,
+    ) -> Result<(), End> {
+        match durable {
+            None => self.send(answer).await,
+            Some(durable) => {
+                self.answering.push_back(Answering { answer, durable });
+                Ok(())
+            }
+        }
     }
 
     pub(super) async fn on_pubcomp(&mut self, complete: PubComp) -> Result<(), End> {
@@ -71,13 +81,15 @@ where
         }
     }
 
-    /// A publish of the client is over.
+    /// A publish of the client is over. The PUBCOMP goes once that is durable: a gateway that forgot
+    /// would take the next publish with this id for the same one, and lose it.
     pub(super) async fn on_pubrel(&mut self, pkid: u16) -> Result<(), End> {
-        let was_there = self.held.release_incoming(&self.shared.sessions.log, pkid);
+        let released = self.held.release_incoming(&self.shared.sessions.log, pkid);
         let mut complete = PubComp::new(pkid, None);
-        if !was_there {
+        if !released.was_there {
             complete.reason = PubCompReason::PacketIdentifierNotFound;
         }
-        self.send(Packet::PubComp(complete)).await
+        self.answer_when_durable(Packet::PubComp(complete), released.durable)
+            .await
     }
 }

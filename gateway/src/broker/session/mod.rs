@@ -30,8 +30,7 @@ use portcullis_core::{
     topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, PubRelReason, Publish,
-    PublishProperties,
+    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, Publish, PublishProperties,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -42,7 +41,7 @@ use tracing::warn;
 
 use self::{
     end::End,
-    outbound::{Held, OnBus, Releasing},
+    outbound::{Answering, Held, OnBus},
 };
 use super::{
     admission::Admission,
@@ -137,8 +136,8 @@ pub(super) struct Session<'a, S> {
     /// What the DISCONNECT asked for.
     expiry_secs: Option<u32>,
     on_bus: OnBus,
-    /// PUBRELs that wait until it is durable that their PUBREC came.
-    releasing: VecDeque<Releasing>,
+    /// Answers that wait for the disk, in the order in which they go.
+    answering: VecDeque<Answering>,
     /// Subscriptions that a change took away and of which nobody is told yet.
     dropped: Vec<TopicFilter>,
     stop: CancellationToken,
@@ -171,7 +170,7 @@ where
             held: parts.held,
             expiry_secs: None,
             on_bus: OnBus::default(),
-            releasing: VecDeque::new(),
+            answering: VecDeque::new(),
             dropped: Vec::new(),
             stop: parts.stop,
         }
@@ -192,8 +191,7 @@ where
         self.tell_connected().await?;
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
-            let reading =
-                self.pending.len() < usize::from(portcullis_core::limits::RECEIVE_MAXIMUM);
+            let reading = self.takes_more();
             tokio::select! {
                 () = self.stop.cancelled() => return Err(End::Stopping),
                 () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
@@ -218,9 +216,8 @@ where
                 // Cancel-safe: a wake-up that nobody waits for is kept.
                 () = self.held.woken() => self.send_queued().await?,
                 // Cancel-safe: the receiver stays in the queue.
-                pkid = next_release(&mut self.releasing) => {
-                    let pkid = pkid.ok_or(End::NotCommitted)?;
-                    self.release(pkid, PubRelReason::Success).await?;
+                answer = next_answer(&mut self.answering) => {
+                    self.send(answer.ok_or(End::NotCommitted)?).await?;
                 }
                 changed = self.identity.changed() => {
                     if changed.is_err() {
@@ -236,6 +233,12 @@ where
             self.flush().await?;
             self.tell_dropped().await?;
         }
+    }
+
+    /// Whether there is room for what a packet leaves to be answered later.
+    fn takes_more(&self) -> bool {
+        let most = usize::from(portcullis_core::limits::RECEIVE_MAXIMUM);
+        self.pending.len() < most && self.answering.len() < most
     }
 
     /// Handles `first` and what else has already arrived.
@@ -256,9 +259,7 @@ where
                 }
             }
             // Before the next packet is taken: one that is taken and not handled would be lost.
-            if count == PACKETS_AT_ONCE
-                || self.pending.len() >= usize::from(portcullis_core::limits::RECEIVE_MAXIMUM)
-            {
+            if count == PACKETS_AT_ONCE || !self.takes_more() {
                 break;
             }
             next = self.framed.next().now_or_never();
@@ -366,13 +367,12 @@ async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
     decided
 }
 
-/// The packet id whose PUBREL may go; `None` if the log has failed; never if none waits.
-async fn next_release(releasing: &mut VecDeque<Releasing>) -> Option<u16> {
-    let Some(front) = releasing.front_mut() else {
+/// The answer that may go; `None` if the log has failed; never if none waits.
+async fn next_answer(answering: &mut VecDeque<Answering>) -> Option<Packet> {
+    let Some(front) = answering.front_mut() else {
         return std::future::pending().await;
     };
     let is_durable = (&mut front.durable).await.is_ok();
-    let pkid = front.pkid;
-    releasing.pop_front();
-    is_durable.then_some(pkid)
+    let Answering { answer, .. } = answering.pop_front()?;
+    is_durable.then_some(answer)
 }

@@ -153,7 +153,10 @@ where
             };
             match next {
                 Outbound::Release { pkid } => {
-                    self.send(Packet::PubRel(PubRel::new(pkid, None))).await?;
+                    // That the PUBREC came may be on its way to the disk.
+                    let durable = self.held.durable(&self.shared.sessions.log);
+                    let release = Packet::PubRel(PubRel::new(pkid, None));
+                    self.answer_when_durable(release, durable).await?;
                 }
                 Outbound::Publish {
                     pkid,
@@ -299,10 +302,11 @@ where
     }
 }
 
-/// A PUBREL whose PUBREC has to become durable first.
+/// A packet that promises what has to become durable first: the PUBREL that the PUBREC came, the PUBCOMP
+/// that the PUBREL did, and so on.
 #[derive(Debug)]
-pub(super) struct Releasing {
-    pub(super) pkid: u16,
+pub(super) struct Answering {
+    pub(super) answer: Packet,
     pub(super) durable: crate::wal::Durable,
 }
 

@@ -1,7 +1,7 @@
 //! From the log to the sessions as they were.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
 };
@@ -252,7 +252,11 @@ impl Replay {
         let mut routes = Routes::default();
         let mut numbered: Vec<_> = self.sessions.into_iter().collect();
         numbered.sort_by_key(|(number, _)| *number);
+        let mut cut_off = HashSet::new();
         for (number, replayed) in numbered {
+            if replayed.state.away_since.is_none() {
+                cut_off.insert(number);
+            }
             let session = replayed.finish(number);
             // The newer one of a client id, should there be two.
             table.insert(session.client_id.clone(), session);
@@ -276,7 +280,16 @@ impl Replay {
         }
         let log = Log::new(wal, self.next_id);
         for session in table.values() {
-            log.count_bytes(session.lock().outgoing.bytes());
+            let state = session.lock();
+            log.count_bytes(state.outgoing.bytes());
+            if cut_off.contains(&session.number) {
+                // Its time runs from this restart on, and not from the next one.
+                log.append(&Record::Expiry {
+                    number: session.number,
+                    expiry_secs: state.expiry_secs,
+                    away_since: state.away_since.map(Timestamp::as_millis),
+                });
+            }
         }
         Sessions {
             table: Mutex::new(table),

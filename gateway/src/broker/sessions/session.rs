@@ -67,6 +67,15 @@ pub(super) struct State {
     pub(super) settled: u64,
 }
 
+/// What became of a PUBREL.
+#[derive(Debug)]
+pub(in crate::broker) struct Released {
+    /// There was such a publish.
+    pub(in crate::broker) was_there: bool,
+    /// What the PUBCOMP waits for; `None`: nothing.
+    pub(in crate::broker) durable: Option<Durable>,
+}
+
 impl State {
     pub(super) fn new(owner: Option<String>) -> Self {
         Self {
@@ -290,8 +299,9 @@ impl Session {
         }
     }
 
-    /// A PUBREL came; whether it was for something.
-    pub(in crate::broker) fn release_incoming(&self, log: &Log, pkid: u16) -> bool {
+    /// A PUBREL came. The PUBCOMP goes when that is durable: the client takes the packet id for another
+    /// message then.
+    pub(in crate::broker) fn release_incoming(&self, log: &Log, pkid: u16) -> Released {
         let mut state = self.lock();
         let was_there = state.incoming.release(pkid);
         if was_there && state.is_kept {
@@ -300,7 +310,17 @@ impl Session {
                 pkid,
             });
         }
-        was_there
+        Released {
+            was_there,
+            // Also if it was not: a former connection's may be on its way to the disk.
+            durable: state.is_kept.then(|| log.durable()).flatten(),
+        }
+    }
+
+    /// Resolves when what was noted of the session is durable; `None`: nothing is noted of it.
+    pub(in crate::broker) fn durable(&self, log: &Log) -> Option<Durable> {
+        let state = self.lock();
+        state.is_kept.then(|| log.durable()).flatten()
     }
 
     /// Puts a message of QoS 1 or 2 into the queue; its place there if that has to become durable.
