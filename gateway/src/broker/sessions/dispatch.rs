@@ -93,7 +93,9 @@ impl Sessions {
             let qos = message.qos.min(route.options.qos);
             let queued = route.queued(message, id);
             match (qos, is_share) {
-                (Qos::AtMostOnce, false) => routed.is_for_bus = true,
+                (Qos::AtMostOnce, false) if message.qos == Qos::AtMostOnce => {
+                    routed.is_for_bus = true;
+                }
                 (Qos::AtMostOnce, true) => {
                     if !route.session.offer_loose(queued) {
                         routed.overflowed += 1;
@@ -101,6 +103,12 @@ impl Sessions {
                 }
                 _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
+        });
+        // Who takes it at QoS 0 alone.
+        receivers.retain(|receiver| {
+            let is_queued = receiver.qos != Qos::AtMostOnce;
+            routed.is_for_bus |= !is_queued;
+            is_queued
         });
         let is_retained = message.retain && !message.payload.is_empty();
         if is_retained || receivers.iter().any(Receiver::is_kept) {

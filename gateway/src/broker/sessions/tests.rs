@@ -272,6 +272,36 @@ async fn subscriptions_that_overlap_give_one_copy_at_the_highest_quality_with_al
     assert_eq!(kept.sent(&session).len(), 2);
 }
 
+#[tokio::test]
+async fn a_subscription_at_qos_0_that_overlaps_has_its_part_in_the_copy_that_is_queued() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    for (identifier, filter, qos) in [(1, "a", Qos::AtMostOnce), (2, "+", Qos::AtLeastOnce)] {
+        let options = Options {
+            qos,
+            no_local: false,
+            retain_as_published: qos == Qos::AtMostOnce,
+            identifier: Some(identifier),
+        };
+        let subscribed = Subscribed::parse(filter).unwrap();
+        kept.sessions.subscribe(&session, &subscribed, options);
+    }
+    let retained = Message {
+        retain: true,
+        ..(*message("a", "x", Qos::AtLeastOnce)).clone()
+    };
+    let routed = kept.sessions.dispatch(&Arc::new(retained), None);
+    assert!(!routed.is_for_bus, "nobody takes it at QoS 0 alone");
+    let Some(Outbound::Publish { mut queued, .. }) =
+        session.next(&kept.sessions.log, 1, now(), |_| {})
+    else {
+        panic!("a copy");
+    };
+    queued.identifiers.sort_unstable();
+    assert_eq!((queued.identifiers, queued.retain), (vec![1, 2], true));
+}
+
 /// Whoever is told that its publish is over uses the packet id again.
 #[test]
 fn the_end_of_a_qos_2_publish_is_told_when_it_is_durable() {
