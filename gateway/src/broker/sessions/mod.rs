@@ -336,4 +336,6 @@ impl Sessions {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
