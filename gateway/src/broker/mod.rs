@@ -14,6 +14,9 @@ mod codec;
 pub mod config;
 mod connect;
 mod denials;
+#[cfg(test)]
+#[path = "../../fuzz/src/broker/packets.rs"]
+mod fuzzed;
 mod lifecycle;
 mod listener;
 mod message;
