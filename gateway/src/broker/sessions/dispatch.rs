@@ -1,6 +1,6 @@
 //! From a publish to the queues of its receivers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use portcullis_core::{
     event::Qos,
@@ -186,8 +186,7 @@ impl Sessions {
                 Ok(Some(place)) => {
                     queueing.is_logged = true;
                     if qos == Qos::ExactlyOnce {
-                        let to_settle = &mut queueing.to_settle;
-                        to_settle.insert(session.number, (session, place + 1));
+                        queueing.to_settle.push((session, place));
                     }
                 }
             }
@@ -195,12 +194,12 @@ impl Sessions {
         queueing
     }
 
-    fn settle_when_durable(&self, to_settle: BTreeMap<u64, (Arc<Session>, u64)>) {
+    fn settle_when_durable(&self, to_settle: Vec<(Arc<Session>, u64)>) {
         if to_settle.is_empty() {
             return;
         }
         self.log.when_durable(move || {
-            for (session, place) in to_settle.values() {
+            for (session, place) in &to_settle {
                 session.settle(*place);
             }
         });
@@ -213,8 +212,8 @@ struct Queueing {
     overflowed: usize,
     /// Whether the log has to say of it.
     is_logged: bool,
-    /// Sessions whose QoS 2 messages before a place may go once that is durable.
-    to_settle: BTreeMap<u64, (Arc<Session>, u64)>,
+    /// Sessions with the places of QoS 2 messages that may go once they are durable.
+    to_settle: Vec<(Arc<Session>, u64)>,
 }
 
 impl Receiver {

@@ -141,7 +141,6 @@ impl Sessions {
         state.outgoing.connect(asked.window);
         state.is_kept = asked.expiry_secs > 0;
         if state.is_kept {
-            state.outgoing.settle(0);
             self.log.append(&Record::Session {
                 number,
                 client_id: client_id.as_str(),

@@ -327,8 +327,6 @@ impl Replayed {
             message: entry.queued,
         });
         self.state.outgoing = Outgoing::restore(BOUNDS, restored, self.next, self.unsent);
-        self.state.outgoing.settle(self.next);
-        self.state.settled = self.next;
         // Its connection ended with the process.
         self.state.away_since.get_or_insert_with(now);
         Session::new(number, self.client_id, self.state)

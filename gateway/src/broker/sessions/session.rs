@@ -5,7 +5,7 @@
 //! the log is the order in which things happened. Nothing waits while it holds the lock.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -63,8 +63,8 @@ pub(super) struct State {
     pub(super) has_ended: bool,
     /// Whether the log knows it.
     pub(super) is_kept: bool,
-    /// Messages before this one are durable, if it is kept.
-    pub(super) settled: u64,
+    /// Places of QoS 2 messages that are not durable yet.
+    pub(super) unsettled: BTreeSet<u64>,
 }
 
 /// What became of a PUBREL.
@@ -90,8 +90,13 @@ impl State {
             will: None,
             has_ended: false,
             is_kept: false,
-            settled: 0,
+            unsettled: BTreeSet::new(),
         }
+    }
+
+    fn settle(&mut self) {
+        let first = self.unsettled.first().copied();
+        self.outgoing.settle(first.unwrap_or(u64::MAX));
     }
 
     /// Whether the session is over.
@@ -341,6 +346,10 @@ impl Session {
         let (filters, identifiers) = (queued.filters(), queued.identifiers.clone());
         let offered = state.outgoing.offer(qos, bytes, queued);
         let place = offered.inspect_err(|_| log.free_bytes(bytes))?;
+        if qos == Qos::ExactlyOnce {
+            state.unsettled.insert(place);
+            state.settle();
+        }
         log.append(&Record::Queue {
             number: self.number,
             place,
@@ -369,12 +378,12 @@ impl Session {
         true
     }
 
-    /// Everything before `place` is durable: QoS 2 messages up to there may go.
+    /// The QoS 2 message at `place` is durable, and may go once those before it are. Of two that come at
+    /// once the later may be durable before all is said of the earlier.
     pub(super) fn settle(&self, place: u64) {
         let mut state = self.lock();
-        state.settled = state.settled.max(place);
-        let settled = state.settled;
-        state.outgoing.settle(settled);
+        state.unsettled.remove(&place);
+        state.settle();
         drop(state);
         self.wake();
     }

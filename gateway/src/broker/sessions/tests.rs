@@ -332,6 +332,32 @@ fn the_end_of_a_qos_2_publish_is_told_when_it_is_durable() {
     }
 }
 
+/// What a publisher has not said all about yet is forgotten by a restart, and published again.
+#[test]
+fn a_qos_2_message_does_not_go_because_a_later_one_is_durable() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "a", Qos::ExactlyOnce);
+    let offer = |payload: &str, id: u64| {
+        let queued = Queued {
+            message: message("a", payload, Qos::ExactlyOnce),
+            id,
+            retain: false,
+            subscribed: vec![Subscribed::parse("a").unwrap()],
+            identifiers: Vec::new(),
+        };
+        let offered = session.offer(&kept.sessions.log, Qos::ExactlyOnce, queued);
+        offered.unwrap().unwrap()
+    };
+    let (earlier, later) = (offer("earlier", 100), offer("later", 101));
+    session.settle(later);
+    assert_eq!(kept.sent(&session), []);
+    session.settle(earlier);
+    let both = [("earlier", 1, false), ("later", 2, false)];
+    assert_eq!(kept.sent(&session), sent(&both));
+}
+
 #[test]
 fn the_time_that_a_session_lives_does_not_begin_anew_with_every_restart() {
     let dir = TempDir::new().unwrap();
