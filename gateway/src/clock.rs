@@ -13,6 +13,10 @@ const STATE_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// The time of an event; the epoch if the machine's clock stands before it.
 pub fn now() -> Timestamp {
+    #[cfg(test)]
+    if let Some(stands_at) = STANDS_AT.get() {
+        return stands_at;
+    }
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
@@ -22,6 +26,17 @@ pub fn ticks() -> u64 {
     static START: OnceLock<tokio::time::Instant> = OnceLock::new();
     let start = *START.get_or_init(tokio::time::Instant::now);
     u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+thread_local! {
+    static STANDS_AT: std::cell::Cell<Option<Timestamp>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on it is `at` for this thread.
+#[cfg(test)]
+pub(crate) fn stand_at(at: Timestamp) {
+    STANDS_AT.set(Some(at));
 }
 
 /// Whether a time source disciplines the clock, as the kernel says (`adjtimex(2)`, which

@@ -16,6 +16,9 @@ pub mod config;
 mod connect;
 mod counted;
 mod denials;
+#[cfg(test)]
+#[path = "../../fuzz/src/broker/packets.rs"]
+mod fuzzed;
 mod handshakes;
 mod lifecycle;
 mod limits;

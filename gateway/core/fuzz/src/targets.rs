@@ -8,11 +8,13 @@ use std::{
 
 use portcullis_core::{
     certificate::Certificate,
+    event::Qos,
     identity::{CertificateId, ClientId, Thing, ThingName},
     policy::{Action, ConnectRequest, Context, Decision, Denial, Effect, Policy, PolicySet, Rules},
     problem::Mistake,
     provisioning::{Template, Way},
     registry::{Query, Registry, line},
+    session::{Incoming, Outgoing, OutgoingBounds, Restored, Stage, Transmission},
     timestamp::Timestamp,
     topic::TopicName,
 };
@@ -24,7 +26,7 @@ use super::reference;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("policy_parse", policy_parse),
     ("policy_decide", policy_decide),
     ("registry_parse", registry_parse),
@@ -32,6 +34,7 @@ pub const TARGETS: [Target; 7] = [
     ("query_parse", query_parse),
     ("certificate_parse", certificate_parse),
     ("template_parse", template_parse),
+    ("session_run", session_run),
 ];
 
 /// A document is refused with places and remedies, or can be shown and asked.
@@ -329,5 +332,208 @@ pub fn template_parse(data: &[u8]) {
         if template.mistakes_for(way).is_empty() {
             let _plan = template.fill(way, &certificate, &BTreeMap::from(given.clone()));
         }
+    }
+}
+
+const SESSION_BOUNDS: OutgoingBounds = OutgoingBounds {
+    messages_max: 12,
+    bytes_max: 200,
+};
+/// Packet ids that there are.
+const PACKET_IDS: u64 = 65_535;
+
+/// The life of a session: two bytes a step, the first of all for where its packet ids begin. It stays
+/// within its bounds, sends nothing twice without saying so, nothing with a packet id that is taken, and
+/// nothing beyond the window.
+pub fn session_run(data: &[u8]) {
+    let (start, steps) = data.split_at(data.len().min(2));
+    let start = start.iter().fold(0, |n, &byte| n << 8 | u64::from(byte));
+    let mut life = Life {
+        queue: Outgoing::restore(SESSION_BOUNDS, [], start, start),
+        incoming: Incoming::default(),
+        unreleased: BTreeSet::new(),
+        sent: BTreeMap::new(),
+        open: BTreeSet::new(),
+        window: 0,
+        settled: u64::MAX,
+    };
+    for step in steps.chunks_exact(2) {
+        life.act(step[0], step[1]);
+        life.check();
+    }
+}
+
+/// A session, and what a client and a naive reader know of it.
+struct Life {
+    queue: Outgoing<u8>,
+    incoming: Incoming,
+    unreleased: BTreeSet<u16>,
+    /// Numbers of the messages that were sent, by packet id.
+    sent: BTreeMap<u16, u64>,
+    /// Packet ids of exchanges on this connection.
+    open: BTreeSet<u16>,
+    window: u16,
+    settled: u64,
+}
+
+impl Life {
+    fn act(&mut self, step: u8, value: u8) {
+        let id = self.pick(value);
+        match step % 13 {
+            0 | 1 => {
+                let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce][usize::from(step % 2)];
+                let taken = self.queue.len() < SESSION_BOUNDS.messages_max
+                    && self.queue.bytes() + usize::from(value) <= SESSION_BOUNDS.bytes_max;
+                let next = self.queue.next_number();
+                let offered = self.queue.offer(qos, value.into(), value);
+                assert_eq!(offered.ok(), taken.then_some(next));
+            }
+            2 => {
+                self.window = u16::from(value % 8);
+                self.queue.connect(self.window);
+                self.reopen();
+            }
+            3 => {
+                self.window = 0;
+                self.queue.disconnect();
+                self.open.clear();
+            }
+            4 | 5 => self.send(value),
+            6 => self.over(id, |queue| {
+                queue
+                    .acknowledged(id, Qos::AtLeastOnce)
+                    .ok()
+                    .map(|a| a.number)
+            }),
+            7 => self.over(id, |queue| {
+                queue
+                    .acknowledged(id, Qos::ExactlyOnce)
+                    .ok()
+                    .map(|a| a.number)
+            }),
+            8 => {
+                if let Ok(number) = self.queue.received(id) {
+                    assert_eq!(self.sent.get(&id), Some(&number));
+                }
+            }
+            9 => self.over(id, |queue| queue.completed(id).ok().map(|a| a.number)),
+            10 => {
+                // Only ever forward, as the disk does it.
+                let settled = self.queue.unsent() + u64::from(value % 16);
+                if self.settled == u64::MAX || settled > self.settled {
+                    self.settled = settled;
+                }
+                self.queue.settle(self.settled);
+            }
+            11 => self.restart(),
+            _ => {
+                let id = u16::from(value % 16);
+                if value < 128 {
+                    assert_eq!(self.incoming.publish(id), self.unreleased.insert(id));
+                } else {
+                    assert_eq!(self.incoming.release(id), self.unreleased.remove(&id));
+                }
+            }
+        }
+    }
+
+    /// A packet id that was sent, or any.
+    fn pick(&self, value: u8) -> u16 {
+        let at = usize::from(value) % (self.sent.len() + 1);
+        let sent = self.sent.keys().nth(at).copied();
+        sent.unwrap_or(u16::from(value).wrapping_mul(257))
+    }
+
+    fn over(&mut self, id: u16, end: impl FnOnce(&mut Outgoing<u8>) -> Option<u64>) {
+        if let Some(number) = end(&mut self.queue) {
+            assert_eq!(self.sent.remove(&id), Some(number), "it was sent with {id}");
+            self.open.remove(&id);
+        }
+    }
+
+    /// Exchanges whose PUBREC came are open on the new connection from its beginning.
+    fn reopen(&mut self) {
+        let received: BTreeSet<_> = self
+            .queue
+            .iter()
+            .filter(|(_, _, stage, _)| *stage == Stage::Received)
+            .map(|(number, ..)| number)
+            .collect();
+        let open = self
+            .sent
+            .iter()
+            .filter(|(_, number)| received.contains(number));
+        self.open = open.map(|(&id, _)| id).collect();
+    }
+
+    fn send(&mut self, value: u8) {
+        let mut gone = Vec::new();
+        let unsent = self.queue.unsent();
+        loop {
+            // One in sixteen messages is not wanted any more.
+            let next = self.queue.next_transmission(
+                |&message| message % 16 == value % 16,
+                |number, _| gone.push(number),
+            );
+            match next {
+                None => break,
+                Some(Transmission::Release { pkid }) => {
+                    assert!(self.open.contains(&pkid), "a PUBREL of what is open");
+                }
+                Some(Transmission::Publish {
+                    number,
+                    pkid,
+                    dup,
+                    qos,
+                    ..
+                }) => {
+                    assert!(pkid > 0);
+                    assert!(
+                        self.open.len() < usize::from(self.window),
+                        "over the window"
+                    );
+                    assert!(
+                        qos == Qos::AtLeastOnce || number < self.settled,
+                        "unsettled"
+                    );
+                    assert_eq!(dup, self.sent.contains_key(&pkid), "DUP of {number}");
+                    let known = *self.sent.entry(pkid).or_insert(number);
+                    assert_eq!(known, number, "the packet id {pkid} is taken");
+                    assert!(self.open.insert(pkid), "{number} twice on a connection");
+                }
+            }
+        }
+        assert!(gone.iter().all(|&number| number >= unsent), "it was sent");
+    }
+
+    fn restart(&mut self) {
+        let written = self.queue.iter();
+        let written = written.map(|(number, qos, stage, &message)| Restored {
+            number,
+            qos,
+            bytes: message.into(),
+            stage,
+            message,
+        });
+        let (next, unsent) = (self.queue.next_number(), self.queue.unsent());
+        let written: Vec<_> = written.collect();
+        self.queue = Outgoing::restore(SESSION_BOUNDS, written, next, unsent);
+        self.queue.settle(self.settled);
+        self.window = 0;
+        self.open.clear();
+    }
+
+    fn check(&self) {
+        let queue = &self.queue;
+        assert!(queue.len() <= SESSION_BOUNDS.messages_max);
+        assert!(queue.bytes() <= SESSION_BOUNDS.bytes_max);
+        assert_eq!(queue.iter().count(), queue.len());
+        let sizes = queue.iter().map(|(.., &message)| usize::from(message));
+        assert_eq!(sizes.sum::<usize>(), queue.bytes());
+        assert_eq!(queue.in_flight_len(), self.sent.len());
+        let first = queue.iter().next().map_or(queue.next_number(), |(n, ..)| n);
+        let most = u64::try_from(SESSION_BOUNDS.messages_max).unwrap_or(0) + PACKET_IDS;
+        assert!(queue.next_number() - first <= most, "places that are kept");
+        assert!(self.incoming.iter().eq(self.unreleased.iter().copied()));
     }
 }

@@ -7,8 +7,11 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::{End, Session, outbound::Releasing};
-use crate::broker::codec::{Packet, because};
+use super::{End, Session, outbound::Answering};
+use crate::{
+    broker::codec::{Packet, because},
+    wal::Durable,
+};
 
 /// Why there is no answer but the reason code 0x92.
 const UNKNOWN_PKID: &str = "no message is in flight under this packet identifier";
@@ -41,23 +44,31 @@ where
         }
         match self.held.received(log, pkid) {
             Ok(Some(durable)) => {
-                self.releasing.push_back(Releasing { pkid, durable });
-                Ok(())
-            }
-            Ok(None) => self.release(pkid, PubRelReason::Success).await,
-            Err(_) => {
-                self.release(pkid, PubRelReason::PacketIdentifierNotFound)
+                self.answer_when_durable(Packet::PubRel(PubRel::new(pkid, None)), Some(durable))
                     .await
+            }
+            Ok(None) => self.send(Packet::PubRel(PubRel::new(pkid, None))).await,
+            Err(_) => {
+                let mut release = PubRel::new(pkid, None);
+                release.reason = PubRelReason::PacketIdentifierNotFound;
+                self.send(Packet::PubRel(release)).await
             }
         }
     }
 
-    pub(super) async fn release(&mut self, pkid: u16, reason: PubRelReason) -> Result<(), End> {
-        let mut release = PubRel::new(pkid, None);
-        let is_known = reason == PubRelReason::Success;
-        release.reason = reason;
-        self.send_or_explain(Packet::PubRel(release), is_known)
-            .await
+    /// Answers after what the answer promises is durable; at once if there is nothing to wait for.
+    pub(super) async fn answer_when_durable(
+        &mut self,
+        answer: Packet,
+        durable: Option<Durable>,
+    ) -> Result<(), End> {
+        match durable {
+            None => self.send(answer).await,
+            Some(durable) => {
+                self.answering.push_back(Answering { answer, durable });
+                Ok(())
+            }
+        }
     }
 
     pub(super) async fn on_pubcomp(&mut self, complete: PubComp) -> Result<(), End> {
@@ -76,22 +87,18 @@ where
         }
     }
 
-    /// A publish of the client is over.
+    /// A publish of the client is over. The PUBCOMP goes once that is durable: a gateway that forgot
+    /// would take the next publish with this id for the same one, and lose it.
     pub(super) async fn on_pubrel(&mut self, pkid: u16) -> Result<(), End> {
-        let was_there = self.held.release_incoming(&self.shared.sessions.log, pkid);
+        let released = self.held.release_incoming(&self.shared.sessions.log, pkid);
         let mut complete = PubComp::new(pkid, None);
-        if !was_there {
+        if !released.was_there {
             complete.reason = PubCompReason::PacketIdentifierNotFound;
         }
-        self.send_or_explain(Packet::PubComp(complete), was_there)
-            .await
-    }
-
-    async fn send_or_explain(&mut self, answer: Packet, is_known: bool) -> Result<(), End> {
-        let answer = match is_known {
-            true => answer,
-            false => because(answer, UNKNOWN_PKID),
+        let complete = match released.was_there {
+            true => Packet::PubComp(complete),
+            false => because(Packet::PubComp(complete), UNKNOWN_PKID),
         };
-        self.send(answer).await
+        self.answer_when_durable(complete, released.durable).await
     }
 }

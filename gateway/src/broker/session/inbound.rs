@@ -50,17 +50,22 @@ where
         let level = qos(publish.qos);
         self.check_receive_maximum(level, publish.pkid)?;
         if level == Qos::ExactlyOnce && self.held.has_incoming(publish.pkid) {
-            // The client has not seen our PUBREC; the message is in already.
+            // The client has not seen our PUBREC; the message is in already, and may be on its way to the
+            // disk.
             let waiting = self
                 .pending
                 .iter()
                 .any(|pending| pending.pkid == publish.pkid);
-            return if waiting {
-                Ok(())
-            } else {
-                self.send(Packet::PubRec(PubRec::new(publish.pkid, None)))
-                    .await
-            };
+            if !waiting {
+                self.pending.push_back(Pending {
+                    pkid: publish.pkid,
+                    qos: level,
+                    answer: PubAckReason::Success,
+                    acked: None,
+                    durable: self.held.durable(&self.shared.sessions.log),
+                });
+            }
+            return Ok(());
         }
         let bytes = topic.as_str().len() + publish.payload.len();
         let verdict = self.pace.publish(bytes, ticks());

@@ -32,8 +32,7 @@ use portcullis_core::{
     topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, PubRelReason, Publish,
-    PublishProperties,
+    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, Publish, PublishProperties,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -44,7 +43,7 @@ use tracing::warn;
 
 use self::{
     end::End,
-    outbound::{Held, OnBus, Releasing},
+    outbound::{Answering, Held, OnBus},
 };
 use super::{
     admission::Admission,
@@ -154,8 +153,8 @@ pub(super) struct Session<'a, S> {
     expiry_secs: Option<u32>,
     on_bus: OnBus,
     told_full: quota::Told,
-    /// PUBRELs that wait until it is durable that their PUBREC came.
-    releasing: VecDeque<Releasing>,
+    /// Answers that wait for the disk, in the order in which they go.
+    answering: VecDeque<Answering>,
     /// Subscriptions that a change took away and of which nobody is told yet.
     dropped: Vec<TopicFilter>,
     stop: CancellationToken,
@@ -195,7 +194,7 @@ where
             expiry_secs: None,
             on_bus: OnBus::default(),
             told_full: quota::Told::default(),
-            releasing: VecDeque::new(),
+            answering: VecDeque::new(),
             dropped: Vec::new(),
             stop: parts.stop,
         }
@@ -243,9 +242,8 @@ where
                 // Cancel-safe: a wake-up that nobody waits for is kept.
                 () = self.held.woken() => self.send_queued().await?,
                 // Cancel-safe: the receiver stays in the queue.
-                pkid = next_release(&mut self.releasing) => {
-                    let pkid = pkid.ok_or(End::NotCommitted)?;
-                    self.release(pkid, PubRelReason::Success).await?;
+                answer = next_answer(&mut self.answering) => {
+                    self.send(answer.ok_or(End::NotCommitted)?).await?;
                 }
                 changed = self.identity.changed() => {
                     if changed.is_err() {
@@ -263,10 +261,10 @@ where
         }
     }
 
-    /// Whether it takes packets now.
+    /// Whether it takes packets now: there is room for what a packet leaves to be answered later.
     fn reads(&self) -> bool {
-        self.held_back.is_none()
-            && self.pending.len() < usize::from(portcullis_core::limits::RECEIVE_MAXIMUM)
+        let most = usize::from(portcullis_core::limits::RECEIVE_MAXIMUM);
+        self.held_back.is_none() && self.pending.len() < most && self.answering.len() < most
     }
 
     /// Handles `first` and what else has already arrived.
@@ -417,13 +415,12 @@ async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
     decided
 }
 
-/// The packet id whose PUBREL may go; `None` if the log has failed; never if none waits.
-async fn next_release(releasing: &mut VecDeque<Releasing>) -> Option<u16> {
-    let Some(front) = releasing.front_mut() else {
+/// The answer that may go; `None` if the log has failed; never if none waits.
+async fn next_answer(answering: &mut VecDeque<Answering>) -> Option<Packet> {
+    let Some(front) = answering.front_mut() else {
         return std::future::pending().await;
     };
     let is_durable = (&mut front.durable).await.is_ok();
-    let pkid = front.pkid;
-    releasing.pop_front();
-    is_durable.then_some(pkid)
+    let Answering { answer, .. } = answering.pop_front()?;
+    is_durable.then_some(answer)
 }

@@ -1,8 +1,8 @@
 //! What a client is sent: what its session has for it, and what the bus forwards at QoS 0.
 //!
-//! Messages come from the session's queue, and those of QoS 1 and 2 wait there while the window is full.
-//! The bus forwards what is published on reserved topics and somebody takes at QoS 0; of that, what
-//! this client takes at a higher one is in its queue already. Every delivery is asked about (`iot:Receive`) when it goes.
+//! Messages come from the session's queue, and those of QoS 1 and 2 wait there while the window is
+//! full. The bus forwards what is published on reserved topics at QoS 0. Every delivery is asked about
+//! (`iot:Receive`) when it goes.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -127,9 +127,7 @@ where
         };
         let message = delivery.message;
         let is_own = options.no_local && message.publisher == self.held.number;
-        let is_queued =
-            message.qos != Qos::AtMostOnce && self.held.queues(&message.topic, message.publisher);
-        if is_own || is_queued || message.is_expired(now()) {
+        if is_own || message.is_expired(now()) {
             return Ok(());
         }
         let retain = options.retain_as_published && message.retain;
@@ -155,7 +153,10 @@ where
             };
             match next {
                 Outbound::Release { pkid } => {
-                    self.send(Packet::PubRel(PubRel::new(pkid, None))).await?;
+                    // That the PUBREC came may be on its way to the disk.
+                    let durable = self.held.durable(&self.shared.sessions.log);
+                    let release = Packet::PubRel(PubRel::new(pkid, None));
+                    self.answer_when_durable(release, durable).await?;
                 }
                 Outbound::Publish {
                     pkid,
@@ -303,10 +304,11 @@ where
     }
 }
 
-/// A PUBREL whose PUBREC has to become durable first.
+/// A packet that promises what has to become durable first: the PUBREL that the PUBREC came, the PUBCOMP
+/// that the PUBREL did, and so on.
 #[derive(Debug)]
-pub(super) struct Releasing {
-    pub(super) pkid: u16,
+pub(super) struct Answering {
+    pub(super) answer: Packet,
     pub(super) durable: crate::wal::Durable,
 }
 

@@ -66,6 +66,7 @@ where
             return_codes: codes,
             properties: None,
         });
+        self.noted().await?;
         self.send(with_reasons(ack, &refused)).await?;
         for granted in granted.iter().filter(|granted| granted.wants_retained) {
             self.send_retained(&granted.subscribed).await?;
@@ -166,6 +167,7 @@ where
                 Ok(_) => UnsubAckReason::NoSubscriptionExisted,
             });
         }
+        self.noted().await?;
         let ack = Packet::UnsubAck(UnsubAck {
             pkid: unsubscribe.pkid,
             reasons,
@@ -177,6 +179,16 @@ where
             filters,
         })
         .await
+    }
+
+    /// Waits until a change of a session that is kept is durable. Nothing else is sent meanwhile: what
+    /// comes for a subscription may come after its SUBACK.
+    async fn noted(&mut self) -> Result<(), End> {
+        let Some(durable) = self.held.durable(&self.shared.sessions.log) else {
+            return Ok(());
+        };
+        let is_durable = self.while_it_may(durable).await?.is_ok();
+        is_durable.then_some(()).ok_or(End::NotCommitted)
     }
 
     /// Whether there was such a subscription.

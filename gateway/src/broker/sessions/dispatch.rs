@@ -1,6 +1,6 @@
 //! From a publish to the queues of its receivers.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -76,7 +76,7 @@ impl Sessions {
         let routes = self.routes();
         let id = self.log.next_id();
         let mut receivers: SmallVec<[Receiver; 4]> = SmallVec::new();
-        let is_reserved = message.topic.as_str().starts_with('$');
+        let is_for_bus = message.qos == Qos::AtMostOnce && message.topic.as_str().starts_with('$');
         routes.matching(&message.topic, |found| {
             routed.matched += 1;
             let (route, is_share) = match found {
@@ -98,9 +98,15 @@ impl Sessions {
             let qos = message.qos.min(route.options.qos);
             let queued = route.queued(message, id);
             match (qos, is_share) {
-                (Qos::AtMostOnce, false) if is_reserved => routed.is_for_bus = true,
+                (Qos::AtMostOnce, false) if is_for_bus => routed.is_for_bus = true,
                 _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
+        });
+        // Who takes it at QoS 0 alone.
+        receivers.retain(|receiver| {
+            let is_queued = receiver.qos != Qos::AtMostOnce;
+            routed.is_for_bus |= !is_queued;
+            is_queued
         });
         let is_retained = message.retain && !message.payload.is_empty();
         if is_retained || receivers.iter().any(Receiver::is_kept) {
@@ -187,8 +193,7 @@ impl Sessions {
                 Ok(Some(place)) => {
                     queueing.is_logged = true;
                     if qos == Qos::ExactlyOnce {
-                        let to_settle = &mut queueing.to_settle;
-                        to_settle.insert(session.number, (session, place + 1));
+                        queueing.to_settle.push((session, place));
                     }
                 }
             }
@@ -196,12 +201,12 @@ impl Sessions {
         queueing
     }
 
-    fn settle_when_durable(&self, to_settle: BTreeMap<u64, (Arc<Session>, u64)>) {
+    fn settle_when_durable(&self, to_settle: Vec<(Arc<Session>, u64)>) {
         if to_settle.is_empty() {
             return;
         }
         self.log.when_durable(move || {
-            for (session, place) in to_settle.values() {
+            for (session, place) in &to_settle {
                 session.settle(*place);
             }
         });
@@ -215,8 +220,8 @@ struct Queueing {
     is_crowded: bool,
     /// Whether the log has to say of it.
     is_logged: bool,
-    /// Sessions whose QoS 2 messages before a place may go once that is durable.
-    to_settle: BTreeMap<u64, (Arc<Session>, u64)>,
+    /// Sessions with the places of QoS 2 messages that may go once they are durable.
+    to_settle: Vec<(Arc<Session>, u64)>,
 }
 
 impl Receiver {

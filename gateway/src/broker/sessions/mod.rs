@@ -155,7 +155,6 @@ impl Sessions {
         state.outgoing.connect(asked.window);
         state.is_kept = asked.expiry_secs > 0;
         if state.is_kept {
-            state.outgoing.settle(0);
             self.log.append(&Record::Session {
                 number,
                 client_id: client_id.as_str(),
@@ -355,5 +354,7 @@ impl Sessions {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

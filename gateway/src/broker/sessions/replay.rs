@@ -1,7 +1,7 @@
 //! From the log to the sessions as they were.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
 };
@@ -266,7 +266,11 @@ impl Replay {
         let mut routes = Routes::default();
         let mut numbered: Vec<_> = self.sessions.into_iter().collect();
         numbered.sort_by_key(|(number, _)| *number);
+        let mut cut_off = HashSet::new();
         for (number, replayed) in numbered {
+            if replayed.state.away_since.is_none() {
+                cut_off.insert(number);
+            }
             let session = replayed.finish(number, self.bounds.queue);
             // The newer one of a client id, should there be two.
             table.insert(session.client_id.clone(), session);
@@ -290,7 +294,16 @@ impl Replay {
         }
         let log = Log::new(wal, self.next_id);
         for session in table.values() {
-            log.count_bytes(session.lock().outgoing.bytes());
+            let state = session.lock();
+            log.count_bytes(state.outgoing.bytes());
+            if cut_off.contains(&session.number) {
+                // Its time runs from this restart on, and not from the next one.
+                log.append(&Record::Expiry {
+                    number: session.number,
+                    expiry_secs: state.expiry_secs,
+                    away_since: state.away_since.map(Timestamp::as_millis),
+                });
+            }
         }
         Sessions {
             table: Mutex::new(table),
@@ -329,8 +342,6 @@ impl Replayed {
             message: entry.queued,
         });
         self.state.outgoing = Outgoing::restore(bounds, restored, self.next, self.unsent);
-        self.state.outgoing.settle(self.next);
-        self.state.settled = self.next;
         // Its connection ended with the process.
         self.state.away_since.get_or_insert_with(now);
         Session::new(number, self.client_id, self.state)

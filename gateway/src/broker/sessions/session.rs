@@ -5,7 +5,7 @@
 //! the log is the order in which things happened. Nothing waits while it holds the lock.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,7 +14,7 @@ use portcullis_core::{
     identity::ClientId,
     session::{Acknowledged, Full, Incoming, Outgoing, OutgoingBounds, Transmission, Unexpected},
     timestamp::Timestamp,
-    topic::{Subscribed, TopicName},
+    topic::Subscribed,
 };
 use tokio::sync::Notify;
 
@@ -58,8 +58,17 @@ pub(super) struct State {
     pub(super) has_ended: bool,
     /// Whether the log knows it.
     pub(super) is_kept: bool,
-    /// Messages before this one are durable, if it is kept.
-    pub(super) settled: u64,
+    /// Places of QoS 2 messages that are not durable yet.
+    pub(super) unsettled: BTreeSet<u64>,
+}
+
+/// What became of a PUBREL.
+#[derive(Debug)]
+pub(in crate::broker) struct Released {
+    /// There was such a publish.
+    pub(in crate::broker) was_there: bool,
+    /// What the PUBCOMP waits for; `None`: nothing.
+    pub(in crate::broker) durable: Option<Durable>,
 }
 
 impl State {
@@ -76,8 +85,13 @@ impl State {
             will: None,
             has_ended: false,
             is_kept: false,
-            settled: 0,
+            unsettled: BTreeSet::new(),
         }
+    }
+
+    fn settle(&mut self) {
+        let first = self.unsettled.first().copied();
+        self.outgoing.settle(first.unwrap_or(u64::MAX));
     }
 
     /// Whether the session is over.
@@ -285,8 +299,9 @@ impl Session {
         }
     }
 
-    /// A PUBREL came; whether it was for something.
-    pub(in crate::broker) fn release_incoming(&self, log: &Log, pkid: u16) -> bool {
+    /// A PUBREL came. The PUBCOMP goes when that is durable: the client takes the packet id for another
+    /// message then.
+    pub(in crate::broker) fn release_incoming(&self, log: &Log, pkid: u16) -> Released {
         let mut state = self.lock();
         let was_there = state.incoming.release(pkid);
         if was_there && state.is_kept {
@@ -295,7 +310,17 @@ impl Session {
                 pkid,
             });
         }
-        was_there
+        Released {
+            was_there,
+            // Also if it was not: a former connection's may be on its way to the disk.
+            durable: state.is_kept.then(|| log.durable()).flatten(),
+        }
+    }
+
+    /// Resolves when what was noted of the session is durable; `None`: nothing is noted of it.
+    pub(in crate::broker) fn durable(&self, log: &Log) -> Option<Durable> {
+        let state = self.lock();
+        state.is_kept.then(|| log.durable()).flatten()
     }
 
     /// Puts a message of QoS 1 or 2 into the queue; its place there if that has to become durable.
@@ -316,6 +341,10 @@ impl Session {
         let (filters, identifiers) = (queued.filters(), queued.identifiers.clone());
         let offered = state.outgoing.offer(qos, bytes, queued);
         let place = offered.inspect_err(|_| log.free_bytes(bytes))?;
+        if qos == Qos::ExactlyOnce {
+            state.unsettled.insert(place);
+            state.settle();
+        }
         log.append(&Record::Queue {
             number: self.number,
             place,
@@ -344,12 +373,12 @@ impl Session {
         Some(offered)
     }
 
-    /// Everything before `place` is durable: QoS 2 messages up to there may go.
+    /// The QoS 2 message at `place` is durable, and may go once those before it are. Of two that come at
+    /// once the later may be durable before all is said of the earlier.
     pub(super) fn settle(&self, place: u64) {
         let mut state = self.lock();
-        state.settled = state.settled.max(place);
-        let settled = state.settled;
-        state.outgoing.settle(settled);
+        state.unsettled.remove(&place);
+        state.settle();
         drop(state);
         self.wake();
     }
@@ -376,19 +405,6 @@ impl Session {
     /// The thing or certificate whose session it is.
     pub(in crate::broker) fn owner(&self) -> Option<String> {
         self.lock().owner.clone()
-    }
-
-    /// Whether it takes a message of QoS 1 or 2 on `topic` at more than QoS 0, so that it is in the
-    /// queue. Shares stand for themselves.
-    pub(in crate::broker) fn queues(&self, topic: &TopicName, publisher: u64) -> bool {
-        let state = self.lock();
-        let mut subscriptions = state.subscriptions.iter();
-        subscriptions.any(|(subscribed, options)| {
-            subscribed.share.is_none()
-                && options.qos != Qos::AtMostOnce
-                && !(options.no_local && publisher == self.number)
-                && subscribed.filter.matches(topic)
-        })
     }
 
     /// How it is subscribed to this.

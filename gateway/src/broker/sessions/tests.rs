@@ -179,7 +179,9 @@ async fn a_publishers_packet_id_is_taken_together_with_the_delivery() {
     let kept = kept.restart(&dir);
     let publisher = kept.attach("p", false, 60).session;
     assert!(publisher.has_incoming(7));
-    assert!(publisher.release_incoming(&kept.sessions.log, 7));
+    let released = publisher.release_incoming(&kept.sessions.log, 7);
+    assert!(released.was_there);
+    released.durable.unwrap().await.unwrap();
     drop(publisher);
     let kept = kept.restart(&dir);
     assert!(!kept.attach("p", false, 60).session.has_incoming(7));
@@ -269,6 +271,112 @@ async fn subscriptions_that_overlap_give_one_copy_at_the_highest_quality_with_al
     let gone = Subscribed::parse("a/#").unwrap();
     kept.sessions.unsubscribe(&session, &gone);
     assert_eq!(kept.sent(&session).len(), 2);
+}
+
+#[tokio::test]
+async fn a_subscription_at_qos_0_that_overlaps_has_its_part_in_the_copy_that_is_queued() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    for (identifier, filter, qos) in [(1, "a", Qos::AtMostOnce), (2, "+", Qos::AtLeastOnce)] {
+        let options = Options {
+            qos,
+            no_local: false,
+            retain_as_published: qos == Qos::AtMostOnce,
+            identifier: Some(identifier),
+        };
+        let subscribed = Subscribed::parse(filter).unwrap();
+        kept.sessions.subscribe(&session, &subscribed, options);
+    }
+    let retained = Message {
+        retain: true,
+        ..(*message("a", "x", Qos::AtLeastOnce)).clone()
+    };
+    let routed = kept.sessions.dispatch(&Arc::new(retained), None);
+    assert!(!routed.is_for_bus, "nobody takes it at QoS 0 alone");
+    let Some(Outbound::Publish { mut queued, .. }) =
+        session.next(&kept.sessions.log, 1, now(), |_| {})
+    else {
+        panic!("a copy");
+    };
+    queued.identifiers.sort_unstable();
+    assert_eq!((queued.identifiers, queued.retain), (vec![1, 2], true));
+}
+
+/// Whoever is told that its publish is over uses the packet id again.
+#[test]
+fn the_end_of_a_qos_2_publish_is_told_when_it_is_durable() {
+    let dir = TempDir::new().unwrap();
+    let metrics = wal::Metrics::register(&Registry::new());
+    let (sessions, writer) = Sessions::open(
+        dir.path(),
+        crate::broker::Limits::default().of_sessions(),
+        metrics,
+    )
+    .unwrap();
+    let id = ClientId::parse("p").unwrap();
+    let asked = Asked {
+        expiry_secs: 60,
+        ..asked(1)
+    };
+    let publisher = sessions.attach(&id, &asked).unwrap().session;
+    publisher.take_incoming(&sessions.log, 7);
+    // The second PUBREL is that of a client that came back before the first was durable.
+    let [mut first, mut again] = [true, false].map(|was_there| {
+        let released = publisher.release_incoming(&sessions.log, 7);
+        assert_eq!(released.was_there, was_there);
+        released.durable.unwrap()
+    });
+    let mut noted = publisher.durable(&sessions.log).unwrap();
+    for durable in [&mut first, &mut again, &mut noted] {
+        durable.try_recv().unwrap_err();
+    }
+    drop((publisher, sessions));
+    writer.run(&CancellationToken::new()).unwrap();
+    for mut durable in [first, again, noted] {
+        durable.try_recv().unwrap();
+    }
+}
+
+/// What a publisher has not said all about yet is forgotten by a restart, and published again.
+#[test]
+fn a_qos_2_message_does_not_go_because_a_later_one_is_durable() {
+    let dir = TempDir::new().unwrap();
+    let kept = open(&dir);
+    let session = kept.attach("c", false, 60).session;
+    kept.subscribe(&session, "a", Qos::ExactlyOnce);
+    let offer = |payload: &str, id: u64| {
+        let queued = Queued {
+            message: message("a", payload, Qos::ExactlyOnce),
+            id,
+            retain: false,
+            subscribed: smallvec::smallvec![Arc::new(Subscribed::parse("a").unwrap())],
+            identifiers: Vec::new(),
+        };
+        let offered = session.offer(&kept.sessions.log, Qos::ExactlyOnce, queued);
+        offered.unwrap().unwrap()
+    };
+    let (earlier, later) = (offer("earlier", 100), offer("later", 101));
+    session.settle(later);
+    assert_eq!(kept.sent(&session), []);
+    session.settle(earlier);
+    let both = [("earlier", 1, false), ("later", 2, false)];
+    assert_eq!(kept.sent(&session), sent(&both));
+}
+
+#[test]
+fn the_time_that_a_session_lives_does_not_begin_anew_with_every_restart() {
+    let dir = TempDir::new().unwrap();
+    let begin = now();
+    crate::clock::stand_at(begin);
+    let mut kept = open(&dir);
+    drop(kept.attach("c", false, 60));
+    // Its connection ends with the process.
+    kept = kept.restart(&dir);
+    crate::clock::stand_at(begin.plus_millis(59_000));
+    kept = kept.restart(&dir);
+    crate::clock::stand_at(begin.plus_millis(60_000));
+    assert!(!kept.attach("c", false, 60).is_present);
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ struct Scene {
 }
 
 /// What the neighbours saw.
+#[derive(Default)]
 struct Service {
     round_trips: Vec<Duration>,
 }
@@ -143,14 +144,6 @@ struct Over<'a>(&'a AtomicBool);
 impl Drop for Over<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Default for Service {
-    fn default() -> Self {
-        Self {
-            round_trips: Vec::new(),
-        }
     }
 }
 

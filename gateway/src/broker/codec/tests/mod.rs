@@ -1,6 +1,7 @@
 //! The codec, byte by byte: here versions, limits and what it writes; in files of their own the rest.
 
 mod aliases;
+mod fuzz;
 mod mutation;
 mod reasons;
 mod strict;
