@@ -212,9 +212,9 @@ where
                     deadline = Instant::now() + self.keep_alive;
                 }
                 // Cancel-safe: the receiver stays in the queue.
-                committed = next_commit(&mut self.pending) => self.acknowledge(committed).await?,
+                committed = next_commit(&mut self.pending) => self.acknowledge_all(committed).await?,
                 // Cancel-safe: see `Link::next`.
-                delivery = self.on_bus.next() => self.deliver(delivery.map_err(End::Bus)?).await?,
+                delivery = self.on_bus.next() => self.deliver_all(delivery).await?,
                 // Cancel-safe: a wake-up that nobody waits for is kept.
                 () = self.held.woken() => self.send_queued().await?,
                 // Cancel-safe: the receiver stays in the queue.
