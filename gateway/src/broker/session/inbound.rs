@@ -1,6 +1,7 @@
 //! What a client publishes, and what it is answered.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use portcullis_core::{
     event::{Event, Qos},
     identity::OnPublishDenied,
@@ -18,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Decided, End, HeldBack, Pending, Session, quota::Room};
+use super::{Decided, End, HeldBack, PACKETS_AT_ONCE, Pending, Session, next_commit, quota::Room};
 use crate::{
     broker::{
         admission::Denied,
@@ -361,6 +362,19 @@ where
             acked: Some(acked),
             durable: None,
         });
+    }
+
+    /// Answers `first` and what else is decided: one commit decides many, and one write tells.
+    pub(super) async fn acknowledge_all(&mut self, first: Decided) -> Result<(), End> {
+        self.acknowledge(first).await?;
+        for _ in 1..PACKETS_AT_ONCE {
+            // Cancel-safe: the receiver stays in the queue.
+            let Some(decided) = next_commit(&mut self.pending).now_or_never() else {
+                break;
+            };
+            self.acknowledge(decided).await?;
+        }
+        Ok(())
     }
 
     /// The oldest pending publish is decided.

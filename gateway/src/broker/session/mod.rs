@@ -236,9 +236,9 @@ where
                 }
                 () = turn(self.held_back.as_deref()) => self.take_held_back().await?,
                 // Cancel-safe: the receiver stays in the queue.
-                committed = next_commit(&mut self.pending) => self.acknowledge(committed).await?,
+                committed = next_commit(&mut self.pending) => self.acknowledge_all(committed).await?,
                 // Cancel-safe: see `Link::next`.
-                delivery = self.on_bus.next() => self.deliver(delivery.map_err(End::Bus)?).await?,
+                delivery = self.on_bus.next() => self.deliver_all(delivery).await?,
                 // Cancel-safe: a wake-up that nobody waits for is kept.
                 () = self.held.woken() => self.send_queued().await?,
                 // Cancel-safe: the receiver stays in the queue.

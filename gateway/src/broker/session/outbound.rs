@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use futures_util::FutureExt;
 use portcullis_core::{
     event::Qos,
     topic::{Subscribed, TopicFilter},
@@ -13,7 +14,7 @@ use portcullis_core::{
 use rumqttc::v5::mqttbytes::v5::{PubRel, Publish, PublishProperties};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session, inbound::qos_label};
+use super::{End, PACKETS_AT_ONCE, Session, inbound::qos_label};
 use crate::{
     broker::{
         bus::{Bus, BusError, Delivery, Link},
@@ -115,8 +116,24 @@ impl<S> Session<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    /// Sends `first` and what else the bus has for the client, for one write.
+    pub(super) async fn deliver_all(
+        &mut self,
+        first: Result<Delivery, BusError>,
+    ) -> Result<(), End> {
+        self.deliver(first.map_err(End::Bus)?).await?;
+        for _ in 1..PACKETS_AT_ONCE {
+            // Cancel-safe: see `Link::next`.
+            let Some(next) = self.on_bus.next().now_or_never() else {
+                break;
+            };
+            self.deliver(next.map_err(End::Bus)?).await?;
+        }
+        Ok(())
+    }
+
     /// Sends what the bus forwarded, if the client may receive it.
-    pub(super) async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
         self.ready_to_deliver().await?;
         // Forwarded before the subscription ended.
         let Some(subscribed) = self.on_bus.numbers.get(&delivery.subscription) else {
