@@ -21,8 +21,18 @@ pub(super) struct Admission {
     generation: u64,
     /// Policies are learned from what was allowed.
     recorder: Recorder,
+    /// What was allowed last, and is not told to the recorder yet.
+    run: Option<Run>,
     /// The hour since the epoch in which it was last noted what stands.
     noted_hour: u64,
+}
+
+/// The same that was allowed several times in a row.
+#[derive(Debug)]
+struct Run {
+    permit: Permit,
+    resource: String,
+    times: u64,
 }
 
 /// What the CONNECT asked for besides the connection.
@@ -84,6 +94,7 @@ impl Admission {
             decided: DecisionCache::new(DECISIONS_PER_SESSION_MAX),
             generation: 0,
             recorder,
+            run: None,
             noted_hour: hour(),
         }
     }
@@ -94,6 +105,7 @@ impl Admission {
 
     /// From now on the client is `principal`: nothing of what was decided holds any more.
     pub(super) fn renew(&mut self, principal: Principal) {
+        self.tell();
         self.principal = principal;
         self.generation += 1;
     }
@@ -184,8 +196,32 @@ impl Admission {
     /// Decides, and notes what is allowed.
     fn allow(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
         let permit = self.decide(action, resource)?;
-        self.recorder.allowed(&self.principal, &permit, resource);
+        match &mut self.run {
+            Some(run) if run.permit == permit && run.resource == resource => run.times += 1,
+            run => {
+                tell(&self.recorder, &self.principal, run);
+                // The text's room is taken over.
+                let mut text = run.take().map_or_else(String::new, |run| run.resource);
+                text.clear();
+                text.push_str(resource);
+                *run = Some(Run {
+                    permit: permit.clone(),
+                    resource: text,
+                    times: 1,
+                });
+            }
+        }
         Ok(permit)
+    }
+
+    /// Tells the recorder what it was not told yet: runs are told once.
+    pub(super) fn tell(&mut self) {
+        tell(&self.recorder, &self.principal, &mut self.run);
+    }
+
+    /// Grows whenever the rights may have changed.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn decide(&mut self, action: Action, resource: &str) -> Result<Permit, Denied> {
@@ -194,6 +230,22 @@ impl Admission {
         self.decided
             .decide(policies, self.generation, &context, action, resource)
             .map_err(|denial| denied(action, resource, Why::Policy(denial)))
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
+/// The run stays, for its text, as one of no times.
+fn tell(recorder: &Recorder, principal: &Principal, run: &mut Option<Run>) {
+    if let Some(run) = run
+        && run.times > 0
+    {
+        recorder.allowed_times(principal, &run.permit, &run.resource, run.times);
+        run.times = 0;
     }
 }
 

@@ -34,6 +34,9 @@ pub struct Metrics {
     pub(super) unacknowledged: IntCounter,
     pub(super) quota_exceeded: IntCounter,
     pub(super) deliveries: IntCounterVec,
+    /// Of each QoS, as those below: they are counted for every message.
+    pub(super) deliveries_of: [IntCounter; 3],
+    pub(super) publishes_of: [IntCounter; 3],
     pub(super) delivery_dropped: IntCounterVec,
     pub(super) retained_refused: IntCounter,
     pub(super) bus: bus::Metrics,
@@ -43,6 +46,16 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
         let (metrics, bus) = (Registrar(registry), bus::Metrics::register(registry));
+        let publishes = metrics.counters(
+            "portcullis_broker_publishes_total",
+            "Admitted publishes, by QoS.",
+            &["qos"],
+        );
+        let deliveries = metrics.counters(
+            "portcullis_broker_deliveries_total",
+            "Messages delivered to local subscribers, by QoS.",
+            &["qos"],
+        );
         let [packets_received, packets_sent, bytes_received, bytes_sent] = of_traffic(&metrics);
         let [
             sessions,
@@ -97,11 +110,8 @@ impl Metrics {
                 "Sessions that looked at a new configuration, by what it meant for them.",
                 &["outcome"],
             ),
-            publishes: metrics.counters(
-                "portcullis_broker_publishes_total",
-                "Admitted publishes, by QoS.",
-                &["qos"],
-            ),
+            publishes_of: of_each_qos(&publishes),
+            publishes,
             publish_bytes: metrics.counter(
                 "portcullis_broker_publish_bytes_total",
                 "Payload bytes of admitted publishes.",
@@ -128,11 +138,8 @@ impl Metrics {
                 "portcullis_broker_quota_exceeded_total",
                 "QoS 1 and 2 publishes answered 0x97, because the buffer takes no more.",
             ),
-            deliveries: metrics.counters(
-                "portcullis_broker_deliveries_total",
-                "Messages delivered to local subscribers, by QoS.",
-                &["qos"],
-            ),
+            deliveries_of: of_each_qos(&deliveries),
+            deliveries,
             delivery_dropped: metrics.counters(
                 "portcullis_broker_delivery_dropped_total",
                 "Messages not delivered to a local subscriber, by reason.",
@@ -144,6 +151,10 @@ impl Metrics {
             ),
         }
     }
+}
+
+fn of_each_qos(counters: &IntCounterVec) -> [IntCounter; 3] {
+    ["0", "1", "2"].map(|qos| counters.with_label_values(&[qos]))
 }
 
 /// Packets and bytes, each received and sent.

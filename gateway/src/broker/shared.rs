@@ -51,8 +51,14 @@ pub(super) struct Shared {
 impl Shared {
     /// Tells detection what the principal did.
     pub(super) fn observe(&self, principal: &Principal, kind: ActivityKind) {
+        self.observe_times(principal, kind, 1);
+    }
+
+    /// The same for what happened several times.
+    pub(super) fn observe_times(&self, principal: &Principal, kind: ActivityKind, times: u32) {
         let activity = Activity {
             groups: self.groups(principal),
+            times,
             ..Activity::of(principal, now(), kind)
         };
         self.neighbours.observer.observe(activity);

@@ -19,8 +19,9 @@ impl Observer {
     /// Queues `activity`. If the queue is full, the activity is dropped and counted: detection must
     /// not slow down what it watches.
     pub fn observe(&self, activity: Activity) {
+        let times = activity.times.into();
         if self.queue.try_send(activity).is_err() {
-            self.metrics.dropped.inc();
+            self.metrics.dropped.inc_by(times);
         }
     }
 }

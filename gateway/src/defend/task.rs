@@ -116,7 +116,8 @@ impl Defend {
     }
 
     async fn judge(&mut self, batch: &mut Vec<Activity>) -> Result<(), BufferClosed> {
-        self.metrics.activities.inc_by(batch.len() as u64);
+        let times = batch.iter().map(|activity| u64::from(activity.times));
+        self.metrics.activities.inc_by(times.sum());
         for activity in batch.drain(..) {
             let violations = self.detector.observe(&activity, &mut new_id);
             self.raise(violations).await?;

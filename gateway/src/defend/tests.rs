@@ -14,7 +14,6 @@ use portcullis_core::{
     limits::ACTIVITY_QUEUE_MAX,
     record::{Draft, Kind},
     timestamp::Timestamp,
-    topic::TopicName,
 };
 use prometheus::Registry;
 use serde_json::Value;
@@ -40,10 +39,8 @@ fn activity(device: &str) -> Activity {
         certificate_id: None,
         source: IpAddr::from([127, 0, 0, 1]),
         at: crate::clock::now(),
-        kind: ActivityKind::Published {
-            topic: TopicName::parse("a").unwrap(),
-            bytes: 1,
-        },
+        kind: ActivityKind::Published { bytes: 1 },
+        times: 1,
     }
 }
 

@@ -62,6 +62,17 @@ impl Recorder {
         self.note(principal, permit, resource, 1);
     }
 
+    /// The same for what was allowed several times just now.
+    pub fn allowed_times(
+        &self,
+        principal: &Principal,
+        permit: &Permit,
+        resource: &str,
+        times: u64,
+    ) {
+        self.note(principal, permit, resource, times);
+    }
+
     /// Notes that what was allowed before still holds: a connection, a subscription. It is nothing
     /// that happened, but whoever learns from the last hours must not miss it.
     pub fn stands(&self, principal: &Principal, permit: &Permit, resource: &str) {

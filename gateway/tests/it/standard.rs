@@ -210,3 +210,31 @@ fn topic_aliases_hold_in_both_directions() {
         assert_eq!(peer.receive(), heard);
     }
 }
+
+#[test]
+fn a_message_that_is_too_large_for_a_client_leaves_its_place_in_the_window_to_the_next() {
+    let served = served();
+    let mut peer = Peer::open(served.plain);
+    // A window of one, and packets of up to 60 bytes.
+    peer.send(&connect(5, 2, b"\x21\x00\x01\x27\x00\x00\x00\x3c"));
+    assert_eq!(peer.receive()[3], 0, "connected");
+    let topic = "dt/sensor-1/t";
+    let mut subscribe = vec![0, 1, 0];
+    subscribe.extend(text(topic));
+    subscribe.push(1);
+    peer.send(&framed(0x82, &subscribe));
+    assert_eq!(peer.receive(), b"\x90\x04\x00\x01\x00\x01");
+    for (id, length) in [(2, 50), (3, 50), (4, 1)] {
+        let mut body = text(topic);
+        body.extend([0, id, 0]);
+        body.extend(vec![b'x'; length]);
+        peer.send(&framed(0x32, &body));
+    }
+    let mut kinds = Vec::new();
+    for _ in 0..4 {
+        kinds.push(peer.receive()[0]);
+    }
+    kinds.sort_unstable();
+    // The one message that fits, and three answers.
+    assert_eq!(kinds, [0x32, 0x40, 0x40, 0x40]);
+}

@@ -5,7 +5,6 @@ use std::{net::IpAddr, sync::Arc};
 use crate::{
     identity::{CertificateId, ClientId, GroupName, Principal},
     timestamp::Timestamp,
-    topic::TopicName,
 };
 
 /// One thing that a device did, or that was done to it.
@@ -27,6 +26,8 @@ pub struct Activity {
     pub at: Timestamp,
     /// What.
     pub kind: ActivityKind,
+    /// How many times at that moment: what comes in runs is told once.
+    pub times: u32,
 }
 
 /// What a device did.
@@ -38,15 +39,11 @@ pub enum ActivityKind {
     Connected,
     /// Admission let a PUBLISH pass.
     Published {
-        /// Where.
-        topic: TopicName,
         /// Size of the payload.
         bytes: usize,
     },
     /// A message was sent to the device.
     Delivered {
-        /// Of which topic.
-        topic: TopicName,
         /// Size of the payload.
         bytes: usize,
     },
@@ -71,6 +68,7 @@ impl Activity {
             source: principal.source,
             at,
             kind,
+            times: 1,
         }
     }
 }

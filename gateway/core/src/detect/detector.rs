@@ -100,7 +100,9 @@ impl Detector {
         let device = table.device(&self.profiles, activity, &mut changes);
         device.last_seen = activity.at;
         for watch in &mut device.watches {
-            watch.observe(activity, new_id, &mut changes);
+            for _ in 0..activity.times {
+                watch.observe(activity, new_id, &mut changes);
+            }
         }
         report(
             &activity.device,

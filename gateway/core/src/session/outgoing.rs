@@ -218,6 +218,11 @@ impl<M> Outgoing<M> {
         self.window = 0;
     }
 
+    /// Whether the window takes a message.
+    pub fn has_room(&self) -> bool {
+        self.open < usize::from(self.window)
+    }
+
     /// QoS 2 messages from `number` on wait until the next call. A session that survives restarts calls
     /// this with what is durable: if the packet id of a message that was sent and forgotten went to
     /// another message, the client would take that for the one it has.

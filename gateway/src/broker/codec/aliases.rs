@@ -102,6 +102,11 @@ impl Outgoing {
         self.max = max.min(TOPIC_ALIASES_MAX);
     }
 
+    /// Whether the client takes any.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.max > 0
+    }
+
     pub(super) fn choose(&mut self, topic: &[u8]) -> Choice {
         if self.max == 0 || topic.len() <= SHORT_TOPIC_BYTES || topic.len() > TOPIC_BYTES_MAX {
             return Choice::Whole;

@@ -11,6 +11,8 @@
 //! for it.
 
 mod aliases;
+mod deliver;
+mod publish;
 mod reasons;
 mod strict;
 mod versions;
@@ -29,7 +31,7 @@ use self::{
     aliases::Choice,
     versions::{lift, lower},
 };
-pub(super) use self::{reasons::because, versions::wire_qos};
+pub(super) use self::{deliver::Delivery, reasons::because, versions::wire_qos};
 pub(super) use v5p::Packet;
 
 /// Which MQTT a client speaks.
@@ -426,6 +428,9 @@ fn build(
             _ => v5p::DisconnectReasonCode::NormalDisconnection,
         };
         return Ok(Packet::Disconnect(v5p::Disconnect::new(reason)));
+    }
+    if let Some(publish) = publish::plain(version, found, &mut frame) {
+        return Ok(Packet::Publish(publish));
     }
     match version {
         Version::V5 => Packet::read(&mut frame, None).map_err(|error| malformed(error.to_string())),

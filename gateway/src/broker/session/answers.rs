@@ -21,11 +21,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     /// An answer to nothing is left alone: the client may have lost its state.
-    pub(super) async fn on_puback(&mut self, ack: PubAck) -> Result<(), End> {
+    pub(super) fn on_puback(&mut self, ack: &PubAck) -> Result<(), End> {
         let log = &self.shared.sessions.log;
         let known = self.held.acknowledged(log, ack.pkid, Qos::AtLeastOnce);
         self.note_answer(known.is_ok(), ack.pkid);
-        self.send_queued().await
+        // With what other answers make room for, at the end of the turn.
+        self.has_queued = true;
+        Ok(())
     }
 
     /// The PUBREL goes once it is durable that the message is the client's: a gateway that forgot
@@ -40,7 +42,8 @@ where
         if is_error {
             let known = self.held.acknowledged(log, pkid, Qos::ExactlyOnce);
             self.note_answer(known.is_ok(), pkid);
-            return self.send_queued().await;
+            self.has_queued = true;
+            return Ok(());
         }
         match self.held.received(log, pkid) {
             Ok(Some(durable)) => {
@@ -71,11 +74,12 @@ where
         }
     }
 
-    pub(super) async fn on_pubcomp(&mut self, complete: PubComp) -> Result<(), End> {
+    pub(super) fn on_pubcomp(&mut self, complete: &PubComp) -> Result<(), End> {
         let log = &self.shared.sessions.log;
         let known = self.held.completed(log, complete.pkid);
         self.note_answer(known.is_ok(), complete.pkid);
-        self.send_queued().await
+        self.has_queued = true;
+        Ok(())
     }
 
     fn note_answer(&self, is_known: bool, pkid: u16) {

@@ -48,6 +48,7 @@ where
             detail = end.detail(),
             "Client disconnected."
         );
+        self.observed.tell(&self.shared, self.admission.principal());
         self.shared
             .observe(self.principal(), ActivityKind::Disconnected);
         if leaves_will {
@@ -131,7 +132,7 @@ where
         };
         // Decided at this moment, and nobody waits for the stream of one who is gone. A bus
         // that is gone has been reported, and the acknowledgement has no reader.
-        drop(self.spread(&permit, will.topic.clone(), will.qos, &publish, None));
+        drop(self.spread(&permit, &will.topic, will.qos, &publish, None));
         let handed_in = self.hand_in(permit, &will.topic, will.qos, &publish, None);
         drop(handed_in.await);
     }

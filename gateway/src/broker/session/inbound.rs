@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Decided, End, HeldBack, PACKETS_AT_ONCE, Pending, Session, next_commit, quota::Room};
+use super::{Decided, End, HeldBack, Pending, Session, next_commit, quota::Room};
 use crate::{
     broker::{
         admission::Denied,
@@ -28,7 +28,7 @@ use crate::{
         limits::{Bound, Limits},
         message::{self, Message, property_bytes},
         pace::Verdict,
-        sessions::{Origin, Routed},
+        sessions::{Address, Origin, Routed},
     },
     buffer::Ack,
     clock::{now, ticks},
@@ -42,12 +42,14 @@ where
 {
     pub(super) async fn on_publish(&mut self, publish: Publish) -> Result<(), End> {
         let limits = &self.shared.config.limits;
-        let topic = check_publish(&publish, limits).map_err(|(end, bound)| {
+        let last = self.last_topic.take();
+        let topic = check_publish(&publish, limits, last).map_err(|(end, bound)| {
             if let Some(bound) = bound {
                 self.shared.count_beyond(bound);
             }
             end
         })?;
+        self.last_topic = Some(topic.clone());
         let level = qos(publish.qos);
         self.check_receive_maximum(level, publish.pkid)?;
         if level == Qos::ExactlyOnce && self.held.has_incoming(publish.pkid) {
@@ -120,10 +122,10 @@ where
             Ok(_) if Provisioner::serves(&topic) => self.ask(topic, level, publish).await,
             Ok(permit) => {
                 let published = ActivityKind::Published {
-                    topic: topic.clone(),
                     bytes: publish.payload.len(),
                 };
-                self.shared.observe(self.principal(), published);
+                let principal = self.admission.principal();
+                self.observed.add(&self.shared, principal, published);
                 self.take(permit, topic, level, publish).await
             }
             Err(denied) => self.refuse_publish(&denied, level, publish.pkid).await,
@@ -167,7 +169,7 @@ where
         let shared = Arc::clone(&self.shared);
         self.while_it_may(shared.sessions.log.room()).await?;
         let origin = (level == Qos::ExactlyOnce).then_some(publish.pkid);
-        let routed = self.spread(&permit, topic, level, &publish, origin)?;
+        let routed = self.spread(&permit, &topic, level, &publish, origin)?;
         if routed.is_crowded {
             // Whoever it is for has its turn before the next publish.
             yield_now().await;
@@ -182,6 +184,10 @@ where
     /// A client that has more open than it was told to is at fault (MQTT 5.0, 4.9).
     fn check_receive_maximum(&self, level: Qos, pkid: u16) -> Result<(), End> {
         if level == Qos::AtMostOnce || self.version == Version::V311 {
+            return Ok(());
+        }
+        // Of QoS 2 publishes that wait for their commit some count twice.
+        if self.pending.len() + self.held.incoming_len() < usize::from(RECEIVE_MAXIMUM) {
             return Ok(());
         }
         let of_one = |pending: &&Pending| pending.qos == Qos::AtLeastOnce;
@@ -254,46 +260,41 @@ where
     pub(super) fn spread(
         &self,
         permit: &Permit,
-        topic: TopicName,
+        topic: &TopicName,
         level: Qos,
         publish: &Publish,
         origin: Option<u16>,
     ) -> Result<Routed, End> {
         let metrics = &self.shared.metrics;
-        metrics
-            .publishes
-            .with_label_values(&[qos_label(level)])
-            .inc();
+        metrics.publishes_of[usize::from(level.as_u8())].inc();
         metrics
             .publish_bytes
             .inc_by(u64::try_from(publish.payload.len()).unwrap_or(0));
-        let mut properties = publish.properties.clone();
-        // Copied: what may wait in a queue must not keep the whole buffer that it was read into.
-        if let Some(data) = properties
-            .as_mut()
-            .and_then(|given| given.correlation_data.as_mut())
-        {
-            *data = Bytes::copy_from_slice(data);
-        }
-        let message = Arc::new(Message {
+        let address = Address {
             topic,
-            payload: Bytes::copy_from_slice(&publish.payload),
             qos: level,
             retain: publish.retain,
             publisher: self.held.number,
-            expires_at: Message::expiry(properties.as_ref(), now()),
-            properties,
-        });
+        };
         let origin = origin.map(|pkid| Origin {
             session: &self.held,
             pkid,
         });
-        let routed = self.shared.sessions.publish(permit, &message, origin);
+        let mut made = None;
+        let message = || {
+            let message = Arc::new(message_of(publish, &address));
+            made = Some(Arc::clone(&message));
+            message
+        };
+        let routed = self
+            .shared
+            .sessions
+            .publish(permit, address, message, origin);
         if routed.retain_refused {
             metrics.retained_refused.inc();
         }
         self.shared.count_overflow(routed.overflowed);
-        if routed.is_for_bus {
+        if let (true, Some(message)) = (routed.is_for_bus, made) {
             let published = self.shared.bus.publish(permit, &message);
             published.map_err(End::Bus)?;
         }
@@ -364,14 +365,10 @@ where
         });
     }
 
-    /// Answers `first` and what else is decided: one commit decides many, and one write tells.
-    pub(super) async fn acknowledge_all(&mut self, first: Decided) -> Result<(), End> {
-        self.acknowledge(first).await?;
-        for _ in 1..PACKETS_AT_ONCE {
-            // Cancel-safe: the receiver stays in the queue.
-            let Some(decided) = next_commit(&mut self.pending).now_or_never() else {
-                break;
-            };
+    /// Answers what is decided: one commit decides many, and one write tells.
+    pub(super) async fn acknowledge_decided(&mut self) -> Result<(), End> {
+        // Cancel-safe: the receiver stays in the queue.
+        while let Some(decided) = next_commit(&mut self.pending).now_or_never() {
             self.acknowledge(decided).await?;
         }
         Ok(())
@@ -433,9 +430,34 @@ fn is_as_indicated(publish: &Publish) -> bool {
     message::is_as_indicated(indicator, &publish.payload)
 }
 
+/// What local receivers get of a publish.
+fn message_of(publish: &Publish, address: &Address<'_>) -> Message {
+    let mut properties = publish.properties.clone();
+    // Copied: what may wait in a queue must not keep the whole buffer that it was read into.
+    if let Some(data) = properties
+        .as_mut()
+        .and_then(|given| given.correlation_data.as_mut())
+    {
+        *data = Bytes::copy_from_slice(data);
+    }
+    Message {
+        topic: address.topic.clone(),
+        payload: Bytes::copy_from_slice(&publish.payload),
+        qos: address.qos,
+        retain: address.retain,
+        publisher: address.publisher,
+        expires_at: Message::expiry(properties.as_ref(), now()),
+        properties,
+    }
+}
+
 /// The topic of a publish that is as it must be, else how the connection ends and which bound it is
-/// beyond.
-fn check_publish(publish: &Publish, limits: &Limits) -> Result<TopicName, (End, Option<Bound>)> {
+/// beyond. What the client published to `last` was found right.
+fn check_publish(
+    publish: &Publish,
+    limits: &Limits,
+    last: Option<TopicName>,
+) -> Result<TopicName, (End, Option<Bound>)> {
     use DisconnectReasonCode as Code;
     let broke = |code, detail: &str, bound| Err((End::Broke(code, detail.to_owned()), bound));
     if publish.payload.len() > PAYLOAD_BYTES_MAX {
@@ -452,16 +474,12 @@ fn check_publish(publish: &Publish, limits: &Limits) -> Result<TopicName, (End, 
             return broke(Code::QuotaExceeded, "properties over the limit", bound);
         }
     }
+    let same = |last: &TopicName| last.as_str().as_bytes() == &publish.topic[..];
+    if let Some(last) = last.filter(same) {
+        return Ok(last);
+    }
     limits.topic(&publish.topic).map_err(|error| {
         let end = End::Broke(Code::TopicNameInvalid, error.to_string());
         (end, error.bound)
     })
-}
-
-pub(super) fn qos_label(qos: Qos) -> &'static str {
-    match qos {
-        Qos::AtMostOnce => "0",
-        Qos::AtLeastOnce => "1",
-        Qos::ExactlyOnce => "2",
-    }
 }

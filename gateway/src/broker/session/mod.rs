@@ -12,6 +12,7 @@ mod answers;
 mod end;
 mod farewell;
 mod inbound;
+mod observed;
 mod outbound;
 mod provision;
 mod quota;
@@ -22,7 +23,7 @@ mod tests;
 mod told;
 mod waiting;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -36,22 +37,26 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until},
+    task::unconstrained,
+    time::Instant,
 };
 use tokio_util::{codec::Framed, sync::CancellationToken};
 use tracing::warn;
 
 use self::{
     end::End,
+    observed::Observed,
     outbound::{Answering, Held, OnBus},
+    waiting::{Alarm, next_change},
 };
 use super::{
     admission::Admission,
     clients::Ticket,
-    codec::{Codec, DecodeError, EncodeError, Packet, Version},
+    codec::{self, Codec, DecodeError, EncodeError, Packet, Version},
     lifecycle::Connection,
     limits::Bound,
     pace::Pace,
+    sessions::Outbound,
     shared::Shared,
 };
 use crate::{
@@ -155,6 +160,14 @@ pub(super) struct Session<'a, S> {
     told_full: quota::Told,
     /// Answers that wait for the disk, in the order in which they go.
     answering: VecDeque<Answering>,
+    /// Room for what is taken from the session's queue.
+    batch: Vec<Outbound>,
+    /// There may be something in the session's queue that can go.
+    has_queued: bool,
+    /// The topic that the client published to last: it saves most publishes from being checked for a
+    /// valid one.
+    last_topic: Option<TopicName>,
+    observed: Observed,
     /// Subscriptions that a change took away and of which nobody is told yet.
     dropped: Vec<TopicFilter>,
     stop: CancellationToken,
@@ -195,6 +208,10 @@ where
             on_bus: OnBus::default(),
             told_full: quota::Told::default(),
             answering: VecDeque::new(),
+            batch: Vec::new(),
+            has_queued: false,
+            last_topic: None,
+            observed: Observed::default(),
             dropped: Vec::new(),
             stop: parts.stop,
         }
@@ -213,52 +230,124 @@ where
         self.take_up().await?;
         self.flush().await?;
         self.tell_connected().await?;
+        // Kept from turn to turn, because to begin to wait takes locks and timers. The token of the stop
+        // is a child, whose lock no other connection takes.
+        let (stop, held) = (self.stop.child_token(), Arc::clone(&self.held));
+        let (taken_over, kicked) = (self.ticket.taken_over.clone(), self.ticket.kicked.clone());
+        let mut stopped = pin!(stop.cancelled());
+        let mut taken_over = pin!(taken_over.cancelled());
+        let mut kicked = pin!(kicked.cancelled());
+        let mut changed = pin!(next_change(self.identity.clone()));
+        let mut woken = pin!(held.woken());
         let mut deadline = Instant::now() + self.keep_alive;
+        let mut alarm = Alarm::new(deadline.min(self.validity_check));
         loop {
             let reading = self.reads();
-            tokio::select! {
-                () = self.stop.cancelled() => return Err(End::Stopping),
-                () = self.ticket.taken_over.cancelled() => return Err(End::TakenOver),
-                () = self.ticket.kicked.cancelled() => return Err(self.kicked()),
-                // While the session does not read, silence is its own doing.
-                () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
-                    // It has spoken while the session was busy writing.
-                    Some(packet) => {
-                        self.handle_packets(packet).await?;
-                        deadline = Instant::now() + self.keep_alive;
+            let due = self.next_due(reading.then_some(deadline));
+            // In this order, so that what ends the session is heard whatever else there is. Nothing
+            // starves: whatever came first, the rest of the turn looks once at all that stands behind.
+            let first = tokio::select! {
+                biased;
+                () = stopped.as_mut() => return Err(End::Stopping),
+                () = taken_over.as_mut() => return Err(End::TakenOver),
+                () = kicked.as_mut() => return Err(self.kicked()),
+                identity = changed.as_mut() => {
+                    if identity.has_changed().is_err() {
+                        return Err(End::Stopping);
                     }
-                    None => return Err(End::KeepAlive),
-                },
-                // Cancel-safe: `Framed` keeps what it has read.
-                packet = self.framed.next(), if reading => {
-                    self.handle_packets(packet).await?;
-                    deadline = Instant::now() + self.keep_alive;
+                    changed.set(next_change(identity));
+                    self.look()?;
+                    None
                 }
-                () = turn(self.held_back.as_deref()) => self.take_held_back().await?,
+                () = alarm.at(due) => {
+                    self.on_alarm().await?;
+                    None
+                }
+                // Cancel-safe: `Framed` keeps what it has read.
+                packet = self.framed.next(), if reading => Some(packet),
                 // Cancel-safe: the receiver stays in the queue.
-                committed = next_commit(&mut self.pending) => self.acknowledge_all(committed).await?,
-                // Cancel-safe: see `Link::next`.
-                delivery = self.on_bus.next() => self.deliver_all(delivery).await?,
+                committed = next_commit(&mut self.pending) => {
+                    self.acknowledge(committed).await?;
+                    None
+                }
                 // Cancel-safe: a wake-up that nobody waits for is kept.
-                () = self.held.woken() => self.send_queued().await?,
+                () = woken.as_mut() => {
+                    woken.set(held.woken());
+                    self.has_queued = true;
+                    None
+                }
+                // Cancel-safe: see `Link::next`.
+                delivery = self.on_bus.next() => {
+                    self.deliver_all(delivery).await?;
+                    None
+                }
                 // Cancel-safe: the receiver stays in the queue.
                 answer = next_answer(&mut self.answering) => {
                     self.send(answer.ok_or(End::NotCommitted)?).await?;
+                    None
                 }
-                changed = self.identity.changed() => {
-                    if changed.is_err() {
-                        return Err(End::Stopping);
-                    }
-                    self.reauthorize()?;
+            };
+            if woken.as_mut().now_or_never().is_some() {
+                woken.set(held.woken());
+                self.has_queued = true;
+            }
+            let next = match first {
+                Some(packet) => Some(packet),
+                // Whatever else the task has done by now: what has come counts against the keep-alive.
+                None if self.reads() => unconstrained(self.framed.next()).now_or_never(),
+                None => None,
+            };
+            match next {
+                Some(packet) => {
+                    self.handle_packets(packet).await?;
+                    deadline = Instant::now() + self.keep_alive;
                 }
-                () = sleep_until(self.validity_check) => self.check_validity()?,
+                // While the session does not read, silence is its own doing.
+                None if !reading || !self.reads() => deadline = Instant::now() + self.keep_alive,
+                None if deadline <= Instant::now() => return Err(End::KeepAlive),
+                None => {}
             }
-            if !reading {
-                deadline = Instant::now() + self.keep_alive;
-            }
-            self.flush().await?;
-            self.tell_dropped().await?;
+            self.finish_turn().await?;
         }
+    }
+
+    /// What the client has to hear after a turn, with one write.
+    async fn finish_turn(&mut self) -> Result<(), End> {
+        self.acknowledge_decided().await?;
+        while let Some(answer) = next_answer(&mut self.answering).now_or_never() {
+            self.send(answer.ok_or(End::NotCommitted)?).await?;
+        }
+        if std::mem::take(&mut self.has_queued) {
+            self.send_queued().await?;
+        }
+        if let Some(delivery) = self.on_bus.next().now_or_never() {
+            self.deliver_all(delivery).await?;
+        }
+        self.flush().await?;
+        self.observed.tell(&self.shared, self.admission.principal());
+        self.admission.tell();
+        self.tell_dropped().await
+    }
+
+    /// When the alarm has to go off.
+    fn next_due(&self, keep_alive: Option<Instant>) -> Instant {
+        let due = keep_alive.map_or(self.validity_check, |end| end.min(self.validity_check));
+        let turn = self.held_back.as_ref().map(|held_back| held_back.until);
+        turn.map_or(due, |turn| turn.min(due))
+    }
+
+    /// It is time for something; whether that is the keep-alive is looked at after packets that have
+    /// come meanwhile.
+    async fn on_alarm(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if self.validity_check <= now {
+            self.check_validity()?;
+        }
+        let turn = self.held_back.as_ref().map(|held_back| held_back.until);
+        if turn.is_some_and(|turn| turn <= now) {
+            self.take_held_back().await?;
+        }
+        Ok(())
     }
 
     /// Whether it takes packets now: there is room for what a packet leaves to be answered later.
@@ -303,9 +392,9 @@ where
         match packet {
             Packet::Publish(publish) => self.on_publish(publish).await,
             Packet::PubRel(release) => self.on_pubrel(release.pkid).await,
-            Packet::PubAck(ack) => self.on_puback(ack).await,
+            Packet::PubAck(ack) => self.on_puback(&ack),
             Packet::PubRec(received) => self.on_pubrec(received).await,
-            Packet::PubComp(complete) => self.on_pubcomp(complete).await,
+            Packet::PubComp(complete) => self.on_pubcomp(&complete),
             Packet::Subscribe(subscribe) => self.on_subscribe(subscribe).await,
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(unsubscribe).await,
             Packet::PingReq(_) => self.send(Packet::PingResp(PingResp)).await,
@@ -348,14 +437,22 @@ where
         self.try_send(packet).await.map(drop)
     }
 
-    /// The same for a delivery; `false` if it is larger than the client takes.
-    async fn send_delivery(&mut self, publish: Publish) -> Result<bool, End> {
-        self.try_send(Packet::Publish(publish)).await
-    }
-
     async fn try_send(&mut self, packet: Packet) -> Result<bool, End> {
         self.room().await?;
-        match self.framed.start_send_unpin(packet) {
+        let written = self.framed.start_send_unpin(packet);
+        self.sent(written)
+    }
+
+    /// The same for a delivery; `false` if it is larger than the client takes. There is room for it.
+    fn send_delivery(&mut self, delivery: &codec::Delivery<'_>) -> Result<bool, End> {
+        let mut buffer = std::mem::take(self.framed.write_buffer_mut());
+        let written = self.framed.codec_mut().deliver(delivery, &mut buffer);
+        *self.framed.write_buffer_mut() = buffer;
+        self.sent(written)
+    }
+
+    fn sent(&self, written: Result<(), EncodeError>) -> Result<bool, End> {
+        match written {
             Ok(()) => {
                 self.shared.metrics.packets_sent.inc();
                 Ok(true)
@@ -379,14 +476,6 @@ where
 
     fn principal(&self) -> &Principal {
         self.admission.principal()
-    }
-}
-
-/// The moment at which what is held back may go; never if nothing is.
-async fn turn(held_back: Option<&HeldBack>) {
-    match held_back {
-        Some(held_back) => sleep_until(held_back.until).await,
-        None => std::future::pending().await,
     }
 }
 

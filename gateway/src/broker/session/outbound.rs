@@ -11,20 +11,23 @@ use portcullis_core::{
     event::Qos,
     topic::{Subscribed, TopicFilter},
 };
-use rumqttc::v5::mqttbytes::v5::{PubRel, Publish, PublishProperties};
+use rumqttc::v5::mqttbytes::v5::{PubRel, PublishProperties};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, PACKETS_AT_ONCE, Session, inbound::qos_label};
+use super::{End, PACKETS_AT_ONCE, Session};
 use crate::{
     broker::{
-        bus::{Bus, BusError, Delivery, Link},
-        codec::{self, Packet},
+        bus::{self, Bus, BusError, Link},
+        codec::{Delivery, Packet},
         message::Message,
         sessions::{self, Options, Outbound, Queued},
     },
     clock::now,
     defend::ActivityKind,
 };
+
+/// What is taken from the session's queue at once.
+const DELIVERIES_AT_ONCE: usize = 128;
 
 /// The subscriptions as the bus knows them.
 #[derive(Debug, Default)]
@@ -37,7 +40,7 @@ pub(super) struct OnBus {
 
 impl OnBus {
     /// The next message from the bus; waits forever while there is no subscription.
-    pub(super) async fn next(&mut self) -> Result<Delivery, BusError> {
+    pub(super) async fn next(&mut self) -> Result<bus::Delivery, BusError> {
         match &mut self.link {
             Some(link) => link.next().await,
             None => std::future::pending().await,
@@ -119,7 +122,7 @@ where
     /// Sends `first` and what else the bus has for the client, for one write.
     pub(super) async fn deliver_all(
         &mut self,
-        first: Result<Delivery, BusError>,
+        first: Result<bus::Delivery, BusError>,
     ) -> Result<(), End> {
         self.deliver(first.map_err(End::Bus)?).await?;
         for _ in 1..PACKETS_AT_ONCE {
@@ -133,7 +136,7 @@ where
     }
 
     /// Sends what the bus forwarded, if the client may receive it.
-    async fn deliver(&mut self, delivery: Delivery) -> Result<(), End> {
+    async fn deliver(&mut self, delivery: bus::Delivery) -> Result<(), End> {
         self.ready_to_deliver().await?;
         // Forwarded before the subscription ended.
         let Some(subscribed) = self.on_bus.numbers.get(&delivery.subscription) else {
@@ -148,64 +151,80 @@ where
             return Ok(());
         }
         let retain = options.retain_as_published && message.retain;
-        self.forward(Going::at_most_once(message, &options, retain))
-            .await
+        self.forward(&Going::at_most_once(message, &options, retain))
     }
 
-    /// Sends what the session has, as far as the window goes.
+    /// Sends what the session has, as far as the window goes; of very much a part, and the rest in the
+    /// next turn.
     pub(super) async fn send_queued(&mut self) -> Result<(), End> {
-        let unsent = self.held.unsent();
-        loop {
+        self.ready_to_deliver().await?;
+        let shared = Arc::clone(&self.shared);
+        let dropped = |reason: &'static str| {
+            let dropped = &shared.metrics.delivery_dropped;
+            dropped.with_label_values(&[reason]).inc();
+        };
+        let (log, connection) = (&shared.sessions.log, self.ticket.session);
+        let mut batch = std::mem::take(&mut self.batch);
+        let held = Arc::clone(&self.held);
+        held.next_batch(
+            log,
+            connection,
+            now(),
+            DELIVERIES_AT_ONCE,
+            &mut batch,
+            dropped,
+        );
+        if batch.len() == DELIVERIES_AT_ONCE {
+            // There may be more.
+            self.held.wake();
+        }
+        let rights = self.admission.generation();
+        for outbound in batch.drain(..) {
             self.ready_to_deliver().await?;
-            let shared = Arc::clone(&self.shared);
-            let dropped = |reason: &'static str| {
-                let dropped = &shared.metrics.delivery_dropped;
-                dropped.with_label_values(&[reason]).inc();
-            };
-            let Some(next) =
-                self.held
-                    .next(&shared.sessions.log, self.ticket.session, now(), dropped)
-            else {
-                break;
-            };
-            match next {
-                Outbound::Release { pkid } => {
-                    // That the PUBREC came may be on its way to the disk.
-                    let durable = self.held.durable(&self.shared.sessions.log);
-                    let release = Packet::PubRel(PubRel::new(pkid, None));
-                    self.answer_when_durable(release, durable).await?;
-                }
-                Outbound::Publish {
-                    pkid,
-                    number,
-                    dup,
-                    qos,
-                    queued,
-                } => {
-                    let Queued {
-                        message,
-                        retain,
-                        identifiers,
-                        ..
-                    } = queued;
-                    let place = (qos != Qos::AtMostOnce).then_some(number);
-                    let going = Going {
-                        message,
-                        qos,
-                        pkid,
-                        dup,
-                        retain,
-                        identifiers,
-                        place,
-                    };
-                    self.forward(going).await?;
-                }
-            }
+            self.send_outbound(outbound, rights).await?;
         }
-        if self.held.unsent() != unsent {
-            self.held.sent(&self.shared.sessions.log);
-        }
+        self.batch = batch;
         Ok(())
+    }
+
+    /// Sends what was taken from the queue when the rights were of the generation `rights`.
+    async fn send_outbound(&mut self, outbound: Outbound, rights: u64) -> Result<(), End> {
+        let (pkid, number, dup, qos, queued) = match outbound {
+            Outbound::Release { pkid } => {
+                // That the PUBREC came may be on its way to the disk.
+                let durable = self.held.durable(&self.shared.sessions.log);
+                let release = Packet::PubRel(PubRel::new(pkid, None));
+                return self.answer_when_durable(release, durable).await;
+            }
+            Outbound::Publish {
+                pkid,
+                number,
+                dup,
+                qos,
+                queued,
+            } => (pkid, number, dup, qos, queued),
+        };
+        let place = (qos != Qos::AtMostOnce).then_some(number);
+        // While it waited for room in the socket, its subscription may have been taken away.
+        if rights != self.admission.generation() && !dup && !self.held.takes(&queued) {
+            self.drop_delivery("not-subscribed", place);
+            return Ok(());
+        }
+        let Queued {
+            message,
+            retain,
+            identifiers,
+            ..
+        } = queued;
+        self.forward(&Going {
+            message,
+            qos,
+            pkid,
+            dup,
+            retain,
+            identifiers,
+            place,
+        })
     }
 
     /// Sends an answer of the gateway to this client alone, if it subscribed to its topic and may
@@ -218,8 +237,7 @@ where
             .find(|(subscribed, _)| subscribed.filter.matches(&message.topic));
         match found {
             Some((_, options)) => {
-                self.forward(Going::at_most_once(Arc::new(message), options, false))
-                    .await
+                self.forward(&Going::at_most_once(Arc::new(message), options, false))
             }
             None => {
                 let dropped = &self.shared.metrics.delivery_dropped;
@@ -249,8 +267,7 @@ where
             };
             let qos = message.qos.min(options.qos);
             if qos == Qos::AtMostOnce {
-                self.forward(Going::at_most_once(message, &options, true))
-                    .await?;
+                self.forward(&Going::at_most_once(message, &options, true))?;
                 continue;
             }
             let sessions = &shared.sessions;
@@ -271,14 +288,18 @@ where
             .collect()
     }
 
-    async fn forward(&mut self, going: Going) -> Result<(), End> {
-        let message = &going.message;
+    /// Puts a message into the write buffer, where there is room for it.
+    fn forward(&mut self, going: &Going) -> Result<(), End> {
+        let message = &*going.message;
         if let Err(denied) = self.admission.receive(&message.topic) {
             self.shared.note_denied(self.principal(), &denied);
             self.drop_delivery("not-authorized", going.place);
             return Ok(());
         }
-        let mut properties = message.properties_at(now());
+        let mut properties = match message.properties {
+            None => None,
+            Some(_) => message.properties_at(now()),
+        };
         if !going.identifiers.is_empty() {
             let given = properties.get_or_insert_with(PublishProperties::default);
             let identifiers = going.identifiers.iter();
@@ -286,29 +307,25 @@ where
                 .filter_map(|&identifier| usize::try_from(identifier).ok())
                 .collect();
         }
-        let publish = Publish {
+        let delivery = Delivery {
             dup: going.dup,
-            qos: codec::wire_qos(going.qos),
+            qos: going.qos,
             retain: going.retain,
-            topic: bytes::Bytes::copy_from_slice(message.topic.as_str().as_bytes()),
             pkid: going.pkid,
-            payload: message.payload.clone(),
+            topic: message.topic.as_str(),
+            payload: &message.payload,
             properties,
         };
-        let delivered = ActivityKind::Delivered {
-            topic: message.topic.clone(),
-            bytes: message.payload.len(),
-        };
-        if !self.send_delivery(publish).await? {
+        if !self.send_delivery(&delivery)? {
             self.drop_delivery("packet-too-large", going.place);
             return Ok(());
         }
-        self.shared
-            .metrics
-            .deliveries
-            .with_label_values(&[qos_label(going.qos)])
-            .inc();
-        self.shared.observe(self.principal(), delivered);
+        self.shared.metrics.deliveries_of[usize::from(going.qos.as_u8())].inc();
+        let delivered = ActivityKind::Delivered {
+            bytes: message.payload.len(),
+        };
+        let principal = self.admission.principal();
+        self.observed.add(&self.shared, principal, delivered);
         Ok(())
     }
 
@@ -317,6 +334,8 @@ where
         dropped.with_label_values(&[reason]).inc();
         if let Some(place) = place {
             self.held.discard(&self.shared.sessions.log, place);
+            // There is room in the window for another one, and no answer to come that says so.
+            self.held.wake();
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    task::Poll,
     time::Duration,
 };
 
@@ -13,7 +14,7 @@ use futures_util::SinkExt;
 use portcullis_core::{limits::WRITE_TIMEOUT, topic::TopicName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 use tracing::debug;
 
@@ -26,6 +27,8 @@ use crate::{
 /// How long a session waits for the commits of what it took before it stops, or before its device
 /// goes on under other groups.
 const COMMIT_GRACE: Duration = Duration::from_secs(5);
+/// The write buffer goes to the socket when it has so much, and at the end of each turn.
+const WRITE_AT_BYTES: usize = 32 * 1024;
 
 impl<S> Session<'_, S>
 where
@@ -41,22 +44,26 @@ where
 
     /// Waits until the write buffer takes a packet.
     pub(super) async fn room(&mut self) -> Result<(), End> {
-        self.written(Step::Room).await
+        if self.framed.write_buffer().len() < WRITE_AT_BYTES {
+            return Ok(());
+        }
+        self.flush().await
     }
 
     /// Writes what is in the buffer.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
-        self.written(Step::Flush).await
+        // Most writes fit into the socket, and need no timers.
+        match poll_fn(|cx| Poll::Ready(self.framed.poll_flush_unpin(cx))).await {
+            Poll::Ready(written) => written.map_err(|_| End::ConnectionLost),
+            Poll::Pending => self.written().await,
+        }
     }
 
-    async fn written(&mut self, step: Step) -> Result<(), End> {
+    async fn written(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         loop {
             // Cancel-safe: what is not written stays in the buffer.
-            let write = poll_fn(|cx| match step {
-                Step::Room => self.framed.poll_ready_unpin(cx),
-                Step::Flush => self.framed.poll_flush_unpin(cx),
-            });
+            let write = poll_fn(|cx| self.framed.poll_flush_unpin(cx));
             tokio::select! {
                 // First, so that what fits into the socket is written even then.
                 biased;
@@ -141,8 +148,18 @@ where
     /// `None` if the client still may be here after a change.
     async fn done_or_looked<T>(
         &mut self,
-        work: Pin<&mut impl Future<Output = T>>,
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Result<Option<T>, End> {
+        // Most work is done at once; to wait for all that follows takes locks that sessions share.
+        if self.identity.has_changed().unwrap_or(false) {
+            return self.reauthorize().map(|()| None);
+        }
+        if self.validity_check <= Instant::now() {
+            return self.check_validity().map(|()| None);
+        }
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await {
+            return Ok(Some(done));
+        }
         tokio::select! {
             biased;
             () = changed(&mut self.identity) => self.reauthorize().map(|()| None),
@@ -155,16 +172,42 @@ where
     }
 }
 
-/// What the socket is asked for.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Room,
-    Flush,
-}
-
 /// Waits for a new snapshot; forever if there will be none, as while the gateway stops.
 async fn changed(identity: &mut SnapshotWatch) {
     if identity.changed().await.is_err() {
         std::future::pending().await
+    }
+}
+
+/// Resolves with `identity` when there is a new snapshot, or never will be one. It is kept from turn
+/// to turn: to begin to wait costs a lock that all sessions share.
+pub(super) async fn next_change(mut identity: SnapshotWatch) -> SnapshotWatch {
+    // The session looks at its own receiver.
+    drop(identity.changed().await);
+    identity
+}
+
+/// A timer that is kept from turn to turn: a moment that is put off costs nothing until the timer goes
+/// off for nothing.
+#[derive(Debug)]
+pub(super) struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    pub(super) fn new(due: Instant) -> Self {
+        Self(Box::pin(sleep_until(due)))
+    }
+
+    /// Waits until `due`. Cancel-safe.
+    pub(super) async fn at(&mut self, due: Instant) {
+        if due < self.0.deadline() {
+            self.0.as_mut().reset(due);
+        }
+        loop {
+            self.0.as_mut().await;
+            if self.0.deadline() >= due {
+                return;
+            }
+            self.0.as_mut().reset(due);
+        }
     }
 }

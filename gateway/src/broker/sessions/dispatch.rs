@@ -8,7 +8,7 @@ use portcullis_core::{
     event::Qos,
     policy::{Action, Permit},
     routes::Match,
-    topic::Subscribed,
+    topic::{Subscribed, TopicName},
 };
 
 use super::{
@@ -26,6 +26,16 @@ use crate::{broker::message::Message, wal::Durable};
 pub(in crate::broker) struct Origin<'a> {
     pub(in crate::broker) session: &'a Session,
     pub(in crate::broker) pkid: u16,
+}
+
+/// Where a message goes and what it asks for: enough to know whether anybody wants it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::broker) struct Address<'a> {
+    pub(in crate::broker) topic: &'a TopicName,
+    pub(in crate::broker) qos: Qos,
+    pub(in crate::broker) retain: bool,
+    /// Number of the session that published it.
+    pub(in crate::broker) publisher: u64,
 }
 
 /// What became of a publish.
@@ -54,15 +64,17 @@ struct Receiver {
 }
 
 impl Sessions {
-    /// Hands a message to everybody who is subscribed to its topic, and retains it if it says so. `permit` shows that the publisher may.
+    /// Hands a message to everybody who is subscribed to its topic, and retains it if it says so; it is
+    /// made only if somebody wants it. `permit` shows that the publisher may.
     pub(in crate::broker) fn publish(
         &self,
         permit: &Permit,
-        message: &Arc<Message>,
+        address: Address<'_>,
+        message: impl FnOnce() -> Arc<Message>,
         origin: Option<Origin<'_>>,
     ) -> Routed {
         debug_assert_eq!(permit.action(), Action::Publish);
-        self.dispatch(message, origin)
+        self.route(address, message, origin)
     }
 
     /// The same for what the gateway itself says.
@@ -71,13 +83,26 @@ impl Sessions {
         message: &Arc<Message>,
         origin: Option<Origin<'_>>,
     ) -> Routed {
+        let address = Address {
+            topic: &message.topic,
+            qos: message.qos,
+            retain: message.retain,
+            publisher: message.publisher,
+        };
+        self.route(address, || Arc::clone(message), origin)
+    }
+
+    fn route(
+        &self,
+        address: Address<'_>,
+        message: impl FnOnce() -> Arc<Message>,
+        origin: Option<Origin<'_>>,
+    ) -> Routed {
         let mut routed = Routed::default();
         // Held to the end: a checkpoint must not begin between a body and what refers to it.
         let routes = self.routes();
-        let id = self.log.next_id();
-        let mut receivers: SmallVec<[Receiver; 4]> = SmallVec::new();
-        let is_for_bus = message.qos == Qos::AtMostOnce && message.topic.as_str().starts_with('$');
-        routes.matching(&message.topic, |found| {
+        let mut takers: SmallVec<[(&Route, bool); 16]> = SmallVec::new();
+        routes.matching(address.topic, |found| {
             routed.matched += 1;
             let (route, is_share) = match found {
                 Match::Direct(_, route) => (route, false),
@@ -92,22 +117,30 @@ impl Sessions {
                     (route, true)
                 }
             };
-            if route.options.no_local && route.session.number == message.publisher {
-                return;
+            if !(route.options.no_local && route.session.number == address.publisher) {
+                takers.push((route, is_share));
             }
+        });
+        if takers.is_empty() && !address.retain && origin.is_none() {
+            return routed;
+        }
+        let message = &message();
+        let id = self.log.next_id();
+        let is_for_bus = address.qos == Qos::AtMostOnce && address.topic.as_str().starts_with('$');
+        let mut receivers: SmallVec<[Receiver; 4]> = SmallVec::new();
+        for (route, is_share) in takers {
             let qos = message.qos.min(route.options.qos);
-            let queued = route.queued(message, id);
             match (qos, is_share) {
                 (Qos::AtMostOnce, false) if is_for_bus => routed.is_for_bus = true,
-                _ => add(&mut receivers, is_share, &route.session, qos, queued),
+                _ => add(
+                    &mut receivers,
+                    is_share,
+                    &route.session,
+                    qos,
+                    route.queued(message, id),
+                ),
             }
-        });
-        // Who takes it at QoS 0 alone.
-        receivers.retain(|receiver| {
-            let is_queued = receiver.qos != Qos::AtMostOnce;
-            routed.is_for_bus |= !is_queued;
-            is_queued
-        });
+        }
         let is_retained = message.retain && !message.payload.is_empty();
         if is_retained || receivers.iter().any(Receiver::is_kept) {
             self.write_body(id, message);

@@ -38,7 +38,7 @@ use portcullis_core::{
 };
 
 pub(super) use self::{
-    dispatch::{Origin, Routed},
+    dispatch::{Address, Origin, Routed},
     expiry::DueWill,
     queued::{Options, Outbound, Queued},
     session::Session,

@@ -122,7 +122,7 @@ impl Session {
         self.wake.notified().await;
     }
 
-    pub(super) fn wake(&self) {
+    pub(in crate::broker) fn wake(&self) {
         self.wake.notify_one();
     }
 
@@ -131,34 +131,56 @@ impl Session {
         self.lock().connection.is_some()
     }
 
-    /// What to send next over the connection of this number, which may have been taken over. What is over, or came for a subscription that is gone, leaves the queue; why
-    /// is told to `dropped`.
-    pub(in crate::broker) fn next(
+    /// What to send next over the connection of this number, which may have been taken over: up to `max`
+    /// messages are put into `batch`. What is over, or came for a subscription that is gone, leaves the
+    /// queue; why is told to `dropped`. How far sending went is noted, so that what goes again after a
+    /// restart says so (DUP).
+    pub(in crate::broker) fn next_batch(
         &self,
         log: &Log,
         connection: u64,
         now: Timestamp,
+        max: usize,
+        batch: &mut Vec<Outbound>,
         dropped: impl Fn(&'static str),
-    ) -> Option<Outbound> {
+    ) {
         let mut state = self.lock();
         if state.connection != Some(connection) {
-            return None;
+            return;
         }
+        let unsent = state.outgoing.unsent();
+        while batch.len() < max {
+            let Some(next) = self.next(&mut state, log, now, &dropped) else {
+                break;
+            };
+            batch.push(next);
+        }
+        if state.is_kept && state.outgoing.unsent() != unsent {
+            log.append(&Record::Sent {
+                number: self.number,
+                unsent: state.outgoing.unsent(),
+            });
+        }
+    }
+
+    fn next(
+        &self,
+        state: &mut State,
+        log: &Log,
+        now: Timestamp,
+        dropped: &impl Fn(&'static str),
+    ) -> Option<Outbound> {
         let State {
             outgoing,
             loose,
             subscriptions,
             is_kept,
             ..
-        } = &mut *state;
+        } = state;
         let why_void = |queued: &Queued| {
             if queued.message.is_expired(now) {
                 Some("expired")
-            } else if queued
-                .subscribed
-                .iter()
-                .any(|subscribed| subscriptions.contains_key(&**subscribed))
-            {
+            } else if is_taken(subscriptions, queued) {
                 None
             } else {
                 Some("not-subscribed")
@@ -204,20 +226,9 @@ impl Session {
         }
     }
 
-    /// Number of the first message that was never sent.
-    pub(in crate::broker) fn unsent(&self) -> u64 {
-        self.lock().outgoing.unsent()
-    }
-
-    /// Notes how far sending went, so that what goes again after a restart says so (DUP).
-    pub(in crate::broker) fn sent(&self, log: &Log) {
-        let state = self.lock();
-        if state.is_kept {
-            log.append(&Record::Sent {
-                number: self.number,
-                unsent: state.outgoing.unsent(),
-            });
-        }
+    /// Whether there still is a subscription that a message came for.
+    pub(in crate::broker) fn takes(&self, queued: &Queued) -> bool {
+        is_taken(&self.lock().subscriptions, queued)
     }
 
     /// A PUBACK came, or a PUBREC with an error.
@@ -333,8 +344,7 @@ impl Session {
         if !state.is_kept {
             let offered = state.outgoing.offer(qos, bytes, queued);
             offered.inspect_err(|_| log.free_bytes(bytes))?;
-            drop(state);
-            self.wake();
+            self.wake_for_room(state);
             return Ok(None);
         }
         let (id, retain) = (queued.id, queued.retain);
@@ -354,11 +364,17 @@ impl Session {
             filters: filters.iter().map(String::as_str).collect(),
             identifiers,
         });
-        if state.connection.is_some() {
-            drop(state);
+        self.wake_for_room(state);
+        Ok(Some(place))
+    }
+
+    /// While the window is full, the answer that makes room has the rest sent.
+    fn wake_for_room(&self, state: MutexGuard<'_, State>) {
+        let is_awaited = state.connection.is_some() && state.outgoing.has_room();
+        drop(state);
+        if is_awaited {
             self.wake();
         }
-        Ok(Some(place))
     }
 
     /// Puts a message of QoS 0 before the connection; `None` if there is none.
@@ -467,6 +483,11 @@ impl Session {
             });
         }
     }
+}
+
+fn is_taken(subscriptions: &BTreeMap<Subscribed, Options>, queued: &Queued) -> bool {
+    let mut subscribed = queued.subscribed.iter();
+    subscribed.any(|subscribed| subscriptions.contains_key(&**subscribed))
 }
 
 pub(super) fn subscription<'a>(number: u64, filter: &'a str, options: Options) -> Record<'a> {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use portcullis_core::{
     event::Qos,
     limits::{SESSION_QUEUE_MESSAGES_MAX, SESSIONS_MAX, SESSIONS_QUEUE_BYTES_MAX},
+    timestamp::Timestamp,
     topic::TopicName,
 };
 use prometheus::Registry;
@@ -69,21 +70,31 @@ impl Kept {
 
     /// What goes to the client now: payload, packet id, DUP.
     fn sent(&self, session: &Session) -> Vec<(String, u16, bool)> {
-        let mut sent = Vec::new();
-        while let Some(next) = session.next(&self.sessions.log, 1, now(), |_| {}) {
-            sent.push(match next {
-                Outbound::Release { pkid } => ("PUBREL".to_owned(), pkid, true),
-                Outbound::Publish {
-                    pkid, dup, queued, ..
-                } => {
-                    let payload = String::from_utf8(queued.message.payload.to_vec()).unwrap();
-                    (payload, pkid, dup)
-                }
-            });
-        }
-        session.sent(&self.sessions.log);
-        sent
+        let mut batch = Vec::new();
+        session.next_batch(&self.sessions.log, 1, now(), usize::MAX, &mut batch, |_| {});
+        let sent = batch.into_iter().map(|next| match next {
+            Outbound::Release { pkid } => ("PUBREL".to_owned(), pkid, true),
+            Outbound::Publish {
+                pkid, dup, queued, ..
+            } => {
+                let payload = String::from_utf8(queued.message.payload.to_vec()).unwrap();
+                (payload, pkid, dup)
+            }
+        });
+        sent.collect()
     }
+}
+
+/// The next message alone.
+fn next(
+    session: &Session,
+    kept: &Kept,
+    at: Timestamp,
+    dropped: impl Fn(&'static str),
+) -> Option<Outbound> {
+    let mut batch = Vec::new();
+    session.next_batch(&kept.sessions.log, 1, at, 1, &mut batch, dropped);
+    batch.pop()
 }
 
 fn message(topic: &str, payload: &str, qos: Qos) -> Arc<Message> {
@@ -256,9 +267,7 @@ async fn subscriptions_that_overlap_give_one_copy_at_the_highest_quality_with_al
     let kept = kept.restart(&dir);
     let session = kept.attach("c", false, 60).session;
     let mut copies = Vec::new();
-    while let Some(Outbound::Publish { qos, queued, .. }) =
-        session.next(&kept.sessions.log, 1, now(), |_| {})
-    {
+    while let Some(Outbound::Publish { qos, queued, .. }) = next(&session, &kept, now(), |_| {}) {
         copies.push((qos, queued.identifiers));
     }
     copies.sort();
@@ -294,9 +303,7 @@ async fn a_subscription_at_qos_0_that_overlaps_has_its_part_in_the_copy_that_is_
     };
     let routed = kept.sessions.dispatch(&Arc::new(retained), None);
     assert!(!routed.is_for_bus, "nobody takes it at QoS 0 alone");
-    let Some(Outbound::Publish { mut queued, .. }) =
-        session.next(&kept.sessions.log, 1, now(), |_| {})
-    else {
+    let Some(Outbound::Publish { mut queued, .. }) = next(&session, &kept, now(), |_| {}) else {
         panic!("a copy");
     };
     queued.identifiers.sort_unstable();
@@ -442,7 +449,7 @@ async fn a_message_whose_interval_is_over_when_its_turn_comes_is_not_sent() {
     let dropped = std::cell::RefCell::new(Vec::new());
     let mut sent = Vec::new();
     let later = published.plus_millis(30_000);
-    while let Some(next) = session.next(&kept.sessions.log, 1, later, |reason| {
+    while let Some(next) = next(&session, &kept, later, |reason| {
         dropped.borrow_mut().push(reason);
     }) {
         let Outbound::Publish { queued, .. } = next else {

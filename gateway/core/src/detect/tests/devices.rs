@@ -9,7 +9,6 @@ use crate::{
     },
     identity::{CertificateId, ClientId, GroupName},
     timestamp::Timestamp,
-    topic::TopicName,
 };
 
 /// A detector, a clock and a source of ids.
@@ -75,6 +74,7 @@ impl Site {
             source: IpAddr::from([10, 0, 0, 1]),
             at: self.now,
             kind,
+            times: 1,
         }
     }
 
@@ -102,10 +102,7 @@ fn next(ids: &mut u32) -> String {
 }
 
 fn published(bytes: usize) -> ActivityKind {
-    ActivityKind::Published {
-        topic: TopicName::parse("dt/x").unwrap(),
-        bytes,
-    }
+    ActivityKind::Published { bytes }
 }
 
 fn behavior(metric: &str, comparison: &str, count: u64, more: &str) -> String {
@@ -240,10 +237,7 @@ fn each_counter_counts_its_own_activity() {
         ("aws:num-messages-sent", published(1)),
         (
             "aws:num-messages-received",
-            ActivityKind::Delivered {
-                topic: TopicName::parse("a").unwrap(),
-                bytes: 1,
-            },
+            ActivityKind::Delivered { bytes: 1 },
         ),
         (
             "aws:num-authorization-failures",
@@ -255,10 +249,7 @@ fn each_counter_counts_its_own_activity() {
         let mut site = Site::new(all(metric, "less-than-equals", 3, IN_300));
         for other in [
             published(1),
-            ActivityKind::Delivered {
-                topic: TopicName::parse("a").unwrap(),
-                bytes: 1,
-            },
+            ActivityKind::Delivered { bytes: 1 },
             ActivityKind::Denied { reason: "policy" },
             ActivityKind::ConnectAttempt,
             ActivityKind::Disconnected,
@@ -518,4 +509,24 @@ fn an_activity_may_be_the_first_to_see_that_the_clock_stepped() {
     site.pass(290);
     assert_eq!(site.raised(), [""; 0]);
     assert_eq!(site.detector.stats().devices, 1);
+}
+
+#[test]
+fn what_is_told_once_counts_as_often_as_it_happened() {
+    for (metric, kind) in [
+        ("aws:num-messages-sent", published(1)),
+        (
+            "aws:num-messages-received",
+            ActivityKind::Delivered { bytes: 1 },
+        ),
+    ] {
+        let mut site = Site::new(all(metric, "less-than-equals", 3, IN_300));
+        let mut activity = site.activity("dev-1", kind);
+        activity.times = 3;
+        site.observe(&activity);
+        assert_eq!(site.raised(), [""; 0], "{metric}");
+        activity.times = 2;
+        site.observe(&activity);
+        assert_eq!(site.raised(), ["0 dev-1 in-alarm 4"], "{metric}");
+    }
 }

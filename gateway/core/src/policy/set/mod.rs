@@ -25,7 +25,7 @@ impl StatementRef {
 }
 
 /// Leave to do one thing. Only [`PolicySet::decide`] makes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     action: Action,
     statement: StatementRef,

@@ -25,7 +25,7 @@ pub(super) struct Checked {
 
 /// Types of packets: the upper half of the first byte.
 pub(super) const CONNECT: u8 = 1;
-const PUBLISH: u8 = 3;
+pub(super) const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
 const PUBREC: u8 = 5;
 const PUBREL: u8 = 6;

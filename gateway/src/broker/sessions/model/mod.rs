@@ -359,7 +359,6 @@ impl World {
                     Some(Sent::Publish { id, .. }) => owed.push((Answer::Rec, id)),
                 }
             }
-            self.ours.sent(client);
         }
     }
 

@@ -231,8 +231,17 @@ impl Broker {
     pub(super) fn next(&self, client: usize) -> Option<Sent> {
         let Connection { session, number } = self.connections[client].as_ref()?;
         let log = &self.sessions().log;
-        let next = session.next(log, *number, clock::now(), |_| {})?;
-        Some(match next {
+        let mut batch = Vec::new();
+        // Of what is promised: the naive broker knows no QoS 0.
+        let is_promised = |next: &Outbound| !matches!(next, Outbound::Publish { qos, .. } if *qos == Qos::AtMostOnce);
+        while !batch.last().is_some_and(is_promised) {
+            batch.clear();
+            session.next_batch(log, *number, clock::now(), 1, &mut batch, |_| {});
+            if batch.is_empty() {
+                return None;
+            }
+        }
+        Some(match batch.pop()? {
             Outbound::Release { pkid } => Sent::Release { id: pkid },
             Outbound::Publish {
                 pkid,
@@ -256,13 +265,6 @@ impl Broker {
                 }
             }
         })
-    }
-
-    /// All that there was to send was sent.
-    pub(super) fn sent(&self, client: usize) {
-        if let Some(Connection { session, .. }) = &self.connections[client] {
-            session.sent(&self.sessions().log);
-        }
     }
 }
 
