@@ -102,12 +102,6 @@ impl Sessions {
                 _ => add(&mut receivers, is_share, &route.session, qos, queued),
             }
         });
-        // Who takes it at QoS 0 alone.
-        receivers.retain(|receiver| {
-            let is_queued = receiver.qos != Qos::AtMostOnce;
-            routed.is_for_bus |= !is_queued;
-            is_queued
-        });
         let is_retained = message.retain && !message.payload.is_empty();
         if is_retained || receivers.iter().any(Receiver::is_kept) {
             self.write_body(id, message);
