@@ -274,6 +274,7 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
         while bench.metrics.backpressure_waits.get() == 0 {
             tokio::task::yield_now().await;
         }
+        assert!(!bench.buffer().has_room());
         let mut seen = 0;
         while seen < 4000 {
             let records = read(&mut reader, 500).await;
@@ -287,6 +288,8 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
     timeout(GENEROUS, async { tokio::join!(flood, drain) })
         .await
         .unwrap();
+    timeout(GENEROUS, bench.buffer().room()).await.unwrap();
+    assert!(bench.buffer().has_room());
     for acked in waiting {
         durable(acked).await;
     }
