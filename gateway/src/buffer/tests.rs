@@ -271,7 +271,7 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
     };
     let mut reader = bench.reader();
     let drain = async {
-        while bench.metrics.backpressure_waits.get() == 0 {
+        while bench.metrics.backpressure_waits.get() == 0 || bench.buffer().has_room() {
             tokio::task::yield_now().await;
         }
         let mut seen = 0;
@@ -287,6 +287,8 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
     timeout(GENEROUS, async { tokio::join!(flood, drain) })
         .await
         .unwrap();
+    timeout(GENEROUS, bench.buffer().room()).await.unwrap();
+    assert!(bench.buffer().has_room());
     for acked in waiting {
         durable(acked).await;
     }

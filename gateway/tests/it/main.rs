@@ -32,6 +32,7 @@ mod mosquitto;
 mod outage;
 mod outbox;
 mod peer;
+mod pipelined;
 mod plugins;
 mod policy;
 mod provisioning;

@@ -45,16 +45,16 @@ where
             self.has_queued = true;
             return Ok(());
         }
+        let mut release = PubRel::new(pkid, None);
         match self.held.received(log, pkid) {
-            Ok(Some(durable)) => {
-                self.answer_when_durable(Packet::PubRel(PubRel::new(pkid, None)), Some(durable))
+            Ok(durable) => {
+                self.answer_when_durable(Packet::PubRel(release), durable)
                     .await
             }
-            Ok(None) => self.send(Packet::PubRel(PubRel::new(pkid, None))).await,
             Err(_) => {
-                let mut release = PubRel::new(pkid, None);
                 release.reason = PubRelReason::PacketIdentifierNotFound;
-                self.send(Packet::PubRel(release)).await
+                let release = because(Packet::PubRel(release), UNKNOWN_PKID);
+                self.send(release).await
             }
         }
     }

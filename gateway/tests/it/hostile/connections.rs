@@ -87,21 +87,24 @@ fn one_client_id_again_and_again_costs_one_session() {
     let scene = Scene::new(&[]);
     scene.endures("CONNECTs with one client id", 96 * MIB, |served| {
         let began = Instant::now();
-        let mut last = None;
-        for _ in 0..count {
+        let mut crowd = Vec::new();
+        for number in 0..count {
             let mut stream = connect_from(source(0), served.plain).unwrap();
             stream.write_all(&hello("again", 60)).unwrap();
-            last = Some(stream);
+            crowd.push(stream);
+            if number % 100 == 99 {
+                crowd.clear();
+            }
         }
         println!(
             "{:.0} CONNECTs a second",
             count as f64 / began.elapsed().as_secs_f64()
         );
-        let mut last = last.unwrap();
-        last.read_exact(&mut [0; 4]).unwrap();
-        eventually("the others are gone", || {
-            served.metric("portcullis_broker_connections", &[]) <= 3.0
+        eventually("one of them is left", || {
+            served.metric("portcullis_broker_connections ", &[]) <= 3.0
         });
+        // Whoever it is, the next one has its place.
+        let mut last = plain(served, "again");
         last.write_all(&[0xc0, 0]).unwrap();
         let mut answer = [0; 2];
         last.read_exact(&mut answer).unwrap();
