@@ -46,16 +46,7 @@ impl Metrics {
     /// Registers everything.
     pub fn register(registry: &Registry) -> Self {
         let (metrics, bus) = (Registrar(registry), bus::Metrics::register(registry));
-        let publishes = metrics.counters(
-            "portcullis_broker_publishes_total",
-            "Admitted publishes, by QoS.",
-            &["qos"],
-        );
-        let deliveries = metrics.counters(
-            "portcullis_broker_deliveries_total",
-            "Messages delivered to local subscribers, by QoS.",
-            &["qos"],
-        );
+        let [publishes, deliveries] = of_messages(&metrics);
         let [packets_received, packets_sent, bytes_received, bytes_sent] = of_traffic(&metrics);
         let [
             sessions,
@@ -151,6 +142,22 @@ impl Metrics {
             ),
         }
     }
+}
+
+/// Publishes and deliveries.
+fn of_messages(metrics: &Registrar<'_>) -> [IntCounterVec; 2] {
+    [
+        metrics.counters(
+            "portcullis_broker_publishes_total",
+            "Admitted publishes, by QoS.",
+            &["qos"],
+        ),
+        metrics.counters(
+            "portcullis_broker_deliveries_total",
+            "Messages delivered to local subscribers, by QoS.",
+            &["qos"],
+        ),
+    ]
 }
 
 fn of_each_qos(counters: &IntCounterVec) -> [IntCounter; 3] {
