@@ -15,6 +15,7 @@ mod inbound;
 mod outbound;
 mod provision;
 mod quota;
+mod repeated;
 mod standing;
 mod subscribing;
 #[cfg(test)]
