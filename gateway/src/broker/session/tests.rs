@@ -443,3 +443,42 @@ async fn a_publish_whose_commit_was_heard_of_is_answered_at_once_when_it_comes_a
 fn client_id() -> ClientId {
     ClientId::parse("t1").unwrap()
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_its_own_gets_its_own_retained_message_neither() {
+    let stuck = Stuck::new();
+    let retain = [0x31, 5, 0, 1, b'a', 0, b'1'];
+    let subscribe = |options| [0x82, 7, 0, 1, 0, 0, 1, b'a', options];
+    let granted = [0x90, 4, 0, 1, 0, 0];
+    stuck
+        .serve(async |mut client| {
+            let connect = [
+                0x10, 15, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 2, b't', b'1',
+            ];
+            client.write_all(&connect).await.unwrap();
+            let mut head = [0; 2];
+            client.read_exact(&mut head).await.unwrap();
+            client
+                .read_exact(&mut vec![0; usize::from(head[1])])
+                .await
+                .unwrap();
+            client.write_all(&retain).await.unwrap();
+            let mut answer = [0; 6];
+            // No Local; a PINGREQ behind it shows that nothing more comes.
+            client.write_all(&subscribe(0b100)).await.unwrap();
+            client.write_all(&[0xc0, 0]).await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, granted);
+            let mut pong = [0; 2];
+            client.read_exact(&mut pong).await.unwrap();
+            assert_eq!(pong, [0xd0, 0]);
+            // Without it the message comes.
+            client.write_all(&subscribe(0)).await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, granted);
+            let mut message = [0; 7];
+            client.read_exact(&mut message).await.unwrap();
+            assert_eq!(message, retain);
+        })
+        .await;
+}

@@ -92,7 +92,7 @@ impl Sessions {
                     (route, true)
                 }
             };
-            if route.options.no_local && route.session.number == message.publisher {
+            if route.options.excludes(message, route.session.number) {
                 return;
             }
             let qos = message.qos.min(route.options.qos);
