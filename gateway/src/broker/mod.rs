@@ -31,6 +31,7 @@ mod session;
 mod sessions;
 mod shared;
 mod sys;
+mod text;
 mod tls;
 mod websocket;
 mod wills;
@@ -41,7 +42,7 @@ use tokio::{sync::Semaphore, task::spawn_blocking};
 
 use self::{
     bus::Bus, handshakes::Handshakes, lifecycle::Versions, newcomers::Newcomers, pace::Paces,
-    sessions::Sessions, shared::Shared, sys::Figures,
+    sessions::Sessions, shared::Shared, sys::Figures, text::cut,
 };
 use crate::{
     clock::ticks,
@@ -168,10 +169,4 @@ pub async fn bind(
         keeper: Keeper::new(shared),
         log,
     })
-}
-
-/// What an unknown peer says of itself, for the log: no more of it than this.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    text.get(..text.floor_char_boundary(bytes_max))
-        .unwrap_or(text)
 }

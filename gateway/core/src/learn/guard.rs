@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     observations::Observations,
-    shape::{Actor, Piece, Shape, Variable},
+    shape::{Actor, Level, Piece, Shape, Variable},
 };
 use crate::{
     identity::{Thing, ThingName, ThingTypeName},
@@ -21,6 +21,8 @@ pub(super) struct Guard {
     own: BTreeSet<(&'static str, Shape)>,
     itself: Thing,
     another: Thing,
+    /// All names of the registry.
+    names: BTreeSet<Box<str>>,
     /// Filters that were subscribed to.
     filters: BTreeSet<Shape>,
 }
@@ -63,6 +65,7 @@ impl Guard {
             own,
             itself: fictive(ITSELF),
             another: fictive(ANOTHER),
+            names: things.iter().map(|name| (*name).into()).collect(),
             filters,
         }
     }
@@ -76,18 +79,42 @@ impl Guard {
         if shape.0.len() > 1 && shape.0.first().is_some_and(|l| l.contains(&Piece::Any)) {
             return true;
         }
-        let actor = |thing| Actor {
-            thing,
-            client_id: ANOTHER,
-        };
         let itself = Actor {
             thing: &self.itself,
             client_id: ITSELF,
         };
+        let reaches = |own: &Shape, other: &Thing| {
+            let other = Actor {
+                thing: other,
+                client_id: other.name.as_str(),
+            };
+            let its = own.fill(&other);
+            its.is_some_and(|resource| shape.takes(&itself, &resource))
+        };
         let same_kind = |(kind, _): &&(&str, Shape)| *kind == action.resource_type();
         self.own.iter().filter(same_kind).any(|(_, own)| {
-            let its = definite(own).fill(&actor(&self.another));
-            its.is_some_and(|resource| shape.takes(&itself, &resource))
+            let own = definite(own);
+            reaches(&own, &self.another)
+                || self.named(&own, shape).any(|other| reaches(&own, &other))
+        })
+    }
+
+    /// The things whose names stand in `shape` as a text, where `own` has a variable for them: what
+    /// looks like a common level (`dt/*`) may be one's own.
+    fn named<'s>(&'s self, own: &'s Shape, shape: &'s Shape) -> impl Iterator<Item = Thing> + 's {
+        let texts = shape.0.iter().filter_map(|level| match level.as_slice() {
+            [Piece::Text(text)] => Some(&**text),
+            _ => None,
+        });
+        texts.flat_map(move |text| {
+            let named = own.0.iter().filter_map(move |level| name_in(level, text));
+            let known = named.filter(|name| self.names.contains(*name));
+            known.filter_map(|name| {
+                Some(Thing {
+                    name: ThingName::parse(name).ok()?,
+                    ..self.another.clone()
+                })
+            })
         })
     }
 
@@ -112,6 +139,26 @@ fn with_names_as_variables(mut shape: Shape, things: &BTreeSet<&str>) -> Shape {
         }
     }
     shape
+}
+
+/// What the name in `level` is if the whole level is `text`.
+fn name_in<'t>(level: &Level, text: &'t str) -> Option<&'t str> {
+    let is_name = |piece: &Piece| matches!(piece, Piece::Variable(v) if v.is_identity());
+    let at = level.iter().position(is_name)?;
+    let mut name = text;
+    for piece in &level[..at] {
+        let Piece::Text(before) = piece else {
+            return None;
+        };
+        name = name.strip_prefix(&**before)?;
+    }
+    for piece in level[at + 1..].iter().rev() {
+        let Piece::Text(after) = piece else {
+            return None;
+        };
+        name = name.strip_suffix(&**after)?;
+    }
+    Some(name)
 }
 
 /// With a word for anything.
@@ -184,6 +231,18 @@ mod tests {
     fn names_of_others_are_names() {
         let seen = [("s-1", Action::Receive, "dt/s-2/t")];
         assert!(crosses(&seen, Action::Receive, "dt/*/t"));
+    }
+
+    #[test]
+    fn a_level_that_is_the_name_of_a_thing_is_its_own() {
+        for seen in ["s-1/s-1/t", "s-1/t"] {
+            let seen = [("s-1", Action::Publish, seen)];
+            assert!(crosses(&seen, Action::Publish, "s-2/*"));
+            assert!(!crosses(&seen, Action::Publish, "s-3/*"));
+        }
+        let seen = [("s-1", Action::Publish, "dt/pre_s-1/t")];
+        assert!(crosses(&seen, Action::Publish, "dt/pre_s-2/*"));
+        assert!(!crosses(&seen, Action::Publish, "dt/s-2/*"));
     }
 
     #[test]

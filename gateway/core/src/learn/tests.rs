@@ -288,6 +288,27 @@ fn anonymous_client_ids_do_not_open_the_door_to_all() {
 }
 
 #[test]
+fn lines_that_do_not_fit_are_not_widened_over_what_a_thing_named_like_their_level_does() {
+    let topics: Vec<String> = (0..100)
+        .map(|i| format!("a/some-quite-long-name-of-a-room-{i:03}"))
+        .collect();
+    let mut seen: Vec<_> = topics
+        .iter()
+        .map(|topic| ("dt", Action::Publish, topic.as_str()))
+        .collect();
+    let dt = [thing("dt", None, &[])];
+    let (all, alone) = (observed(&dt, &seen), shared(&dt));
+    let proposal = propose(&all, &alone, &group("g")).unwrap();
+    assert_eq!(resources(&proposal), ["topic/a/*"]);
+    // Now `a` is a name, and `a/*` would reach what its thing does under it.
+    let things = [thing("a", None, &[]), thing("dt", None, &[])];
+    seen.push(("a", Action::Publish, "a/a/a"));
+    let (all, things) = (observed(&things, &seen), shared(&things));
+    let error = propose(&all, &things, &group("g")).unwrap_err();
+    assert!(matches!(error, NoProposal::TooLarge(_)), "{error}");
+}
+
+#[test]
 fn an_attribute_that_was_taken_away_is_said() {
     let mut things = [
         thing("s-1", None, &[("zone", "a")]),

@@ -4,3 +4,7 @@
 #[path = "../../../src/broker/codec/mod.rs"]
 mod codec;
 pub(super) mod packets;
+#[path = "../../../src/broker/text.rs"]
+mod text;
+
+use self::text::cut;

@@ -53,22 +53,7 @@ where
         let level = qos(publish.qos);
         self.check_receive_maximum(level, publish.pkid)?;
         if level == Qos::ExactlyOnce && self.held.has_incoming(publish.pkid) {
-            // The client has not seen our PUBREC; the message is in already, and may be on its way to the
-            // disk.
-            let waiting = self
-                .pending
-                .iter()
-                .any(|pending| pending.pkid == publish.pkid);
-            if !waiting {
-                self.pending.push_back(Pending {
-                    pkid: publish.pkid,
-                    qos: level,
-                    answer: PubAckReason::Success,
-                    acked: None,
-                    durable: self.held.durable(&self.shared.sessions.log),
-                });
-            }
-            return Ok(());
+            return self.on_repeat(&topic, &publish).await;
         }
         let bytes = topic.as_str().len() + publish.payload.len();
         let verdict = self.pace.publish(bytes, ticks());
@@ -320,7 +305,12 @@ where
         }
     }
 
-    async fn refuse_publish(&mut self, denied: &Denied, level: Qos, pkid: u16) -> Result<(), End> {
+    pub(super) async fn refuse_publish(
+        &mut self,
+        denied: &Denied,
+        level: Qos,
+        pkid: u16,
+    ) -> Result<(), End> {
         self.shared.note_denied(self.principal(), denied);
         let of_its_groups = self.principal().on_publish_denied;
         let answer = match of_its_groups.unwrap_or(self.shared.config.on_publish_denied) {
@@ -388,6 +378,9 @@ where
         }
         if answer == PubAckReason::Success {
             self.shared.metrics.acknowledged.inc();
+            if qos == Qos::ExactlyOnce {
+                self.held.committed(pkid);
+            }
         }
         let (received_reason, why) = match answer {
             PubAckReason::Success => (PubRecReason::Success, None),

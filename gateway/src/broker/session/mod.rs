@@ -16,6 +16,7 @@ mod observed;
 mod outbound;
 mod provision;
 mod quota;
+mod repeated;
 mod standing;
 mod subscribing;
 #[cfg(test)]

@@ -146,7 +146,7 @@ where
             return Ok(());
         };
         let message = delivery.message;
-        let is_own = options.no_local && message.publisher == self.held.number;
+        let is_own = options.excludes(message.publisher, self.held.number);
         if is_own || message.is_expired(now()) {
             return Ok(());
         }
@@ -265,6 +265,9 @@ where
                 // It was taken away meanwhile.
                 break;
             };
+            if options.excludes(message.publisher, self.held.number) {
+                continue;
+            }
             let qos = message.qos.min(options.qos);
             if qos == Qos::AtMostOnce {
                 self.forward(&Going::at_most_once(message, &options, true))?;

@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use portcullis_core::{
     detect::Profiles,
-    identity::OnPublishDenied,
+    identity::{ClientId, OnPublishDenied},
     limits::{APPEND_QUEUE_RECORDS_MAX, CONNECTING_PER_ADDRESS_MAX, PACKET_BYTES_MAX},
     record::{Draft, Kind},
 };
@@ -373,4 +373,112 @@ async fn who_waits_for_the_buffer_is_held_to_a_new_policy() {
             .get(),
         0
     );
+}
+
+/// CONNECT of MQTT 3.1.1 as `t1`, whose session is kept; whether it was there.
+async fn connect_kept(client: &mut DuplexStream) -> bool {
+    let packet = [
+        0x10, 14, 0, 4, b'M', b'Q', b'T', b'T', 4, 0, 0, 0, 0, 2, b't', b'1',
+    ];
+    client.write_all(&packet).await.unwrap();
+    let mut answer = [0; 4];
+    client.read_exact(&mut answer).await.unwrap();
+    assert_eq!((answer[0], answer[3]), (0x20, 0));
+    answer[2] == 1
+}
+
+/// PUBLISH with QoS 2 and packet id 5.
+async fn publish_exactly_once(client: &mut DuplexStream, topic: u8, dup: bool) {
+    let packet = [0x34 | u8::from(dup) << 3, 6, 0, 1, topic, 0, 5, b'1'];
+    client.write_all(&packet).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_comes_again_is_answered_only_when_it_is_in_the_stream() {
+    let stuck = Stuck::new();
+    stuck
+        .serve(async |mut client| {
+            assert!(!connect_kept(&mut client).await);
+            publish_exactly_once(&mut client, b'a', false).await;
+            settle().await;
+        })
+        .await;
+    let held = stuck.shared.sessions.of(&client_id()).unwrap();
+    assert!(held.has_incoming(5) && held.is_open(5));
+    stuck
+        .serve(async |mut client| {
+            assert!(connect_kept(&mut client).await);
+            publish_exactly_once(&mut client, b'a', true).await;
+            settle().await;
+            stuck.stop.cancel();
+            // No PUBREC: nothing is committed here.
+            closes(&mut client).await;
+        })
+        .await;
+    assert!(held.is_open(5));
+    // Local subscribers got it once.
+    let published = &stuck.shared.metrics.publishes;
+    assert_eq!(published.with_label_values(&["2"]).get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_whose_commit_was_heard_of_is_answered_at_once_when_it_comes_again() {
+    let stuck = Stuck::new();
+    for dup in [false, true] {
+        stuck
+            .serve(async |mut client| {
+                assert_eq!(connect_kept(&mut client).await, dup);
+                // Goes to no stream, so that there is nothing to commit.
+                publish_exactly_once(&mut client, b'$', dup).await;
+                let mut answer = [0; 4];
+                client.read_exact(&mut answer).await.unwrap();
+                assert_eq!(answer, [0x50, 2, 0, 5]);
+            })
+            .await;
+        let held = stuck.shared.sessions.of(&client_id()).unwrap();
+        assert!(held.has_incoming(5) && !held.is_open(5));
+    }
+}
+
+fn client_id() -> ClientId {
+    ClientId::parse("t1").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_want_its_own_gets_its_own_retained_message_neither() {
+    let stuck = Stuck::new();
+    let retain = [0x31, 5, 0, 1, b'a', 0, b'1'];
+    let subscribe = |options| [0x82, 7, 0, 1, 0, 0, 1, b'a', options];
+    let granted = [0x90, 4, 0, 1, 0, 0];
+    stuck
+        .serve(async |mut client| {
+            let connect = [
+                0x10, 15, 0, 4, b'M', b'Q', b'T', b'T', 5, 2, 0, 0, 0, 0, 2, b't', b'1',
+            ];
+            client.write_all(&connect).await.unwrap();
+            let mut head = [0; 2];
+            client.read_exact(&mut head).await.unwrap();
+            client
+                .read_exact(&mut vec![0; usize::from(head[1])])
+                .await
+                .unwrap();
+            client.write_all(&retain).await.unwrap();
+            let mut answer = [0; 6];
+            // No Local; a PINGREQ behind it shows that nothing more comes.
+            client.write_all(&subscribe(0b100)).await.unwrap();
+            client.write_all(&[0xc0, 0]).await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, granted);
+            let mut pong = [0; 2];
+            client.read_exact(&mut pong).await.unwrap();
+            assert_eq!(pong, [0xd0, 0]);
+            // Without it the message comes.
+            client.write_all(&subscribe(0)).await.unwrap();
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, granted);
+            let mut message = [0; 7];
+            client.read_exact(&mut message).await.unwrap();
+            assert_eq!(message, retain);
+        })
+        .await;
 }

@@ -117,7 +117,10 @@ impl Sessions {
                     (route, true)
                 }
             };
-            if !(route.options.no_local && route.session.number == address.publisher) {
+            if !route
+                .options
+                .excludes(address.publisher, route.session.number)
+            {
                 takers.push((route, is_share));
             }
         });

@@ -67,6 +67,12 @@ impl Loose {
         Some(queued)
     }
 
+    /// What waits, oldest first.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Queued> {
+        self.queue.iter()
+    }
+
     /// The connection is gone.
     pub(super) fn clear(&mut self, log: &Log) {
         log.free_loose_bytes(self.bytes);

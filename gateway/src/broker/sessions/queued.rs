@@ -30,6 +30,14 @@ pub(in crate::broker) struct Queued {
     pub(in crate::broker) identifiers: Vec<u32>,
 }
 
+impl Options {
+    /// Whether No Local keeps a message from the session of this number: it is the one that published it
+    /// (MQTT 5.0, 3.8.3.1).
+    pub(in crate::broker) fn excludes(&self, publisher: u64, number: u64) -> bool {
+        self.no_local && publisher == number
+    }
+}
+
 impl Queued {
     /// Those as they are written.
     pub(super) fn filters(&self) -> Vec<String> {

@@ -178,7 +178,10 @@ impl Replay {
         match *record {
             Record::Body { id, ref message } => {
                 self.next_id = self.next_id.max(id + 1);
-                self.bodies.insert(id, Arc::new(message.message()?));
+                let message = message.message()?;
+                // Nobody else is taken for the publisher of what is still there.
+                self.next_number = self.next_number.max(message.publisher + 1);
+                self.bodies.insert(id, Arc::new(message));
             }
             Record::Queue {
                 number,

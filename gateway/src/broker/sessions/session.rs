@@ -299,10 +299,23 @@ impl Session {
         self.lock().incoming.len()
     }
 
+    /// Whether nobody has heard that the QoS 2 publish with this id is in the stream: the connection that
+    /// handed it in, or the process, ended before.
+    pub(in crate::broker) fn is_open(&self, pkid: u16) -> bool {
+        self.lock().incoming.is_open(pkid)
+    }
+
+    /// The QoS 2 publish with this id is in the stream.
+    pub(in crate::broker) fn committed(&self, pkid: u16) {
+        self.lock().incoming.committed(pkid);
+    }
+
     /// A QoS 2 publish that goes nowhere, but is answered as if it did.
     pub(in crate::broker) fn take_incoming(&self, log: &Log, pkid: u16) {
         let mut state = self.lock();
-        if state.incoming.publish(pkid) && state.is_kept {
+        let is_new = state.incoming.publish(pkid);
+        state.incoming.committed(pkid);
+        if is_new && state.is_kept {
             log.append(&Record::Incoming {
                 number: self.number,
                 pkid,

@@ -190,6 +190,8 @@ async fn a_publishers_packet_id_is_taken_together_with_the_delivery() {
     let kept = kept.restart(&dir);
     let publisher = kept.attach("p", false, 60).session;
     assert!(publisher.has_incoming(7));
+    // Whether the stream has it as well is not known any more.
+    assert!(publisher.is_open(7));
     let released = publisher.release_incoming(&kept.sessions.log, 7);
     assert!(released.was_there);
     released.durable.unwrap().await.unwrap();

@@ -20,6 +20,8 @@ pub(super) struct Message {
     pub(super) retain: bool,
     /// Seconds since the beginning.
     pub(super) expires_at: Option<u64>,
+    /// The session that published it, which the broker writes into it; 0: none.
+    pub(super) publisher: u64,
 }
 
 /// What a client gets.
@@ -52,12 +54,16 @@ pub(super) enum Answer {
 
 #[derive(Debug)]
 struct Session {
+    /// Used once.
+    number: u64,
     expiry_secs: u32,
     /// The Receive Maximum of the connection; `None` while there is none.
     window: Option<usize>,
     away_since: u64,
     subscriptions: Vec<(&'static str, Subscription)>,
     queue: Vec<Queued>,
+    /// What waits for the connection at QoS 0.
+    loose: Vec<Queued>,
     /// Ids of QoS 2 publishes that are not released.
     incoming: Vec<u16>,
 }
@@ -84,6 +90,7 @@ struct Queued {
 pub(super) struct Broker {
     pub(super) now: u64,
     sessions: Vec<Option<Session>>,
+    last_session: u64,
     retained: Vec<Message>,
 }
 
@@ -95,6 +102,7 @@ impl Broker {
         Self {
             now: 0,
             sessions: (0..clients).map(|_| None).collect(),
+            last_session: 0,
             retained: Vec::new(),
         }
     }
@@ -105,12 +113,15 @@ impl Broker {
         self.end_sessions();
         let was_there = self.sessions[client].is_some() && !clean;
         if !was_there {
+            self.last_session += 1;
             self.sessions[client] = Some(Session {
+                number: self.last_session,
                 expiry_secs: 0,
                 window: None,
                 away_since: 0,
                 subscriptions: Vec::new(),
                 queue: Vec::new(),
+                loose: Vec::new(),
                 incoming: Vec::new(),
             });
         }
@@ -128,6 +139,7 @@ impl Broker {
         let now = self.now;
         if let Some(session) = self.connected(client) {
             session.window = None;
+            session.loose.clear();
             session.away_since = now;
             session.expiry_secs = expiry.unwrap_or(session.expiry_secs);
         }
@@ -167,12 +179,13 @@ impl Broker {
         let (now, retained) = (self.now, self.retained.clone());
         let session = self.connected(client).unwrap();
         session.subscriptions.push((filter, to));
-        if handling == 0 || handling == 1 && !was_there {
+        if !is_share(filter) && (handling == 0 || handling == 1 && !was_there) {
             for message in retained {
                 let qos = message.qos.min(to.qos);
                 let is_over = message.expires_at.is_some_and(|end| end <= now);
-                if matches(filter, message.topic) && !is_over && qos > 0 {
-                    session.queue(message, qos, true, &[(filter, to)]);
+                let is_own = to.no_local && message.publisher == session.number;
+                if matches(filter, message.topic) && !is_over && !is_own && qos > 0 {
+                    session.queue_as(message, qos, true, &[(filter, to)]);
                 }
             }
         }
@@ -187,8 +200,15 @@ impl Broker {
         subscriptions.len() < before
     }
 
-    /// `id`: of a QoS 2 publish.
-    pub(super) fn publish(&mut self, client: Option<usize>, id: Option<u16>, message: &Message) {
+    /// `id`: of a QoS 2 publish. `copies`: who got it in fact, which decides which member of a share
+    /// does, and in which order copies of one client go.
+    pub(super) fn publish(
+        &mut self,
+        client: Option<usize>,
+        id: Option<u16>,
+        message: &Message,
+        copies: &[(usize, Vec<String>)],
+    ) {
         if let (Some(client), Some(id)) = (client, id) {
             let incoming = &mut self.connected(client).unwrap().incoming;
             if incoming.contains(&id) {
@@ -196,6 +216,10 @@ impl Broker {
                 return;
             }
             incoming.push(id);
+        }
+        let mut message = message.clone();
+        if let Some(client) = client {
+            message.publisher = self.connected(client).unwrap().number;
         }
         if message.retain {
             self.retained.retain(|kept| kept.topic != message.topic);
@@ -206,15 +230,30 @@ impl Broker {
         }
         for (number, session) in self.sessions.iter_mut().enumerate() {
             let Some(session) = session else { continue };
-            let mut for_it = session.subscriptions.clone();
-            let is_own = client == Some(number);
-            for_it
-                .retain(|(filter, to)| matches(filter, message.topic) && !(to.no_local && is_own));
-            let qos = for_it.iter().map(|(_, to)| to.qos).max().unwrap_or(0);
-            let qos = qos.min(message.qos);
-            let retain = message.retain && for_it.iter().any(|(_, to)| to.retain_as_published);
-            if qos > 0 {
-                session.queue(message.clone(), qos, retain, &for_it);
+            let its = copies.iter().filter(|(client, _)| *client == number);
+            let its: Vec<&[String]> = its.map(|(_, filters)| &**filters).collect();
+            session.take(&message, &its);
+        }
+        self.judge_shares(&message, copies);
+    }
+
+    /// A share takes a message once: by a member that is connected if there is one.
+    fn judge_shares(&self, message: &Message, copies: &[(usize, Vec<String>)]) {
+        let is_member =
+            |session: &Session, share: &str| session.subscriptions.iter().any(|(f, _)| *f == share);
+        let sessions = || self.sessions.iter().flatten();
+        let all = sessions().flat_map(|session| session.subscriptions.iter());
+        let shares = all.filter(|(filter, _)| is_share(filter) && matches(filter, message.topic));
+        for (share, _) in shares {
+            let takers = copies.iter().filter(|(_, filters)| filters == &[*share]);
+            let takers: Vec<_> = takers.map(|(client, _)| *client).collect();
+            let is_there = |session: &Session| session.window.is_some();
+            if sessions().any(|session| is_member(session, share) && is_there(session)) {
+                assert_eq!(takers.len(), 1, "who takes it for {share}");
+                let taker = self.sessions[takers[0]].as_ref();
+                assert!(taker.is_some_and(|taker| is_member(taker, share) && is_there(taker)));
+            } else {
+                assert!(takers.len() <= 1, "nobody is there, and {takers:?} take it");
             }
         }
     }
@@ -249,17 +288,20 @@ impl Broker {
         let now = self.now;
         let session = self.connected(client)?;
         let window = session.window?;
+        while !session.loose.is_empty() {
+            let queued = session.loose.remove(0);
+            if !queued.is_over(now) && session.wants(&queued) {
+                return Some(queued.sent(now));
+            }
+        }
         if let Some(queued) = session.queue.iter_mut().find(|queued| queued.release) {
             queued.release = false;
             return Some(Sent::Release { id: queued.id });
         }
-        let subscriptions = &session.subscriptions;
         loop {
             let at = session.queue.iter().position(|queued| !queued.is_open)?;
             let queued = &session.queue[at];
-            let is_over = queued.message.expires_at.is_some_and(|end| end <= now);
-            let is_wanted = |filter| subscriptions.iter().any(|(known, _)| *known == filter);
-            if queued.id == 0 && (is_over || !queued.filters.iter().copied().any(is_wanted)) {
+            if queued.id == 0 && (queued.is_over(now) || !session.wants(queued)) {
                 session.queue.remove(at);
                 continue;
             }
@@ -273,23 +315,81 @@ impl Broker {
                 queued.id = id;
             }
             queued.is_open = true;
-            let left = |end: u64| u32::try_from(end.saturating_sub(now)).unwrap();
-            return Some(Sent::Publish {
-                id: queued.id,
-                dup,
-                qos: queued.qos,
-                retain: queued.retain,
-                topic: queued.message.topic.to_owned(),
-                payload: queued.message.payload.clone(),
-                identifiers: queued.identifiers.clone(),
-                expires_in: queued.message.expires_at.map(left),
-            });
+            let mut sent = queued.sent(now);
+            if let Sent::Publish { dup: again, .. } = &mut sent {
+                *again = dup;
+            }
+            return Some(sent);
+        }
+    }
+}
+
+impl Queued {
+    fn is_over(&self, now: u64) -> bool {
+        self.message.expires_at.is_some_and(|end| end <= now)
+    }
+
+    /// As it goes for the first time.
+    fn sent(&self, now: u64) -> Sent {
+        let left = |end: u64| u32::try_from(end.saturating_sub(now)).unwrap();
+        Sent::Publish {
+            id: self.id,
+            dup: false,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.message.topic.to_owned(),
+            payload: self.message.payload.clone(),
+            identifiers: self.identifiers.clone(),
+            expires_in: self.message.expires_at.map(left),
         }
     }
 }
 
 impl Session {
-    fn queue(
+    /// Whether one of the subscriptions that it came for is still there.
+    fn wants(&self, queued: &Queued) -> bool {
+        let mut known = self.subscriptions.iter();
+        known.any(|(filter, _)| queued.filters.contains(filter))
+    }
+
+    /// Takes a message for its own subscriptions, and for the shares that `copies` name.
+    fn take(&mut self, message: &Message, copies: &[&[String]]) {
+        let its = self.subscriptions.iter().copied();
+        let (shares, mut own): (Vec<_>, Vec<_>) = its
+            .filter(|(filter, _)| matches(filter, message.topic))
+            .partition(|(filter, _)| is_share(filter));
+        let is_own = message.publisher == self.number;
+        own.retain(|(_, to)| !(to.no_local && is_own));
+        let goes_by_the_bus = message.qos == 0 && message.topic.starts_with('$');
+        if goes_by_the_bus {
+            own.clear();
+        }
+        for filters in copies {
+            let of_share = shares.iter().find(|(share, _)| *filters == [*share]);
+            let for_it = match of_share {
+                Some(share) => vec![*share],
+                None => std::mem::take(&mut own),
+            };
+            assert!(!for_it.is_empty(), "a copy for {filters:?}");
+            self.queue(message, &for_it);
+        }
+        let is_lost = self.window.is_none() && self.qos(message, &own) == 0;
+        assert!(own.is_empty() || is_lost, "no copy for {own:?}");
+    }
+
+    fn qos(&self, message: &Message, for_it: &[(&'static str, Subscription)]) -> u8 {
+        let qos = for_it.iter().map(|(_, to)| to.qos).max().unwrap_or(0);
+        qos.min(message.qos)
+    }
+
+    /// Puts a message that was just published into the queue.
+    fn queue(&mut self, message: &Message, for_it: &[(&'static str, Subscription)]) {
+        let retain = message.retain && for_it.iter().any(|(_, to)| to.retain_as_published);
+        let qos = self.qos(message, for_it);
+        self.queue_as(message.clone(), qos, retain, for_it);
+    }
+
+    fn queue_as(
         &mut self,
         message: Message,
         qos: u8,
@@ -298,7 +398,14 @@ impl Session {
     ) {
         let mut identifiers: Vec<_> = for_it.iter().filter_map(|(_, to)| to.identifier).collect();
         identifiers.sort_unstable();
-        self.queue.push(Queued {
+        if qos == 0 && self.window.is_none() {
+            return;
+        }
+        let queue = match qos {
+            0 => &mut self.loose,
+            _ => &mut self.queue,
+        };
+        queue.push(Queued {
             message,
             qos,
             retain,
@@ -312,8 +419,17 @@ impl Session {
     }
 }
 
-/// Whether a filter takes a topic (MQTT 5.0, 4.7).
+fn is_share(filter: &str) -> bool {
+    filter.starts_with("$share/")
+}
+
+/// Whether a filter, of a share or not, takes a topic (MQTT 5.0, 4.7).
 pub(super) fn matches(filter: &str, topic: &str) -> bool {
+    let of_share = filter.strip_prefix("$share/");
+    let filter = match of_share.and_then(|rest| rest.split_once('/')) {
+        Some((_, filter)) => filter,
+        None => filter,
+    };
     let (filter, topic): (Vec<_>, Vec<_>) =
         (filter.split('/').collect(), topic.split('/').collect());
     if topic[0].starts_with('$') && filter[0] != topic[0] {

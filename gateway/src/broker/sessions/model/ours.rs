@@ -62,6 +62,10 @@ fn start(dir: &TempDir) -> Running {
     }
 }
 
+fn client_id(client: usize) -> ClientId {
+    ClientId::parse(&format!("c{client}")).unwrap()
+}
+
 fn at(secs: u64) -> Timestamp {
     BEGINNING.plus_millis(secs * 1000)
 }
@@ -124,8 +128,8 @@ impl Broker {
             owner: None,
             connection: self.last_connection,
         };
-        let id = ClientId::parse(&format!("c{client}")).unwrap();
-        let attached = self.sessions().attach(&id, &asked).unwrap();
+        let attached = self.sessions().attach(&client_id(client), &asked);
+        let attached = attached.unwrap();
         // The former connection notices later.
         self.disconnect(client, None);
         self.connections[client] = Some(Connection {
@@ -158,11 +162,13 @@ impl Broker {
             identifier: to.identifier,
         };
         let is_new = self.sessions().subscribe(session, &subscribed, options);
-        if handling == 0 || handling == 1 && is_new {
+        let wants_retained = handling == 0 || handling == 1 && is_new;
+        if wants_retained && subscribed.share.is_none() {
             let retained = &self.sessions().retained;
             for message in retained.matching(&subscribed.filter, clock::now()) {
                 let qos = message.qos.min(options.qos);
-                if qos != Qos::AtMostOnce {
+                let is_own = options.excludes(message.publisher, session.number);
+                if qos != Qos::AtMostOnce && !is_own {
                     let sessions = self.sessions();
                     assert!(sessions.queue_retained(session, &subscribed, options, qos, &message));
                 }
@@ -177,13 +183,19 @@ impl Broker {
         self.sessions().unsubscribe(session, &subscribed)
     }
 
-    pub(super) fn publish(&self, client: Option<usize>, id: Option<u16>, given: &Message) {
+    /// Who got it: the filters of each copy, in the order of the client's queue.
+    pub(super) fn publish(
+        &self,
+        client: Option<usize>,
+        id: Option<u16>,
+        given: &Message,
+    ) -> Vec<(usize, Vec<String>)> {
         let session = client.map(|client| &self.connection(client).session);
         let origin = session
             .zip(id)
             .map(|(session, pkid)| Origin { session, pkid });
         if origin.is_some_and(|origin| origin.session.has_incoming(origin.pkid)) {
-            return;
+            return Vec::new();
         }
         let expires_at = given.expires_at.map(at);
         let message = message::Message {
@@ -200,8 +212,21 @@ impl Broker {
             }),
             expires_at,
         };
-        let routed = self.sessions().dispatch(&Arc::new(message), origin);
+        let message = Arc::new(message);
+        let routed = self.sessions().dispatch(&message, origin);
         assert_eq!(routed.overflowed, 0);
+        let mut copies = Vec::new();
+        for client in 0..self.connections.len() {
+            let Some(session) = self.sessions().of(&client_id(client)) else {
+                continue;
+            };
+            let state = session.lock();
+            let queued = state.outgoing.iter().map(|(_, _, _, queued)| queued);
+            let all = state.loose.iter().chain(queued);
+            let its = all.filter(|queued| Arc::ptr_eq(&queued.message, &message));
+            copies.extend(its.map(|queued| (client, queued.filters())));
+        }
+        copies
     }
 
     pub(super) fn release(&self, client: usize, id: u16) -> bool {
