@@ -90,12 +90,18 @@ pub(super) async fn serve<S>(
     let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
         Ok(admitted) => admitted,
         Err(refusal) => {
+            // What it asks of the registry is not broken off.
+            if !newcomer.settle() {
+                return;
+            }
             let refusal = introduce(shared, peer, &client_id, *refusal).await;
             return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
         }
     };
     // From here on it is somebody.
-    drop(newcomer);
+    if !newcomer.settle() {
+        return;
+    }
     let about = about(admission.principal(), peer.address, version);
     let per_certificate_max = shared.config.limits.connections_per_certificate_max;
     let Ok((ticket, entered)) = shared.clients.enter(&client_id, about, per_certificate_max) else {

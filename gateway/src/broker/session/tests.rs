@@ -131,7 +131,7 @@ impl Stuck {
                 unknown_policy: None,
             },
         };
-        let newcomer = self.shared.newcomers.enter(source).unwrap();
+        let newcomer = self.shared.newcomers.enter(source).newcomer;
         let session = connect::serve(&self.shared, server, &peer, newcomer, self.stop.clone());
         tokio::join!(session, script(client)).1
     }
