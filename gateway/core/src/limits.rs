@@ -32,6 +32,10 @@ pub const PROPERTY_BYTES_MAX: usize = 8 * 1024;
 /// Topic aliases of one connection, in each direction; the client may allow fewer of ours. Each keeps
 /// one topic in memory.
 pub const TOPIC_ALIASES_MAX: u16 = 64;
+/// What a connection's buffers begin with, and come back to: most say little.
+pub const BUFFER_BYTES_MIN: usize = 512;
+/// What is read, and written, at once from and to a connection that says much.
+pub const BUFFER_BYTES: usize = 8 * 1024;
 /// What is read from a connection ahead of what the session takes: a packet that is only announced
 /// gets no more room than this until its bytes come.
 pub const READ_AHEAD_BYTES: usize = 16 * 1024;

@@ -271,7 +271,8 @@ async fn serve(
         Listener::Tls { .. } | Listener::Wss { .. } => {
             let shaken = tokio::select! {
                 () = stop.cancelled() => return,
-                shaken = handshake(shared, tls, stream, address) => shaken,
+                // On the heap, and gone with its end: a connection lives for much longer.
+                shaken = Box::pin(handshake(shared, tls, stream, address)) => shaken,
             };
             if let Some(Shaken {
                 stream,
@@ -326,16 +327,17 @@ async fn enter<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Some(origins) = listener.origins() else {
-        return Box::pin(connect::serve(shared, stream, peer, newcomer, stop)).await;
+        return connect::serve(shared, stream, peer, newcomer, stop).await;
     };
     let rules = Rules {
         origins,
         is_local: matches!(listener, Listener::Ws { .. }),
         packet_bytes_max: shared.config.packet_bytes_max,
     };
+    let accepting = Box::pin(websocket::accept(stream, rules));
     let accepted = tokio::select! {
         () = stop.cancelled() => return,
-        accepted = timeout(shared.config.connect_timeout, websocket::accept(stream, rules)) => accepted,
+        accepted = timeout(shared.config.connect_timeout, accepting) => accepted,
     };
     let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();
     let refusal = match accepted {

@@ -79,7 +79,8 @@ pub(super) struct Greeted(StartHandshake<TcpStream>);
 /// A handshake that succeeded.
 #[derive(Debug)]
 pub(super) struct Shaken {
-    pub(super) stream: TlsStream<TcpStream>,
+    /// On the heap: it is large, and is handed on often.
+    pub(super) stream: Box<TlsStream<TcpStream>>,
     /// What the client proved to hold.
     pub(super) certificate: Arc<Certificate>,
     /// The same as it came, and what the client sent to link it to a CA.
@@ -183,13 +184,13 @@ impl Tls {
             polled
         });
         match shaken.await {
-            Ok(stream) => self.know(stream),
+            Ok(stream) => self.know(Box::new(stream)),
             Err(error) => Err(HandshakeRefusal::of(error, shown)),
         }
     }
 
     /// Who has shaken hands, and whether it asked for this gateway.
-    fn know(&self, stream: TlsStream<TcpStream>) -> Result<Shaken, HandshakeRefusal> {
+    fn know(&self, stream: Box<TlsStream<TcpStream>>) -> Result<Shaken, HandshakeRefusal> {
         let refusal = |reason, error: &str, shown| HandshakeRefusal {
             reason,
             error: io::Error::other(error.to_owned()),

@@ -201,18 +201,20 @@ where
     }
 
     /// Serves the client to its end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
+    /// What does something is on the heap for as long as that takes: most sessions do nothing most of
+    /// the time, and need not carry the states of what they might do.
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        self.take_up().await?;
+        Box::pin(self.take_up()).await?;
         self.flush().await?;
-        self.tell_connected().await?;
+        Box::pin(self.tell_connected()).await?;
         let mut deadline = Instant::now() + self.keep_alive;
         loop {
             let reading = self.reads();
@@ -224,26 +226,26 @@ where
                 () = sleep_until(deadline), if reading => match self.framed.next().now_or_never() {
                     // It has spoken while the session was busy writing.
                     Some(packet) => {
-                        self.handle_packets(packet).await?;
+                        Box::pin(self.handle_packets(packet)).await?;
                         deadline = Instant::now() + self.keep_alive;
                     }
                     None => return Err(End::KeepAlive),
                 },
                 // Cancel-safe: `Framed` keeps what it has read.
                 packet = self.framed.next(), if reading => {
-                    self.handle_packets(packet).await?;
+                    Box::pin(self.handle_packets(packet)).await?;
                     deadline = Instant::now() + self.keep_alive;
                 }
-                () = turn(self.held_back.as_deref()) => self.take_held_back().await?,
+                () = turn(self.held_back.as_deref()) => Box::pin(self.take_held_back()).await?,
                 // Cancel-safe: the receiver stays in the queue.
-                committed = next_commit(&mut self.pending) => self.acknowledge_all(committed).await?,
+                committed = next_commit(&mut self.pending) => Box::pin(self.acknowledge_all(committed)).await?,
                 // Cancel-safe: see `Link::next`.
-                delivery = self.on_bus.next() => self.deliver_all(delivery).await?,
+                delivery = self.on_bus.next() => Box::pin(self.deliver_all(delivery)).await?,
                 // Cancel-safe: a wake-up that nobody waits for is kept.
-                () = self.held.woken() => self.send_queued().await?,
+                () = self.held.woken() => Box::pin(self.send_queued()).await?,
                 // Cancel-safe: the receiver stays in the queue.
                 answer = next_answer(&mut self.answering) => {
-                    self.send(answer.ok_or(End::NotCommitted)?).await?;
+                    Box::pin(self.send(answer.ok_or(End::NotCommitted)?)).await?;
                 }
                 changed = self.identity.changed() => {
                     if changed.is_err() {
@@ -257,7 +259,9 @@ where
                 deadline = Instant::now() + self.keep_alive;
             }
             self.flush().await?;
-            self.tell_dropped().await?;
+            if !self.dropped.is_empty() {
+                Box::pin(self.tell_dropped()).await?;
+            }
         }
     }
 

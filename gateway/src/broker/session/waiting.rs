@@ -9,8 +9,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures_util::SinkExt;
-use portcullis_core::{limits::WRITE_TIMEOUT, topic::TopicName};
+use portcullis_core::{
+    limits::{BUFFER_BYTES_MIN, WRITE_TIMEOUT},
+    topic::TopicName,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep_until, timeout},
@@ -46,7 +50,11 @@ where
 
     /// Writes what is in the buffer.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
-        self.written(Step::Flush).await
+        self.written(Step::Flush).await?;
+        if self.framed.codec_mut().has_outgrown() {
+            *self.framed.write_buffer_mut() = BytesMut::with_capacity(BUFFER_BYTES_MIN);
+        }
+        Ok(())
     }
 
     async fn written(&mut self, step: Step) -> Result<(), End> {
