@@ -14,7 +14,7 @@ use portcullis_core::{
 };
 use rumqttc::v5::mqttbytes::{
     QoS,
-    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode},
+    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode, LastWill},
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -102,21 +102,7 @@ where
     let codec = Codec::new(shared.config.packet_bytes_max);
     let mut framed = Framed::with_capacity(stream, codec, BUFFER_BYTES_MIN);
     framed.set_backpressure_boundary(BUFFER_BYTES);
-    let first = tokio::select! {
-        () = stop.cancelled() => return None,
-        first = timeout(shared.config.connect_timeout, framed.next()) => first,
-    };
-    if let Ok(Some(Ok(_))) = &first {
-        shared.metrics.packets_received.inc();
-    }
-    let (connect, will) = match first {
-        Ok(Some(Ok(Packet::Connect(connect, will, _)))) => (connect, will),
-        other => {
-            let early = Early::of(other);
-            refuse_early(shared, &mut framed, peer, &early).await;
-            return None;
-        }
-    };
+    let (connect, will) = hear(shared, &mut framed, peer, &stop).await?;
     let version = framed.codec().version().unwrap_or(Version::V311);
     let (client_id, assigned) =
         match client_id(&connect, version, shared.config.limits.client_id_bytes_max) {
@@ -199,6 +185,33 @@ where
         connection,
         session: Box::new(session),
     })
+}
+
+/// The CONNECT; `None` if something else came, or nothing.
+async fn hear<S>(
+    shared: &Shared,
+    framed: &mut Framed<S, Codec>,
+    peer: &Peer<'_>,
+    stop: &CancellationToken,
+) -> Option<(Connect, Option<LastWill>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let first = tokio::select! {
+        () = stop.cancelled() => return None,
+        first = timeout(shared.config.connect_timeout, framed.next()) => first,
+    };
+    if let Ok(Some(Ok(_))) = &first {
+        shared.metrics.packets_received.inc();
+    }
+    match first {
+        Ok(Some(Ok(Packet::Connect(connect, will, _)))) => Some((connect, will)),
+        other => {
+            let early = Early::of(other);
+            refuse_early(shared, framed, peer, &early).await;
+            None
+        }
+    }
 }
 
 /// The session that the client left, or a new one.
