@@ -3,7 +3,7 @@
 //! Operators may set many of them lower or higher within a range; what stands here is the default
 //! or the hard limit. What happens at a bound is said where it is enforced.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 // MQTT, see the AWS IoT Core limits (specification A.8).
 
@@ -32,6 +32,10 @@ pub const PROPERTY_BYTES_MAX: usize = 8 * 1024;
 /// Topic aliases of one connection, in each direction; the client may allow fewer of ours. Each keeps
 /// one topic in memory.
 pub const TOPIC_ALIASES_MAX: u16 = 64;
+/// What a connection's buffers begin with, and come back to: most say little.
+pub const BUFFER_BYTES_MIN: usize = 512;
+/// What is read, and written, at once from and to a connection that says much.
+pub const BUFFER_BYTES: usize = 8 * 1024;
 /// What is read from a connection ahead of what the session takes: a packet that is only announced
 /// gets no more room than this until its bytes come.
 pub const READ_AHEAD_BYTES: usize = 16 * 1024;
@@ -64,6 +68,12 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 16;
 pub const HANDSHAKES_PER_SECOND: u64 = 100;
 /// The same at once: a site behind one address comes back after a power cut.
 pub const HANDSHAKES_BURST: u64 = 1000;
+/// So many times as much of both for each address of this machine, which all local applications share.
+pub const HANDSHAKES_OF_LOOPBACK: NonZeroU64 = NonZeroU64::new(10).unwrap();
+/// How long a handshake keeps its turn at most; then it goes on without one.
+pub const HANDSHAKE_TURN: Duration = Duration::from_millis(50);
+/// The largest ClientHello; one with post-quantum keys has some 2 KiB.
+pub const HELLO_BYTES_MAX: usize = 16 * 1024;
 /// Addresses whose handshakes have a pace of their own; further ones share one.
 pub const HANDSHAKE_ADDRESSES_MAX: usize = 16_384;
 /// Time for the TLS handshake.

@@ -29,6 +29,15 @@ impl Allowance {
         Some(Self { burst, per_second })
     }
 
+    /// So many times as much.
+    #[must_use]
+    pub fn times(self, factor: NonZeroU64) -> Self {
+        Self {
+            burst: self.burst.saturating_mul(factor.get()),
+            per_second: self.per_second.saturating_mul(factor),
+        }
+    }
+
     /// The one that allows less in the long run, else at once.
     #[must_use]
     pub fn lower(self, other: Self) -> Self {

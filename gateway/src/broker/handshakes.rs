@@ -1,10 +1,12 @@
 //! TLS handshakes: who may begin one, and whose turn it is.
 //!
 //! A handshake costs a signature, and whoever connects gets one for nothing. So an address may begin
-//! so many a second, and is told no before any TLS is spoken; and of those that are under way at once
-//! it gets a part, so that peers which begin and say nothing more keep nobody else from a turn. An
-//! address is a /64 in IPv6. The table of addresses is bounded: while it is full of busy ones, further
-//! addresses share one bucket.
+//! so many a second, and is told no before any TLS is spoken; and of those whose turn it is at once it
+//! gets a part. A turn is asked for with a whole ClientHello in hand, and given back when the peer does
+//! not go on for `HANDSHAKE_TURN` (see the listener): peers that begin and say nothing more hold
+//! nobody up, and a mass of devices that comes back at once is worked off in order. An
+//! address is a /64 in IPv6; this machine gets more, because all local applications share one. The
+//! table of addresses is bounded: while it is full of busy ones, further addresses share one bucket.
 
 use std::{
     collections::HashMap,
@@ -13,7 +15,7 @@ use std::{
 };
 
 use portcullis_core::{
-    limits::HANDSHAKE_ADDRESSES_MAX,
+    limits::{HANDSHAKE_ADDRESSES_MAX, HANDSHAKES_OF_LOOPBACK},
     rate::{Allowance, Bucket},
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -159,7 +161,12 @@ impl Paces {
         if !self.by_source.contains_key(&source) {
             self.make_room(now);
             if self.by_source.len() < HANDSHAKE_ADDRESSES_MAX {
-                let bucket = Bucket::new(self.allowance, now);
+                let allowance = if source.is_loopback() {
+                    self.allowance.times(HANDSHAKES_OF_LOOPBACK)
+                } else {
+                    self.allowance
+                };
+                let bucket = Bucket::new(allowance, now);
                 self.by_source.insert(source, bucket);
             }
         }
@@ -206,6 +213,9 @@ mod tests {
         assert_eq!(begun(&handshakes, "192.0.2.2", 100, 500), 20);
         assert_eq!(begun(&handshakes, "2001:db8::1", 15, 500), 15);
         assert_eq!(begun(&handshakes, "2001:db8::2:1", 15, 500), 5, "one /64");
+        assert_eq!(begun(&handshakes, "127.0.0.1", 1000, 500), 200, "ten times");
+        assert_eq!(begun(&handshakes, "::1", 1000, 500), 200, "ten times");
+        assert_eq!(begun(&handshakes, "127.0.0.1", 1000, 1500), 100);
         let unlimited = Handshakes::new(64, 16, None, 0);
         assert_eq!(begun(&unlimited, "192.0.2.1", 1000, 0), 1000);
     }

@@ -4,13 +4,17 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::future::{Abortable, Aborted};
+use portcullis_core::limits::HANDSHAKE_TURN;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +27,7 @@ use super::{
     connect::{self, Peer},
     counted::Counted,
     denials::Denial,
-    newcomers::Newcomer,
+    newcomers::{Entered, Newcomer},
     shared::Shared,
     tls::{Shaken, Sni, Tls},
     websocket::{self, Refusal, Rules},
@@ -40,8 +44,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said that accepting fails.
 const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 
-/// The label of connections beyond the bound of their address.
-const TOO_MANY: &str = "connections-per-address";
+/// The label of connections that had to go for others before they had said who they are.
+const DISPLACED: &str = "displaced";
 /// The label of connections beyond those that one address may have, CONNECT or not.
 const CROWDED: &str = "connected-per-address";
 /// The label of connections whose address begins too many handshakes.
@@ -111,16 +115,19 @@ impl BoundListener {
                 },
             };
             trusted.refresh(&mut identity);
-            let (newcomer, of_address) = match self.let_in(peer.ip()) {
-                Ok(places) => places,
+            let of_address = match self.let_in(peer.ip()) {
+                Ok(place) => place,
                 Err(reason) => {
-                    self.refused(reason);
-                    let denial = Denial::new("handshake", reason, peer.ip().to_canonical());
-                    self.shared.neighbours.denials.note(denial);
+                    self.sent_away(reason, peer.ip());
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
+            let Entered {
+                newcomer,
+                registration,
+                displaced,
+            } = self.shared.newcomers.enter(peer.ip());
+            let Some(place) = self.place(&newcomer, displaced).await else {
                 self.refused("connections-max");
                 debug!(%peer, "Connection refused: too many connections.");
                 continue;
@@ -129,12 +136,13 @@ impl BoundListener {
             let listener = self.listener.clone();
             let tls = Arc::clone(&trusted.tls);
             let stop = stop.clone();
+            let served = async move {
+                serve(&shared, &listener, &tls, stream, peer, newcomer, stop).await;
+            };
             connections.spawn(async move {
-                // On the heap: the accept loop should not carry every state of a connection.
-                Box::pin(serve(
-                    &shared, &listener, &tls, stream, peer, newcomer, stop,
-                ))
-                .await;
+                // On the heap: the accept loop should not carry every state of a connection. One that
+                // is displaced just ends; whoever displaced it has told.
+                let (Ok(()) | Err(Aborted)) = Abortable::new(Box::pin(served), registration).await;
                 drop((place, of_address));
             });
         }
@@ -144,12 +152,11 @@ impl BoundListener {
         Ok(())
     }
 
-    /// Its places among those of its address, before anything is read; or why it gets none. Plain
+    /// Its place among those of its address, before anything is read; or why it gets none. Plain
     /// listeners are for this machine, whose applications share one address.
-    fn let_in(&self, address: IpAddr) -> Result<(Newcomer, Option<Place<IpAddr>>), &'static str> {
-        let newcomer = self.shared.newcomers.enter(address).ok_or(TOO_MANY)?;
+    fn let_in(&self, address: IpAddr) -> Result<Option<Place<IpAddr>>, &'static str> {
         if matches!(self.listener, Listener::Plain { .. } | Listener::Ws { .. }) {
-            return Ok((newcomer, None));
+            return Ok(None);
         }
         let max = self.shared.config.limits.connections_per_address_max;
         let place = match max {
@@ -162,7 +169,38 @@ impl BoundListener {
         if !self.shared.handshakes.may_begin(address, ticks()) {
             return Err(TOO_FAST);
         }
-        Ok((newcomer, place))
+        Ok(place)
+    }
+
+    /// Its place among all connections: one that is free, or that of the oldest newcomer, unless
+    /// `displaced` leaves one already. `None` if clients have them all.
+    async fn place(
+        &self,
+        newcomer: &Newcomer,
+        displaced: Option<IpAddr>,
+    ) -> Option<OwnedSemaphorePermit> {
+        let free = Arc::clone(&self.shared.connections);
+        let place = Arc::clone(&free).try_acquire_owned().ok();
+        let displaced = match &place {
+            Some(_) => displaced,
+            None => displaced.or_else(|| self.shared.newcomers.displace_for(newcomer)),
+        };
+        let Some(gone) = displaced else {
+            return place;
+        };
+        self.sent_away(DISPLACED, gone);
+        match place {
+            Some(place) => Some(place),
+            // It leaves as soon as its task is polled, which waits for nobody.
+            None => free.acquire_owned().await.ok(),
+        }
+    }
+
+    /// Counts a connection that ends before it has said who it is, and logs it at its pace.
+    fn sent_away(&self, reason: &'static str, address: IpAddr) {
+        self.refused(reason);
+        let denial = Denial::new("handshake", reason, address.to_canonical());
+        self.shared.neighbours.denials.note(denial);
     }
 
     fn refused(&self, reason: &'static str) {
@@ -233,7 +271,8 @@ async fn serve(
         Listener::Tls { .. } | Listener::Wss { .. } => {
             let shaken = tokio::select! {
                 () = stop.cancelled() => return,
-                shaken = handshake(shared, tls, stream, address) => shaken,
+                // On the heap, and gone with its end: a connection lives for much longer.
+                shaken = Box::pin(handshake(shared, tls, stream, address)) => shaken,
             };
             if let Some(Shaken {
                 stream,
@@ -288,16 +327,17 @@ async fn enter<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let Some(origins) = listener.origins() else {
-        return Box::pin(connect::serve(shared, stream, peer, newcomer, stop)).await;
+        return connect::serve(shared, stream, peer, newcomer, stop).await;
     };
     let rules = Rules {
         origins,
         is_local: matches!(listener, Listener::Ws { .. }),
         packet_bytes_max: shared.config.packet_bytes_max,
     };
+    let accepting = Box::pin(websocket::accept(stream, rules));
     let accepted = tokio::select! {
         () = stop.cancelled() => return,
-        accepted = timeout(shared.config.connect_timeout, websocket::accept(stream, rules)) => accepted,
+        accepted = timeout(shared.config.connect_timeout, accepting) => accepted,
     };
     let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();
     let refusal = match accepted {
@@ -335,10 +375,17 @@ async fn handshake(
     peer: SocketAddr,
 ) -> Option<Shaken> {
     let limited = async {
-        // Who says nothing takes nobody's turn; an error shows in the handshake.
+        // Who says nothing takes no buffer; an error shows in the handshake.
         drop(stream.readable().await);
-        let _turn = shared.handshakes.turn(peer.ip()).await;
-        tls.accept(stream).await
+        let greeted = Tls::greet(stream).await?;
+        let turn = shared.handshakes.turn(peer.ip()).await;
+        let mut shaking = pin!(tls.accept(greeted));
+        if let Ok(shaken) = timeout(HANDSHAKE_TURN, &mut shaking).await {
+            return shaken;
+        }
+        // Whoever takes its time keeps nobody waiting.
+        drop(turn);
+        shaking.await
     };
     let refused = |reason: &'static str| shared.metrics.refused.with_label_values(&[reason]).inc();
     match timeout(shared.config.handshake_timeout, limited).await {

@@ -1,15 +1,25 @@
 //! TLS 1.2 and 1.3 with mandatory client certificates.
 //!
-//! A handshake gets its own verifier, so that a refusal can name the certificate that was shown.
+//! A handshake has two parts: the peer's ClientHello, which costs a buffer, and all that follows,
+//! which costs a signature. Between them the listener lets each wait for its turn.
+//!
+//! All handshakes share one verifier. So that a refusal can name the certificate that was shown, the
+//! verifier leaves it with its thread, where the handshake that was just polled takes it: verification
+//! neither waits nor changes threads.
+//!
 //! Sessions are never resumed: every connection proves its certificate anew, and a revoked one
 //! cannot come back on an old ticket.
 
 use std::{
+    cell::RefCell,
+    future::poll_fn,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use portcullis_core::{certificate::Certificate, identity::CertificateId};
+use portcullis_core::{certificate::Certificate, identity::CertificateId, limits::HELLO_BYTES_MAX};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -17,13 +27,16 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{
-        NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        Acceptor, NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::identity::Trust;
@@ -31,9 +44,7 @@ use crate::identity::Trust;
 /// Everything that handshakes share; made anew when CA or server certificate change.
 #[derive(Debug)]
 pub(super) struct Tls {
-    provider: Arc<CryptoProvider>,
-    verifier: Arc<dyn ClientCertVerifier>,
-    resolver: Arc<dyn ResolvesServerCert>,
+    config: Arc<ServerConfig>,
     /// What clients may ask for by name.
     server: Option<CertificateDer<'static>>,
     sni: Sni,
@@ -57,12 +68,19 @@ pub(super) enum TlsError {
     Verifier(#[source] rustls::server::VerifierBuilderError),
     #[error("failed to use the server's key")]
     Key(#[source] Error),
+    #[error("failed to make the settings of handshakes")]
+    Config(#[source] Error),
 }
+
+/// A peer that has said its ClientHello and hears nothing yet.
+#[derive(Debug)]
+pub(super) struct Greeted(StartHandshake<TcpStream>);
 
 /// A handshake that succeeded.
 #[derive(Debug)]
 pub(super) struct Shaken {
-    pub(super) stream: TlsStream<TcpStream>,
+    /// On the heap: it is large, and is handed on often.
+    pub(super) stream: Box<TlsStream<TcpStream>>,
     /// What the client proved to hold.
     pub(super) certificate: Arc<Certificate>,
     /// The same as it came, and what the client sent to link it to a CA.
@@ -88,6 +106,11 @@ pub(super) struct ShownCertificate {
     pub(super) id: CertificateId,
     pub(super) subject: String,
     pub(super) issuer: String,
+}
+
+thread_local! {
+    /// What was refused in the present poll on this thread.
+    static REFUSED: RefCell<Option<ShownCertificate>> = const { RefCell::new(None) };
 }
 
 impl ShownCertificate {
@@ -124,40 +147,50 @@ impl Tls {
             &provider,
         )
         .map_err(TlsError::Key)?;
+        let config = config(provider, verifier, key).map_err(TlsError::Config)?;
         Ok(Self {
-            provider,
-            verifier,
-            resolver: Arc::new(SingleCertAndKey::from(key)),
+            config: Arc::new(config),
             server,
             sni,
         })
     }
 
-    /// Shakes hands; the caller sets the time limit.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Result<Shaken, HandshakeRefusal> {
-        let shown = Arc::new(Mutex::new(None));
-        let config = self
-            .config(Arc::clone(&shown))
-            .map_err(|error| HandshakeRefusal {
-                reason: "tls-config",
-                error: io::Error::other(error),
-                shown: None,
-            })?;
-        match TlsAcceptor::from(Arc::new(config)).accept(stream).await {
-            Ok(stream) => self.know(stream),
-            Err(error) => {
-                let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Err(HandshakeRefusal {
-                    reason: reason(&error),
-                    error,
-                    shown,
-                })
+    /// Reads the ClientHello; the caller sets the time limit.
+    pub(super) async fn greet(stream: TcpStream) -> Result<Greeted, HandshakeRefusal> {
+        let door = Door {
+            stream,
+            left: HELLO_BYTES_MAX,
+        };
+        match LazyConfigAcceptor::new(Acceptor::default(), door).await {
+            Ok(start) => {
+                let stream = start.io.stream;
+                let start = StartHandshake::from_parts(start.accepted, stream);
+                Ok(Greeted(start))
             }
+            Err(error) => Err(HandshakeRefusal::of(error, None)),
+        }
+    }
+
+    /// Shakes hands; the caller sets the time limit.
+    pub(super) async fn accept(&self, greeted: Greeted) -> Result<Shaken, HandshakeRefusal> {
+        let mut accept = pin!(greeted.0.into_stream(Arc::clone(&self.config)));
+        let mut shown = None;
+        let shaken = poll_fn(|cx| {
+            // Another handshake's, if that was dropped in its poll.
+            REFUSED.take();
+            let polled = accept.as_mut().poll(cx);
+            // The alert may have to wait, and the refusal with it.
+            shown = REFUSED.take().or(shown.take());
+            polled
+        });
+        match shaken.await {
+            Ok(stream) => self.know(Box::new(stream)),
+            Err(error) => Err(HandshakeRefusal::of(error, shown)),
         }
     }
 
     /// Who has shaken hands, and whether it asked for this gateway.
-    fn know(&self, stream: TlsStream<TcpStream>) -> Result<Shaken, HandshakeRefusal> {
+    fn know(&self, stream: Box<TlsStream<TcpStream>>) -> Result<Shaken, HandshakeRefusal> {
         let refusal = |reason, error: &str, shown| HandshakeRefusal {
             reason,
             error: io::Error::other(error.to_owned()),
@@ -200,19 +233,72 @@ impl Tls {
         ParsedCertificate::try_from(server)
             .is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
     }
+}
 
-    fn config(&self, shown: Arc<Mutex<Option<ShownCertificate>>>) -> Result<ServerConfig, Error> {
-        let verifier = Witness {
-            inner: Arc::clone(&self.verifier),
+fn config(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    key: CertifiedKey,
+) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(Witness { inner: verifier }))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+impl HandshakeRefusal {
+    fn of(error: io::Error, shown: Option<ShownCertificate>) -> Self {
+        Self {
+            reason: reason(&error),
+            error,
             shown,
-        };
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(Arc::new(verifier))
-            .with_cert_resolver(Arc::clone(&self.resolver));
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(config)
+        }
+    }
+}
+
+/// A connection from which no more is read than a ClientHello has.
+#[derive(Debug)]
+struct Door {
+    stream: TcpStream,
+    left: usize,
+}
+
+impl AsyncRead for Door {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            let error = io::Error::new(io::ErrorKind::InvalidData, Error::PeerSentOversizedRecord);
+            return Poll::Ready(Err(error));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        let read = buf.filled().len().saturating_sub(before);
+        self.left = self.left.saturating_sub(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Door {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -244,11 +330,10 @@ fn reason(error: &io::Error) -> &'static str {
     }
 }
 
-/// Checks as the inner verifier does and remembers whom it refused.
+/// Checks as the inner verifier does and leaves whom it refused in `REFUSED`.
 #[derive(Debug)]
 struct Witness {
     inner: Arc<dyn ClientCertVerifier>,
-    shown: Arc<Mutex<Option<ShownCertificate>>>,
 }
 
 impl ClientCertVerifier for Witness {
@@ -264,10 +349,7 @@ impl ClientCertVerifier for Witness {
     ) -> Result<ClientCertVerified, Error> {
         self.inner
             .verify_client_cert(end_entity, intermediates, now)
-            .inspect_err(|_| {
-                let shown = ShownCertificate::of(end_entity);
-                *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
-            })
+            .inspect_err(|_| REFUSED.set(ShownCertificate::of(end_entity)))
     }
 
     fn verify_tls12_signature(

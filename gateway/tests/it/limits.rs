@@ -83,6 +83,17 @@ fn crowd(served: &Served, source: &str, count: usize, bytes: &[u8]) -> Vec<TcpSt
     })
 }
 
+/// How many of them the gateway has closed.
+fn left(crowd: &[TcpStream]) -> usize {
+    let has_left = |stream: &&TcpStream| {
+        let mut stream: &TcpStream = stream;
+        stream.set_nonblocking(true).unwrap();
+        let read = stream.read(&mut [0]);
+        !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    crowd.iter().filter(has_left).count()
+}
+
 /// Counted so often, and told in the log with these words.
 fn is_refused(served: &Served, reason: &str, times: f64, words: &str) {
     eventually("it is counted", || {
@@ -141,10 +152,13 @@ fn an_address_begins_so_many_handshakes_and_is_refused_before_any_tls() {
         ("handshakes-per-second = 100", "handshakes-per-second = 1"),
         ("handshakes-burst = 1000", "handshakes-burst = 3"),
     ]);
-    let mut refused = crowd(&served, "127.0.0.2", 50, b"\x16");
+    // Of this machine ten times as many.
+    let mut refused = crowd(&served, "127.0.0.2", 150, b"\x16");
     eventually("most are refused", || {
-        served.metric(REFUSED, &["\"handshakes-per-address\""]) >= 40.0
+        served.metric(REFUSED, &["\"handshakes-per-address\""]) >= 60.0
     });
+    let held = refused.len() as f64 - served.metric(REFUSED, &[]);
+    assert!(held >= 30.0, "{held}");
     let told = served.metric(REFUSED, &["\"handshakes-per-address\""]);
     is_refused(&served, "handshakes-per-address", told, "127.0.0.2");
     // Not even an alert is said to them.
@@ -155,21 +169,40 @@ fn an_address_begins_so_many_handshakes_and_is_refused_before_any_tls() {
     served.stop();
 }
 
+/// The first flight of a client of TLS: a whole ClientHello.
+fn client_hello(own: &Credentials) -> Vec<u8> {
+    let name = "localhost".try_into().unwrap();
+    let config = Arc::new(client_config(own));
+    let mut client = rustls::ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
 #[test]
-fn peers_that_send_one_byte_do_not_hold_every_turn() {
+fn peers_that_stop_within_a_handshake_do_not_hold_a_turn() {
     let (mut served, own) = served(&[
-        ("handshakes-max = 64", "handshakes-max = 4"),
+        ("handshakes-max = 64", "handshakes-max = 1"),
         (
             "handshake-timeout-ms = 10000",
             "handshake-timeout-ms = 600000",
         ),
     ]);
-    let slow = crowd(&served, "127.0.0.2", 64, b"\x16");
+    let hello = client_hello(&own);
+    let (half, _) = hello.split_at(hello.len() / 2);
+    // From the very address of the device: there is one turn, and it is not theirs.
+    let slow: Vec<_> = [b"\x16".as_slice(), half, &hello]
+        .iter()
+        .flat_map(|bytes| crowd(&served, "127.0.0.1", 20, bytes))
+        .collect();
     for n in 0..5 {
         let mut device = Device::tls(served.mqtt, &format!("sensor-1:{n}"), &own);
         device.publish("dt/sensor-1/t", "1");
     }
     assert_eq!(served.metric(REFUSED, &[]), 0.0);
+    // Nor do they lose their handshake with their turn.
+    let answered = |stream: &TcpStream| stream.peek(&mut [0]).is_ok_and(|bytes| bytes == 1);
+    assert!(slow[40..].iter().all(answered));
     drop(slow);
     served.stop();
 }
@@ -289,28 +322,72 @@ fn a_subscription_too_many_is_refused_with_its_code_and_counted() {
 }
 
 #[test]
-fn connections_in_all_are_bounded_and_who_says_no_connect_leaves_in_time() {
-    let (mut served, _) = served(&[
+fn connections_in_all_are_bounded_and_who_does_not_get_on_makes_room() {
+    let (mut served, own) = served(&[
         ("connections-max = 10000", "connections-max = 32"),
-        ("connect-timeout-ms = 10000", "connect-timeout-ms = 1500"),
+        ("connect-timeout-ms = 10000", "connect-timeout-ms = 600000"),
+        (
+            "handshake-timeout-ms = 10000",
+            "handshake-timeout-ms = 600000",
+        ),
     ]);
+    let displaced = |served: &Served| served.metric(REFUSED, &["\"displaced\""]);
     // Of this machine half of all, and of one address not more.
     let silent: Vec<_> = (1..=3)
         .flat_map(|n| crowd(&served, &format!("127.0.0.{n}"), 12, b""))
         .collect();
-    eventually("some are too many", || {
-        served.metric(REFUSED, &["\"connections-max\""]) == 4.0
+    eventually("some are too many", || displaced(&served) == 4.0);
+    is_refused(&served, "displaced", 4.0, "127.0.0.1");
+    // The oldest went; clients come in, and stay, until they have every place.
+    assert_eq!(left(&silent[..4]), 4);
+    assert_eq!(left(&silent[4..]), 0);
+    let mut clients: Vec<_> = (0..32)
+        .map(|n| Device::tls(served.mqtt, &format!("sensor-1:{n}"), &own))
+        .collect();
+    assert_eq!(displaced(&served), 36.0);
+    assert_eq!(left(&silent), silent.len());
+    assert_eq!(code(&served, &own, "sensor-1:late"), None);
+    assert_eq!(served.metric(REFUSED, &["\"connections-max\""]), 1.0);
+    for client in &mut clients {
+        client.publish("dt/sensor-1/t", "1");
+    }
+    drop(clients);
+    eventually("there is room again", || {
+        code(&served, &own, "sensor-1:late") == Some(0)
     });
+    served.stop();
+}
+
+#[test]
+fn who_says_no_connect_leaves_in_time() {
+    let (mut served, _) = served(&[("connect-timeout-ms = 10000", "connect-timeout-ms = 500")]);
     let plain = TcpStream::connect(served.plain).unwrap();
     plain.set_read_timeout(Some(PATIENCE)).unwrap();
     assert!(matches!((&plain).read(&mut [0]), Ok(0) | Err(_)));
-    drop(silent);
-    eventually("there is room again", || {
-        let plain = TcpStream::connect(served.plain).unwrap();
-        plain.set_read_timeout(Some(PATIENCE)).unwrap();
-        drop((&plain).read(&mut [0]));
-        served.metric(REFUSED, &["\"connect-timeout\""]) >= 1.0
-    });
+    assert_eq!(served.metric(REFUSED, &["\"connect-timeout\""]), 1.0);
+    served.stop();
+}
+
+#[test]
+fn a_client_hello_is_bounded() {
+    let (mut served, own) = served(&[(
+        "handshake-timeout-ms = 10000",
+        "handshake-timeout-ms = 600000",
+    )]);
+    // One of 64 000 bytes, in records of 15 000.
+    let mut bytes = vec![1, 0, 0xfa, 0, 3, 3];
+    bytes.resize(4 + 64_000 - 1, 0);
+    let mut stream = crowd(&served, "127.0.0.2", 1, b"").remove(0);
+    for part in bytes.chunks(15_000) {
+        let length = u16::try_from(part.len()).unwrap().to_be_bytes();
+        let record = [&[0x16, 3, 1], length.as_slice(), part].concat();
+        // It may be gone before the last one.
+        stream.write_all(&record).ok();
+    }
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    assert_eq!(served.metric(REFUSED, &["\"tls-protocol\""]), 1.0);
+    Device::tls(served.mqtt, "sensor-1", &own).publish("dt/sensor-1/t", "1");
     served.stop();
 }
 

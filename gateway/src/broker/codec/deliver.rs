@@ -67,6 +67,7 @@ impl Codec {
             target.put_u8(0);
         }
         target.put_slice(payload);
+        self.buffers.wrote(target);
         Ok(())
     }
 }

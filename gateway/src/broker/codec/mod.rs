@@ -11,6 +11,7 @@
 //! for it.
 
 mod aliases;
+mod buffers;
 mod deliver;
 mod publish;
 mod reasons;
@@ -20,7 +21,7 @@ mod versions;
 use std::borrow::Cow;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use portcullis_core::limits::{READ_AHEAD_BYTES, TOPIC_ALIASES_MAX};
+use portcullis_core::limits::TOPIC_ALIASES_MAX;
 use rumqttc::{
     mqttbytes::v4 as v4p,
     v5::mqttbytes::{self as v5, v5 as v5p},
@@ -29,6 +30,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use self::{
     aliases::Choice,
+    buffers::Buffers,
     versions::{lift, lower},
 };
 pub(super) use self::{deliver::Delivery, reasons::because, versions::wire_qos};
@@ -110,6 +112,7 @@ pub(super) struct Codec {
     explains: bool,
     incoming_aliases: aliases::Incoming,
     outgoing_aliases: aliases::Outgoing,
+    buffers: Buffers,
 }
 
 /// Type, remaining length, length of the fixed header itself.
@@ -132,7 +135,13 @@ impl Codec {
             explains: false,
             incoming_aliases: aliases::Incoming::default(),
             outgoing_aliases: aliases::Outgoing::default(),
+            buffers: Buffers::default(),
         }
+    }
+
+    /// Everything in the write buffer was written; whether a large packet left too large a one.
+    pub(super) fn has_outgrown(&mut self) -> bool {
+        self.buffers.has_outgrown()
     }
 
     /// What the CONNECT said; `None` before it came.
@@ -209,6 +218,7 @@ impl Decoder for Codec {
 
     fn decode(&mut self, source: &mut BytesMut) -> Result<Option<Packet>, DecodeError> {
         let Some(found) = fixed_header(source)? else {
+            self.buffers.make_room(source);
             return Ok(None);
         };
         if self.version.is_none() && found.first != FIRST_OF_CONNECT {
@@ -226,9 +236,10 @@ impl Decoder for Codec {
             });
         }
         if source.len() < frame_bytes {
-            source.reserve((frame_bytes - source.len()).min(READ_AHEAD_BYTES));
+            self.buffers.make_room_for(source, frame_bytes);
             return Ok(None);
         }
+        self.buffers.took(found.first);
         let mut frame = source.split_to(frame_bytes);
         let version = match self.version {
             Some(version) => version,
@@ -444,12 +455,14 @@ impl Encoder<Packet> for Codec {
     type Error = EncodeError;
 
     fn encode(&mut self, packet: Packet, target: &mut BytesMut) -> Result<(), EncodeError> {
-        match packet {
+        let written = match packet {
             Packet::Publish(publish) if self.version == Some(Version::V5) => {
                 self.write_publish(publish, target)
             }
             packet => self.write(packet, target),
-        }
+        };
+        self.buffers.wrote(target);
+        written
     }
 }
 

@@ -9,12 +9,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
     event::Qos,
-    identity::Principal,
-    limits::{DELIVERY_WINDOW_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
+    identity::{ClientId, Principal},
+    limits::{BUFFER_BYTES, BUFFER_BYTES_MIN, DELIVERY_WINDOW_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
 };
 use rumqttc::v5::mqttbytes::{
     QoS,
-    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode},
+    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode, LastWill},
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -54,6 +54,14 @@ pub(super) struct Peer<'a> {
     pub(super) credential: Credential<'a>,
 }
 
+/// A client that has its CONNACK.
+#[derive(Debug)]
+struct Begun<'a, S> {
+    client_id: ClientId,
+    connection: Connection,
+    session: Box<Session<'a, S>>,
+}
+
 /// Serves one connection to its end.
 pub(super) async fn serve<S>(
     shared: &Arc<Shared>,
@@ -64,43 +72,68 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut framed = Framed::new(stream, Codec::new(shared.config.packet_bytes_max));
-    let first = tokio::select! {
-        () = stop.cancelled() => return,
-        first = timeout(shared.config.connect_timeout, framed.next()) => first,
+    // On the heap, and gone with its end: the session lives for much longer.
+    let begun = Box::pin(begin(shared, stream, peer, newcomer, stop)).await;
+    let Some(Begun {
+        client_id,
+        connection,
+        session,
+    }) = begun
+    else {
+        return;
     };
-    if let Ok(Some(Ok(_))) = &first {
-        shared.metrics.packets_received.inc();
-    }
-    let (connect, will) = match first {
-        Ok(Some(Ok(Packet::Connect(connect, will, _)))) => (connect, will),
-        other => {
-            let early = Early::of(other);
-            return refuse_early(shared, &mut framed, peer, &early).await;
-        }
-    };
+    shared.metrics.connections.inc();
+    session.run().await;
+    shared.metrics.connections.dec();
+    shared.versions.disconnected(&client_id, connection.version);
+}
+
+/// From CONNECT to CONNACK; `None` if it came to nothing.
+async fn begin<'a, S>(
+    shared: &Arc<Shared>,
+    stream: S,
+    peer: &Peer<'a>,
+    newcomer: Newcomer,
+    stop: CancellationToken,
+) -> Option<Begun<'a, S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let codec = Codec::new(shared.config.packet_bytes_max);
+    let mut framed = Framed::with_capacity(stream, codec, BUFFER_BYTES_MIN);
+    framed.set_backpressure_boundary(BUFFER_BYTES);
+    let (connect, will) = hear(shared, &mut framed, peer, &stop).await?;
     let version = framed.codec().version().unwrap_or(Version::V311);
     let (client_id, assigned) =
         match client_id(&connect, version, shared.config.limits.client_id_bytes_max) {
             Ok(named) => named,
             Err(refusal) => {
-                return refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
+                refuse(shared, &mut framed, peer, Err(&connect.client_id), refusal).await;
+                return None;
             }
         };
     let (admission, will) = match admit(shared, peer, &client_id, &connect, will, version) {
         Ok(admitted) => admitted,
         Err(refusal) => {
+            // What it asks of the registry is not broken off.
+            if !newcomer.settle() {
+                return None;
+            }
             let refusal = introduce(shared, peer, &client_id, *refusal).await;
-            return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+            refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+            return None;
         }
     };
     // From here on it is somebody.
-    drop(newcomer);
+    if !newcomer.settle() {
+        return None;
+    }
     let about = about(admission.principal(), peer.address, version);
     let per_certificate_max = shared.config.limits.connections_per_certificate_max;
     let Ok((ticket, entered)) = shared.clients.enter(&client_id, about, per_certificate_max) else {
         let refusal = Refusal::crowded();
-        return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+        refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+        return None;
     };
     let takeover = match entered {
         Entered::Alone => "no",
@@ -113,7 +146,8 @@ pub(super) async fn serve<S>(
     let held = match attach(shared, &admission, &connect, version, &ticket).await {
         Ok(held) => held,
         Err(refusal) => {
-            return refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+            refuse(shared, &mut framed, peer, Ok(&client_id), refusal).await;
+            return None;
         }
     };
     if let Some(aliases) = connect.properties.as_ref().and_then(|p| p.topic_alias_max) {
@@ -122,7 +156,7 @@ pub(super) async fn serve<S>(
     let ack = Packet::ConnAck(accept(shared, &connect, assigned.as_deref(), &held));
     if !matches!(timeout(WRITE_TIMEOUT, framed.send(ack)).await, Ok(Ok(()))) {
         shared.sessions.detach(&held.session, ticket.session, None);
-        return;
+        return None;
     }
     shared.metrics.packets_sent.inc();
     let connection = Connection {
@@ -130,7 +164,6 @@ pub(super) async fn serve<S>(
         version: shared.versions.connected(&client_id),
     };
     greet(shared, &admission, version, takeover, peer);
-    shared.metrics.connections.inc();
     let session = Session::new(Parts {
         shared: Arc::clone(shared),
         framed,
@@ -147,10 +180,38 @@ pub(super) async fn serve<S>(
         },
         stop,
     });
-    // On the heap: what leads to it need not carry its states.
-    Box::pin(session.run()).await;
-    shared.metrics.connections.dec();
-    shared.versions.disconnected(&client_id, connection.version);
+    Some(Begun {
+        client_id,
+        connection,
+        session: Box::new(session),
+    })
+}
+
+/// The CONNECT; `None` if something else came, or nothing.
+async fn hear<S>(
+    shared: &Shared,
+    framed: &mut Framed<S, Codec>,
+    peer: &Peer<'_>,
+    stop: &CancellationToken,
+) -> Option<(Connect, Option<LastWill>)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let first = tokio::select! {
+        () = stop.cancelled() => return None,
+        first = timeout(shared.config.connect_timeout, framed.next()) => first,
+    };
+    if let Ok(Some(Ok(_))) = &first {
+        shared.metrics.packets_received.inc();
+    }
+    match first {
+        Ok(Some(Ok(Packet::Connect(connect, will, _)))) => Some((connect, will)),
+        other => {
+            let early = Early::of(other);
+            refuse_early(shared, framed, peer, &early).await;
+            None
+        }
+    }
 }
 
 /// The session that the client left, or a new one.

@@ -29,7 +29,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     /// Publishes the will unless the client took leave, then says goodbye as the end asks for.
-    pub(super) async fn finish(mut self, mut end: End) {
+    pub(super) async fn finish(&mut self, mut end: End) {
         if matches!(end, End::Stopping | End::Disconnected)
             && let Err(cut @ (End::ShutOut(_) | End::Expired)) = self.await_commits().await
         {

@@ -219,18 +219,20 @@ where
     }
 
     /// Serves the client to its end.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self: Box<Self>) {
         let end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.finish(end).await;
+        Box::pin(self.finish(end)).await;
     }
 
+    /// What does something is on the heap for as long as that takes: most sessions do nothing most of
+    /// the time, and need not carry the states of what they might do.
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
-        self.take_up().await?;
+        Box::pin(self.take_up()).await?;
         self.flush().await?;
-        self.tell_connected().await?;
+        Box::pin(self.tell_connected()).await?;
         // Kept from turn to turn, because to begin to wait takes locks and timers. The token of the stop
         // is a child, whose lock no other connection takes.
         let (stop, held) = (self.stop.child_token(), Arc::clone(&self.held));
@@ -261,14 +263,14 @@ where
                     None
                 }
                 () = alarm.at(due) => {
-                    self.on_alarm().await?;
+                    Box::pin(self.on_alarm()).await?;
                     None
                 }
                 // Cancel-safe: `Framed` keeps what it has read.
                 packet = self.framed.next(), if reading => Some(packet),
                 // Cancel-safe: the receiver stays in the queue.
                 committed = next_commit(&mut self.pending) => {
-                    self.acknowledge(committed).await?;
+                    Box::pin(self.acknowledge(committed)).await?;
                     None
                 }
                 // Cancel-safe: a wake-up that nobody waits for is kept.
@@ -279,12 +281,12 @@ where
                 }
                 // Cancel-safe: see `Link::next`.
                 delivery = self.on_bus.next() => {
-                    self.deliver_all(delivery).await?;
+                    Box::pin(self.deliver_all(delivery)).await?;
                     None
                 }
                 // Cancel-safe: the receiver stays in the queue.
                 answer = next_answer(&mut self.answering) => {
-                    self.send(answer.ok_or(End::NotCommitted)?).await?;
+                    Box::pin(self.send(answer.ok_or(End::NotCommitted)?)).await?;
                     None
                 }
             };
@@ -300,7 +302,7 @@ where
             };
             match next {
                 Some(packet) => {
-                    self.handle_packets(packet).await?;
+                    Box::pin(self.handle_packets(packet)).await?;
                     deadline = Instant::now() + self.keep_alive;
                 }
                 // While the session does not read, silence is its own doing.
@@ -308,7 +310,7 @@ where
                 None if deadline <= Instant::now() => return Err(End::KeepAlive),
                 None => {}
             }
-            self.finish_turn().await?;
+            Box::pin(self.finish_turn()).await?;
         }
     }
 

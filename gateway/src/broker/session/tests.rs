@@ -131,8 +131,10 @@ impl Stuck {
                 unknown_policy: None,
             },
         };
-        let newcomer = self.shared.newcomers.enter(source).unwrap();
+        let newcomer = self.shared.newcomers.enter(source).newcomer;
         let session = connect::serve(&self.shared, server, &peer, newcomer, self.stop.clone());
+        // What a connection costs while nothing happens, besides its session.
+        assert!(size_of_val(&session) < 4096, "{}", size_of_val(&session));
         tokio::join!(session, script(client)).1
     }
 

@@ -10,8 +10,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use futures_util::SinkExt;
-use portcullis_core::{limits::WRITE_TIMEOUT, topic::TopicName};
+use portcullis_core::{
+    limits::{BUFFER_BYTES_MIN, WRITE_TIMEOUT},
+    topic::TopicName,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep, sleep_until, timeout},
@@ -54,9 +58,13 @@ where
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         // Most writes fit into the socket, and need no timers.
         match poll_fn(|cx| Poll::Ready(self.framed.poll_flush_unpin(cx))).await {
-            Poll::Ready(written) => written.map_err(|_| End::ConnectionLost),
-            Poll::Pending => self.written().await,
+            Poll::Ready(written) => written.map_err(|_| End::ConnectionLost)?,
+            Poll::Pending => self.written().await?,
         }
+        if self.framed.codec_mut().has_outgrown() {
+            *self.framed.write_buffer_mut() = BytesMut::with_capacity(BUFFER_BYTES_MIN);
+        }
+        Ok(())
     }
 
     async fn written(&mut self) -> Result<(), End> {

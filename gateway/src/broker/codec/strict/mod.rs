@@ -32,7 +32,7 @@ const PUBREL: u8 = 6;
 const PUBCOMP: u8 = 7;
 const SUBSCRIBE: u8 = 8;
 const UNSUBSCRIBE: u8 = 10;
-const PINGREQ: u8 = 12;
+pub(super) const PINGREQ: u8 = 12;
 pub(super) const DISCONNECT: u8 = 14;
 const AUTH: u8 = 15;
 

@@ -6,6 +6,7 @@ mod mutation;
 mod reasons;
 mod strict;
 
+use portcullis_core::limits::READ_AHEAD_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
 
 use super::*;
