@@ -366,7 +366,7 @@ pub const DAMAGED_GENERATIONS_MAX: usize = 4;
 pub const PAYLOAD_JSON_DEPTH_MAX: usize = 64;
 /// A record's body and partition key, as the stream takes them.
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 512;
-/// Group commit: how long the first record waits for company.
+/// Group commit: how long the first record waits for company at most.
 pub const COMMIT_LINGER: Duration = Duration::from_millis(5);
 /// A generation is closed at this size, and dropped whole once drained.
 pub const GENERATION_BYTES_MAX: u64 = 64 * 1024 * 1024;

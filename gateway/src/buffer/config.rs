@@ -15,7 +15,7 @@ use crate::document::Section;
 pub struct Config {
     /// The directory of the generations: `data/buffer`.
     pub dir: PathBuf,
-    /// How long the first record of a commit waits for company.
+    /// How long the first record of a commit waits for company at most.
     pub linger: Duration,
     /// All generations together; then `append` waits.
     pub bytes_max: u64,

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Instant};
 use flume::Sender;
 use portcullis_core::{
     limits::{APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_RECORDS_MAX},
-    record::Draft,
+    record::{Draft, Envelope},
 };
 use tokio::sync::{Semaphore, watch};
 
@@ -80,7 +80,7 @@ impl Buffer {
             store: store.clone(),
             queue,
             end: end_sender,
-            stamp,
+            envelope: Envelope::new(&stamp.gateway_id, &stamp.boot_id),
             linger: config.linger,
             metrics: metrics.clone(),
             room: [records_room.clone(), bytes_room.clone()],

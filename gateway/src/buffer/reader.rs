@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use portcullis_core::{batch::BatchLimits, record::Record};
-use tokio::{sync::watch, task::spawn_blocking};
+use portcullis_core::{batch::BatchLimits, limits::CURSOR_INTERVAL, record::Record};
+use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tracing::error;
 
 use crate::chain::chain;
@@ -64,20 +64,27 @@ impl Reader {
         }
     }
 
-    /// Waits until there is something to read. An idle reader writes its cursor down, and gives
-    /// back what could not be given back before.
+    /// Waits until there is something to read. A reader that has been idle for a while writes its
+    /// cursor down, and gives back what could not be given back before; not at every pause between
+    /// two commits, for what a crash sends again is bounded by that while.
     async fn wait(&mut self) -> Result<(), ReadError> {
         if self.unread() > 0 {
             return Ok(());
         }
-        let store = self.store.clone();
-        let _written: Result<(), _> = spawn_blocking(move || {
-            store.persist_cursor();
-            store.reclaim();
-        })
-        .await;
         let next = self.next;
-        let ended = self.end.wait_for(|end| *end > next).await.is_err();
+        let seen = timeout(CURSOR_INTERVAL, self.end.wait_for(|end| *end > next)).await;
+        let ended = seen.map(|seen| seen.is_err());
+        let ended = if let Ok(ended) = ended {
+            ended
+        } else {
+            let store = self.store.clone();
+            let _written: Result<(), _> = spawn_blocking(move || {
+                store.persist_cursor();
+                store.reclaim();
+            })
+            .await;
+            self.end.wait_for(|end| *end > next).await.is_err()
+        };
         if ended && self.unread() == 0 {
             return Err(ReadError::Closed);
         }

@@ -188,6 +188,29 @@ async fn an_ack_without_drafts_waits_for_what_was_queued_before() {
 }
 
 #[tokio::test]
+async fn who_is_alone_is_committed_long_before_the_linger_ends() {
+    let mut bench = Bench::new(1 << 20);
+    bench.stop();
+    bench.config.linger = 10 * GENEROUS;
+    bench.start();
+    bench.store(&["alone"]).await;
+    // Nobody waits for this one until somebody does.
+    let unhurried = vec![draft("unhurried")];
+    bench.buffer().append(unhurried, None).await.unwrap();
+    bench.store(&["hurried"]).await;
+    let seen = read(&mut bench.reader(), 10).await;
+    let texts: Vec<_> = seen.iter().map(text).collect();
+    assert_eq!(texts, ["alone", "unhurried", "hurried"]);
+    // Nor does a stop wait for company.
+    let last = vec![draft("last")];
+    bench.buffer().append(last, None).await.unwrap();
+    bench.stop();
+    bench.start();
+    let seen = read(&mut bench.reader(), 10).await;
+    assert_eq!(seen.last().map(text).as_deref(), Some("last"));
+}
+
+#[tokio::test]
 async fn large_records_come_back_as_they_were() {
     let mut bench = Bench::new(1 << 20);
     let large = "x".repeat(300_000);

@@ -5,13 +5,14 @@
 
 use std::{
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use flume::Receiver;
 use portcullis_core::{
     limits::{APPEND_QUEUE_RECORDS_MAX, COMMIT_BYTES_MAX, FULL_BUFFER_GRACE},
-    record::{Draft, Record},
+    record::{Draft, Envelope, Record},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,7 @@ use tracing::{error, warn};
 use crate::chain::chain;
 
 use super::{
-    Ack, Metrics, Stamp,
+    Ack, Metrics,
     store::{AppendError, Store},
 };
 
@@ -41,7 +42,7 @@ pub struct Writer {
     pub(super) store: Arc<Store>,
     pub(super) queue: Receiver<Append>,
     pub(super) end: watch::Sender<u64>,
-    pub(super) stamp: Stamp,
+    pub(super) envelope: Envelope,
     pub(super) linger: Duration,
     pub(super) metrics: Metrics,
     pub(super) room: [Arc<Semaphore>; 2],
@@ -72,25 +73,39 @@ impl Writer {
         Ok(())
     }
 
-    /// Collects a group: what came while the last commit ran, and company until the first one has
-    /// waited for the linger.
+    /// Collects a group: what came while the last commit ran, then company for as long as it comes
+    /// without a pause, and no longer than the first one may wait. Who needs no acknowledgement can
+    /// wait for all of that. Sleeps between looks instead of waiting for arrivals, so that an arrival
+    /// wakes nobody.
     fn gather(&self, first: Append) -> Vec<Append> {
         let deadline = first.queued + self.linger;
-        let (mut records, mut bytes) = (first.drafts.len(), first.bytes);
-        let mut group = vec![first];
-        while records < APPEND_QUEUE_RECORDS_MAX / 2 && bytes < COMMIT_BYTES_MAX {
-            let next = if records == 0 {
+        let mut group = Group::of(first);
+        let mut is_first_look = true;
+        loop {
+            let before = group.appends.len();
+            while let Some(next) = group
+                .has_room()
+                .then(|| self.queue.try_recv().ok())
+                .flatten()
+            {
+                group.take(next);
+            }
+            let company = group.appends.len() > before || is_first_look;
+            is_first_look = false;
+            let pause = match () {
                 // Nothing to write, so nothing to wait for.
-                self.queue.try_recv().ok()
-            } else {
-                self.queue.recv_deadline(deadline).ok()
+                () if group.records == 0 || !group.has_room() => break,
+                () if !group.is_waited_for => UNHURRIED_PAUSE,
+                () if company => COMPANY_PAUSE,
+                () => break,
             };
-            let Some(next) = next else { break };
-            records += next.drafts.len();
-            bytes += next.bytes;
-            group.push(next);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.queue.is_disconnected() {
+                break;
+            }
+            thread::sleep(pause.min(left));
         }
-        group
+        group.appends
     }
 
     /// Waits while the disk bound is reached; `false` if everybody left meanwhile, or has to.
@@ -138,12 +153,8 @@ impl Writer {
 
     fn commit(&self, group: Vec<Append>) -> Result<(), AppendError> {
         let started = Instant::now();
-        let records: Vec<Record> = (self.store.end()..)
-            .zip(group.iter().flat_map(|append| &append.drafts))
-            .map(|(seq, draft)| {
-                Record::new(draft, seq, &self.stamp.gateway_id, &self.stamp.boot_id)
-            })
-            .collect();
+        let drafts = group.iter().flat_map(|append| &append.drafts);
+        let records = self.envelope.close(drafts, self.store.end());
         if !records.is_empty() {
             if !self.append(&records)? {
                 return Ok(());
@@ -183,6 +194,43 @@ impl Drop for Writer {
     }
 }
 
+/// What one commit makes durable.
+struct Group {
+    appends: Vec<Append>,
+    records: usize,
+    bytes: usize,
+    /// Somebody waits for an acknowledgement.
+    is_waited_for: bool,
+}
+
+impl Group {
+    fn of(first: Append) -> Self {
+        let mut group = Self {
+            appends: Vec::new(),
+            records: 0,
+            bytes: 0,
+            is_waited_for: false,
+        };
+        group.take(first);
+        group
+    }
+
+    fn take(&mut self, next: Append) {
+        self.records += next.drafts.len();
+        self.bytes += next.bytes;
+        self.is_waited_for |= next.ack.is_some();
+        self.appends.push(next);
+    }
+
+    fn has_room(&self) -> bool {
+        self.records < APPEND_QUEUE_RECORDS_MAX / 2 && self.bytes < COMMIT_BYTES_MAX
+    }
+}
+
+/// Nobody came for so long: the burst is over.
+const COMPANY_PAUSE: Duration = Duration::from_micros(100);
+/// How often a writer that nobody waits for looks whether somebody does.
+const UNHURRIED_PAUSE: Duration = Duration::from_millis(1);
 /// How often a writer that waits for disk looks whether anybody still waits for it.
 const FULL_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a writer waits on a full disk before it tries again.

@@ -1,6 +1,6 @@
 //! The task that owns the detector.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, pin::pin, sync::Arc, time::Duration};
 
 use portcullis_core::{
     detect::{Cause, Detector, EventType, Limits, Profiles, Stats, Violation},
@@ -10,7 +10,7 @@ use portcullis_core::{
 use prometheus::Registry;
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,6 +23,8 @@ use crate::{clock::now, supervisor::TaskResult};
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Activities taken from the queue at once.
 const BATCH: usize = 256;
+/// How long activities gather before they are judged.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Judges what devices do.
 #[derive(Debug)]
@@ -95,15 +97,23 @@ impl Defend {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
+        let mut pause = pin!(sleep(PAUSE));
+        let mut pausing = false;
         loop {
-            // Every branch is cancel-safe: `recv_many` and `tick` say so, a token keeps its state.
+            // Every branch is cancel-safe: `recv_many` and `tick` say so, a token and a sleep keep their
+            // state.
             tokio::select! {
-                count = self.activities.recv_many(&mut batch, BATCH) => {
+                count = self.activities.recv_many(&mut batch, BATCH), if !pausing => {
                     if count == 0 {
                         return Ok(());
                     }
+                    let is_backlog = count == BATCH;
                     self.judge(&mut batch).await?;
+                    // Who is not listening is not woken for each activity of a flood.
+                    pausing = !is_backlog;
+                    pause.as_mut().reset(Instant::now() + PAUSE);
                 }
+                () = &mut pause, if pausing => pausing = false,
                 _ = ticks.tick() => self.tick().await?,
                 () = stop.cancelled() => break,
             }

@@ -1,5 +1,5 @@
 //! The outbox: NDJSON files for a gateway without a stream. A line is a record's body; a record is
-//! accepted when its line is on disk. After a crash the lines say what is already there, so nothing
+//! accepted when its line is on disk. Lines gather for [`PAUSE`] and are synced together. After a crash the lines say what is already there, so nothing
 //! is written twice: a record is skipped only if its very line stands there. The number alone would
 //! not do, for the buffer may have been removed or restored beside the outbox, and numbers other
 //! records with it now.
@@ -8,14 +8,16 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     io,
+    time::Duration,
 };
 
-use portcullis_core::{
-    limits::{PUT_RECORDS_BYTES_MAX, SHARD_QUEUE_EVENTS_MAX},
-    record::Record,
-};
+use portcullis_core::record::Record;
 use serde::Deserialize;
-use tokio::{select, task::spawn_blocking, time::sleep};
+use tokio::{
+    select,
+    task::spawn_blocking,
+    time::{Instant, sleep, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,9 +38,8 @@ pub(super) async fn run<S: RecordSource>(
     let mut link = Link::new(metrics.clone());
     let mut outbox = None;
     info!(dir = %config.dir.display(), "Records go to the outbox.");
-    while let Next::Records(records) =
-        next(&mut source, RECORDS_MAX, PUT_RECORDS_BYTES_MAX, &stop).await
-    {
+    while let Next::Records(records) = next(&mut source, RECORDS_MAX, BYTES_MAX, &stop).await {
+        let began = Instant::now();
         let Some(last_seq) = records.last().map(|record| record.seq) else {
             continue;
         };
@@ -81,12 +82,24 @@ pub(super) async fn run<S: RecordSource>(
         metrics.sent(sizes.0, sizes.1);
         metrics.note_lag(oldest.as_deref());
         source.accept(last_seq).await;
+        // Company for the next write, which costs a sync however small it is. A backlog does not wait.
+        if source.unread() < u64::try_from(RECORDS_MAX / 2).unwrap_or(0) {
+            select! {
+                () = sleep_until(began + PAUSE) => {}
+                () = stop.cancelled() => {}
+            }
+        }
     }
     Ok(())
 }
 
 /// Records in one write.
-const RECORDS_MAX: usize = SHARD_QUEUE_EVENTS_MAX;
+const RECORDS_MAX: usize = 4096;
+/// Bytes in one write, which is in memory twice.
+const BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Writes begin no sooner one after the other: a line may be so much later than its commit. Nobody
+/// waits for it, and the buffer has it.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 struct Outbox {

@@ -30,29 +30,40 @@ pub struct Shaped<'a> {
 /// The draft of an event. Never fails: a payload that is no (sane) JSON travels as text or base64,
 /// and one too large for the stream is the uplink's to set aside.
 pub fn event_draft(event: &Event, shaped: &Shaped<'_>, event_id: &str, clock: Clock) -> Draft {
-    let mut out = Vec::with_capacity(shaped.payload.len() + MEMBERS_BYTES);
-    push_member(&mut out, "event_id", event_id);
-    push_member(&mut out, "received_at", &event.received_at.to_string());
-    let clock = match clock {
-        Clock::Synced => "synced",
-        Clock::Unsynced => "unsynced",
-    };
-    push_member(&mut out, "clock", clock);
-    if let Some(thing) = &event.thing {
-        push_member(&mut out, "thing", thing.as_str());
+    let names = event.client_id.as_str().len() + shaped.topic.as_str().len();
+    let mut out = Vec::with_capacity(shaped.payload.len() + names + MEMBERS_BYTES);
+    push_member(&mut out, b"\"event_id\":", event_id);
+    out.extend_from_slice(b",\"received_at\":");
+    match event.received_at.rfc3339() {
+        Some(text) => {
+            out.push(b'"');
+            out.extend_from_slice(&text);
+            out.push(b'"');
+        }
+        None => json::push_string(&mut out, &event.received_at.to_string()),
     }
-    json::push_name(&mut out, "groups");
+    out.extend_from_slice(match clock {
+        Clock::Synced => b",\"clock\":\"synced\"",
+        Clock::Unsynced => b",\"clock\":\"unsynced\"",
+    });
+    if let Some(thing) = &event.thing {
+        push_member(&mut out, b",\"thing\":", thing.as_str());
+    }
+    out.extend_from_slice(b",\"groups\":");
     push_list(&mut out, *b"[]", event.groups.iter(), |out, group| {
         json::push_string(out, group.as_str());
     });
-    push_member(&mut out, "client_id", event.client_id.as_str());
-    push_member(&mut out, "topic", shaped.topic.as_str());
-    json::push_name(&mut out, "qos");
+    push_member(&mut out, b",\"client_id\":", event.client_id.as_str());
+    push_member(&mut out, b",\"topic\":", shaped.topic.as_str());
+    out.extend_from_slice(b",\"qos\":");
     out.push(b'0' + event.qos.as_u8());
-    json::push_name(&mut out, "retain");
-    out.extend_from_slice(if event.retain { b"true" } else { b"false" });
+    out.extend_from_slice(if event.retain {
+        b",\"retain\":true"
+    } else {
+        b",\"retain\":false"
+    });
     push_payload(&mut out, shaped.payload);
-    json::push_name(&mut out, "tags");
+    out.extend_from_slice(b",\"tags\":");
     push_list(&mut out, *b"{}", shaped.tags, |out, (name, value)| {
         json::push_string(out, name);
         out.push(b':');
@@ -60,7 +71,7 @@ pub fn event_draft(event: &Event, shaped: &Shaped<'_>, event_id: &str, clock: Cl
     });
     if !event.user_properties.is_empty() {
         // MQTT 5 lets a name occur twice and keeps the order: pairs, not an object.
-        json::push_name(&mut out, "user_properties");
+        out.extend_from_slice(b",\"user_properties\":");
         push_list(
             &mut out,
             *b"[]",
@@ -82,19 +93,27 @@ pub fn event_draft(event: &Event, shaped: &Shaped<'_>, event_id: &str, clock: Cl
 /// The members' names, punctuation and usual values, the payload aside.
 const MEMBERS_BYTES: usize = 400;
 
-fn push_member(out: &mut Vec<u8>, name: &str, text: &str) {
-    json::push_name(out, name);
+/// Appends a member whose name is written out, with what stands before and after it.
+fn push_member(out: &mut Vec<u8>, name: &[u8], text: &str) {
+    out.extend_from_slice(name);
     json::push_string(out, text);
 }
 
 fn push_payload(out: &mut Vec<u8>, payload: &[u8]) {
     if json::is_embeddable(payload) {
-        json::push_name(out, "payload");
+        out.extend_from_slice(b",\"payload\":");
         json::push_embedded(out, payload);
     } else if let Ok(text) = std::str::from_utf8(payload) {
-        push_member(out, "payload_text", text);
+        push_member(out, b",\"payload_text\":", text);
     } else {
-        push_member(out, "payload_base64", &BASE64_STANDARD.encode(payload));
+        out.extend_from_slice(b",\"payload_base64\":\"");
+        let start = out.len();
+        let bytes = payload.len().div_ceil(3) * 4;
+        out.resize(start + bytes, 0);
+        BASE64_STANDARD
+            .encode_slice(payload, &mut out[start..])
+            .expect("four bytes for each three have room");
+        out.push(b'"');
     }
 }
 

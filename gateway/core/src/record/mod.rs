@@ -1,7 +1,7 @@
 //! The durable form of what goes upstream.
 //!
 //! [`event_draft`] builds the JSON members of an accepted publish, the buffer gives the sequence
-//! number and [`Record::new`] closes the object; [`Record::encode`] and [`Record::decode`] are the
+//! number and [`Envelope`] closes the object; [`Record::encode`] and [`Record::decode`] are the
 //! binary form in the buffer, with a checksum of its own because the engine below is not trusted
 //! to notice damage. Nothing here reads a clock, makes an id or knows where records are kept.
 
@@ -60,29 +60,98 @@ pub struct Record {
     pub body: Bytes,
 }
 
-impl Record {
-    /// Closes the JSON object: `schema`, `gateway_id`, `boot_id`, `seq`, then the draft's members.
-    pub fn new(draft: &Draft, seq: u64, gateway_id: &str, boot_id: &str) -> Self {
-        let mut body = Vec::with_capacity(
-            draft.members.len() + gateway_id.len() + boot_id.len() + ENVELOPE_BYTES,
-        );
-        body.extend_from_slice(b"{\"schema\":");
-        json::push_string(&mut body, draft.kind.schema());
-        body.extend_from_slice(b",\"gateway_id\":");
-        json::push_string(&mut body, gateway_id);
-        body.extend_from_slice(b",\"boot_id\":");
-        json::push_string(&mut body, boot_id);
-        body.extend_from_slice(b",\"seq\":");
-        body.extend_from_slice(seq.to_string().as_bytes());
-        body.push(b',');
-        body.extend_from_slice(&draft.members);
-        body.push(b'}');
+/// What stands before the number in every record of one run of the gateway: `schema`, `gateway_id`,
+/// `boot_id`.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    event: Box<[u8]>,
+    violation: Box<[u8]>,
+}
+
+impl Envelope {
+    /// Written once, for all records.
+    pub fn new(gateway_id: &str, boot_id: &str) -> Self {
+        let of = |kind: Kind| {
+            let mut out = b"{\"schema\":".to_vec();
+            json::push_string(&mut out, kind.schema());
+            out.extend_from_slice(b",\"gateway_id\":");
+            json::push_string(&mut out, gateway_id);
+            out.extend_from_slice(b",\"boot_id\":");
+            json::push_string(&mut out, boot_id);
+            out.extend_from_slice(b",\"seq\":");
+            out.into()
+        };
         Self {
-            seq,
-            kind: draft.kind,
-            partition_key: draft.partition_key.clone(),
-            body: body.into(),
+            event: of(Kind::Event),
+            violation: of(Kind::Violation),
         }
+    }
+
+    /// Closes the JSON objects of drafts, numbered from `first_seq` on. Their bodies stand in one
+    /// buffer, which is there until the last of them is dropped.
+    pub fn close<'a>(
+        &self,
+        drafts: impl Iterator<Item = &'a Draft> + Clone,
+        first_seq: u64,
+    ) -> Vec<Record> {
+        let (mut count, mut bytes) = (0, 0);
+        for draft in drafts.clone() {
+            count += 1;
+            bytes += self.prefix(draft.kind).len() + SEQ_DIGITS_MAX + 2 + draft.members.len();
+        }
+        let mut bodies = Vec::with_capacity(bytes);
+        let mut ends = Vec::with_capacity(count);
+        for (seq, draft) in (first_seq..).zip(drafts.clone()) {
+            bodies.extend_from_slice(self.prefix(draft.kind));
+            push_number(&mut bodies, seq);
+            bodies.push(b',');
+            bodies.extend_from_slice(&draft.members);
+            bodies.push(b'}');
+            ends.push(bodies.len());
+        }
+        let mut bodies = Bytes::from(bodies);
+        let mut start = 0;
+        (first_seq..)
+            .zip(drafts.zip(ends))
+            .map(|(seq, (draft, end))| Record {
+                seq,
+                kind: draft.kind,
+                partition_key: draft.partition_key.clone(),
+                body: bodies.split_to(end - std::mem::replace(&mut start, end)),
+            })
+            .collect()
+    }
+
+    fn prefix(&self, kind: Kind) -> &[u8] {
+        match kind {
+            Kind::Event => &self.event,
+            Kind::Violation => &self.violation,
+        }
+    }
+}
+
+/// Digits of the largest number.
+const SEQ_DIGITS_MAX: usize = 20;
+
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; SEQ_DIGITS_MAX];
+    let (mut at, mut rest) = (SEQ_DIGITS_MAX, number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+impl Record {
+    /// Closes the JSON object of one draft; see [`Envelope`].
+    pub fn new(draft: &Draft, seq: u64, gateway_id: &str, boot_id: &str) -> Self {
+        let mut records = Envelope::new(gateway_id, boot_id).close([draft].into_iter(), seq);
+        records.pop().expect("a draft makes a record")
     }
 
     /// What the limits of a request count: the body and the partition key (specification D.1).
@@ -90,9 +159,6 @@ impl Record {
         self.body.len() + self.partition_key.len()
     }
 }
-
-/// The names of the first four members with their punctuation, and a sequence number.
-const ENVELOPE_BYTES: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -111,5 +177,27 @@ mod tests {
             r#"{"schema":"portcullis.violation/1","gateway_id":"gw \"1\"","boot_id":"b-1","seq":4711,"event_id":"e","n":1}"#
         );
         assert_eq!(record.wire_bytes(), record.body.len() + 8);
+    }
+
+    #[test]
+    fn records_that_share_a_buffer_are_those_made_one_by_one() {
+        let draft = |kind, members: &'static str| Draft {
+            kind,
+            partition_key: "d".into(),
+            members: Bytes::from_static(members.as_bytes()),
+        };
+        let drafts = [
+            draft(Kind::Event, "\"a\":1"),
+            draft(Kind::Violation, "\"b\":{}"),
+            draft(Kind::Event, "\"c\":\"\""),
+        ];
+        for first_seq in [1, 8, 99, u64::MAX - 9] {
+            let together = Envelope::new("g", "b").close(drafts.iter(), first_seq);
+            let alone: Vec<_> = (first_seq..=u64::MAX)
+                .zip(&drafts)
+                .map(|(seq, draft)| Record::new(draft, seq, "g", "b"))
+                .collect();
+            assert_eq!(together, alone);
+        }
     }
 }
