@@ -1,6 +1,6 @@
 //! The outbox: NDJSON files for a gateway without a stream. A line is a record's body; a record is
-//! accepted when its line is on disk. Lines gather for [`PAUSE`] and are synced together. After a crash the lines say what is already there, so nothing
-//! is written twice: a record is skipped only if its very line stands there. The number alone would
+//! accepted when its line is on disk. Lines gather for [`PAUSE`] and are synced together. After a
+//! crash the lines say what is already there, so nothing is written twice: a record is skipped only if its very line stands there. The number alone would
 //! not do, for the buffer may have been removed or restored beside the outbox, and numbers other
 //! records with it now.
 
@@ -38,7 +38,10 @@ pub(super) async fn run<S: RecordSource>(
     let mut link = Link::new(metrics.clone());
     let mut outbox = None;
     info!(dir = %config.dir.display(), "Records go to the outbox.");
-    while let Next::Records(records) = next(&mut source, RECORDS_MAX, BYTES_MAX, &stop).await {
+    // A file is closed between two writes.
+    let bytes_max =
+        usize::try_from(config.file_bytes_max).map_or(BYTES_MAX, |max| max.min(BYTES_MAX));
+    while let Next::Records(records) = next(&mut source, RECORDS_MAX, bytes_max, &stop).await {
         let began = Instant::now();
         let Some(last_seq) = records.last().map(|record| record.seq) else {
             continue;

@@ -257,15 +257,7 @@ impl Broker {
         let Connection { session, number } = self.connections[client].as_ref()?;
         let log = &self.sessions().log;
         let mut batch = Vec::new();
-        // Of what is promised: the naive broker knows no QoS 0.
-        let is_promised = |next: &Outbound| !matches!(next, Outbound::Publish { qos, .. } if *qos == Qos::AtMostOnce);
-        while !batch.last().is_some_and(is_promised) {
-            batch.clear();
-            session.next_batch(log, *number, clock::now(), 1, &mut batch, |_| {});
-            if batch.is_empty() {
-                return None;
-            }
-        }
+        session.next_batch(log, *number, clock::now(), 1, &mut batch, |_| {});
         Some(match batch.pop()? {
             Outbound::Release { pkid } => Sent::Release { id: pkid },
             Outbound::Publish {
