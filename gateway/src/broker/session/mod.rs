@@ -38,7 +38,7 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    task::unconstrained,
+    task::{unconstrained, yield_now},
     time::Instant,
 };
 use tokio_util::{codec::Framed, sync::CancellationToken};
@@ -295,7 +295,15 @@ where
                 self.has_queued = true;
             }
             let next = match first {
-                Some(packet) => Some(packet),
+                Some(packet) => {
+                    if matches!(packet, Some(Ok(Packet::Publish(_)))) {
+                        // The runtime runs first what it woke last. What came before on another
+                        // connection, such as a subscription to what is published here, has its turn
+                        // before this.
+                        yield_now().await;
+                    }
+                    Some(packet)
+                }
                 // Whatever else the task has done by now: what has come counts against the keep-alive.
                 None if self.reads() => unconstrained(self.framed.next()).now_or_never(),
                 None => None,
