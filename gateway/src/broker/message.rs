@@ -56,6 +56,11 @@ pub(super) fn is_as_indicated(indicator: Option<u8>, payload: &[u8]) -> bool {
     indicator != Some(1) || std::str::from_utf8(payload).is_ok()
 }
 
+/// Topics that start like this are the gateway's own and go to no stream.
+pub(super) fn is_reserved(topic: &TopicName) -> bool {
+    topic.as_str().starts_with('$')
+}
+
 /// What the texts and data of the properties take.
 pub(super) fn property_bytes(given: &PublishProperties) -> usize {
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);

@@ -14,7 +14,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{message::Message, sessions::DueWill, shared::Shared};
+use super::{
+    message::{Message, is_reserved},
+    sessions::DueWill,
+    shared::Shared,
+};
 use crate::{clock::now, supervisor::TaskResult};
 
 /// Looks after sessions that nobody is connected to; see [`super::sessions`].
@@ -117,7 +121,7 @@ impl Shared {
     fn event_of(&self, will: &DueWill) -> Option<Event> {
         let owner = will.session.owner()?;
         let thing = Arc::clone(self.neighbours.identity.borrow().thing(&owner)?);
-        if will.message.topic.as_str().starts_with('$') {
+        if is_reserved(&will.message.topic) {
             return None;
         }
         let message = &will.message;

@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpStream},
 };
 
-use crate::{served::PATIENCE, wire::text};
+use crate::{
+    served::PATIENCE,
+    wire::{packet, text},
+};
 
 /// A connection after its CONNACK.
 #[derive(Debug)]
@@ -176,18 +179,7 @@ impl Peer {
     }
 
     fn send(&mut self, first: u8, body: &[u8]) -> io::Result<()> {
-        let mut packet = vec![first];
-        let mut left = body.len();
-        loop {
-            let low = u8::try_from(left % 128).unwrap();
-            left /= 128;
-            packet.push(if left > 0 { low | 0x80 } else { low });
-            if left == 0 {
-                break;
-            }
-        }
-        packet.extend(body);
-        self.socket.write_all(&packet)
+        self.socket.write_all(&packet(first, body))
     }
 
     /// First byte and body of the next packet.

@@ -176,6 +176,22 @@ pub(crate) fn publish_v5(topic: &str, qos: u8, pkid: u8, properties: &[u8], of: 
     framed(0x30 | qos << 1, &body)
 }
 
+/// A packet of any length.
+pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first];
+    let mut length = body.len();
+    loop {
+        let low = u8::try_from(length % 128).unwrap();
+        length /= 128;
+        packet.push(if length > 0 { low | 128 } else { low });
+        if length == 0 {
+            break;
+        }
+    }
+    packet.extend(body);
+    packet
+}
+
 /// MQTT's text: two bytes of length, then UTF-8.
 pub(crate) fn text(text: &str) -> Vec<u8> {
     let mut bytes = u16::try_from(text.len()).unwrap().to_be_bytes().to_vec();

@@ -1,6 +1,7 @@
 //! The local bus: rumqttd's router, contained.
 //!
-//! The bus carries what may be lost: messages to subscribers that take them at QoS 0. A message is
+//! The bus carries what may be lost and is rare: messages at QoS 0 on reserved topics (`$…`); what
+//! else there is goes straight to the sessions. A message is
 //! kept once, in the [`ring`]; the router gets its topic and its number, finds the filters that take
 //! it and tells each subscriber's [`link`], which takes the message from the ring. Publishing goes
 //! through one shared link, subscribing sessions have a link of their own. Topics and filters get a

@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::{End, Session, outbound::Answering};
+use super::{End, Session, pending::Answering};
 use crate::{
     broker::codec::{Packet, because},
     wal::Durable,

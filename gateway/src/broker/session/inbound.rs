@@ -19,14 +19,18 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Decided, End, HeldBack, Pending, Session, next_commit, quota::Room};
+use super::{
+    End, HeldBack, Session,
+    pending::{Decided, Pending, next_commit},
+    quota::Room,
+};
 use crate::{
     broker::{
         admission::Denied,
         codec::{Packet, Version, because},
         connect::qos,
         limits::{Bound, Limits},
-        message::{self, Message, property_bytes},
+        message::{self, Message, is_reserved, property_bytes},
         pace::Verdict,
         sessions::{Address, Origin, Routed},
     },
@@ -408,11 +412,6 @@ where
         };
         self.send(packet).await
     }
-}
-
-/// Topics that start like this are the gateway's own and go to no stream.
-pub(super) fn is_reserved(topic: &TopicName) -> bool {
-    topic.as_str().starts_with('$')
 }
 
 const NOT_TEXT: &str = "the payload is not the UTF-8 text that its format indicator says";

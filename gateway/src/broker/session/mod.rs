@@ -14,6 +14,7 @@ mod farewell;
 mod inbound;
 mod observed;
 mod outbound;
+mod pending;
 mod provision;
 mod quota;
 mod repeated;
@@ -34,7 +35,7 @@ use portcullis_core::{
     topic::{TopicFilter, TopicName},
 };
 use rumqttc::v5::mqttbytes::v5::{
-    Disconnect, DisconnectReasonCode, PingResp, PubAckReason, Publish, PublishProperties,
+    Disconnect, DisconnectReasonCode, PingResp, Publish, PublishProperties,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -47,7 +48,8 @@ use tracing::warn;
 use self::{
     end::End,
     observed::Observed,
-    outbound::{Answering, Held, OnBus},
+    outbound::{Held, OnBus},
+    pending::{Answering, Pending, next_answer, next_commit},
     waiting::{Alarm, next_change},
 };
 use super::{
@@ -61,10 +63,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    buffer::Acked,
     clock::ticks,
     identity::{Credential, SnapshotWatch},
-    wal::Durable,
 };
 
 /// Packets handled before the session writes and looks at its other duties.
@@ -101,20 +101,6 @@ pub(super) struct Parts<'a, S> {
     pub(super) stop: CancellationToken,
 }
 
-/// A publish that waits for its commit, or a refused one that waits for its turn: answers go in the
-/// order of the publishes (MQTT 5.0, 4.6).
-#[derive(Debug)]
-struct Pending {
-    pkid: u16,
-    qos: Qos,
-    /// What the client is told after the commit.
-    answer: PubAckReason,
-    /// `None`: it is in the stream.
-    acked: Option<Acked>,
-    /// What local sessions are to have of it; `None`: nothing, or it is durable.
-    durable: Option<Durable>,
-}
-
 /// A publish that waits for its turn under the rate of the client.
 #[derive(Debug)]
 struct HeldBack {
@@ -122,15 +108,6 @@ struct HeldBack {
     topic: TopicName,
     level: Qos,
     publish: Publish,
-}
-
-/// A pending publish whose commit is decided.
-#[derive(Clone, Copy, Debug)]
-struct Decided {
-    pkid: u16,
-    qos: Qos,
-    answer: PubAckReason,
-    committed: bool,
 }
 
 /// See the module.
@@ -488,39 +465,4 @@ where
     fn principal(&self) -> &Principal {
         self.admission.principal()
     }
-}
-
-/// The oldest pending publish, once its commit is decided; never if nothing is pending.
-async fn next_commit(pending: &mut VecDeque<Pending>) -> Decided {
-    let Some(front) = pending.front_mut() else {
-        return std::future::pending().await;
-    };
-    // A receiver that has resolved must not be asked again, should this be dropped in between.
-    let mut committed = true;
-    if let Some(acked) = &mut front.acked {
-        committed = acked.await.is_ok();
-        front.acked = None;
-    }
-    if let Some(durable) = front.durable.as_mut().filter(|_| committed) {
-        committed = durable.await.is_ok();
-        front.durable = None;
-    }
-    let decided = Decided {
-        pkid: front.pkid,
-        qos: front.qos,
-        answer: front.answer,
-        committed,
-    };
-    pending.pop_front();
-    decided
-}
-
-/// The answer that may go; `None` if the log has failed; never if none waits.
-async fn next_answer(answering: &mut VecDeque<Answering>) -> Option<Packet> {
-    let Some(front) = answering.front_mut() else {
-        return std::future::pending().await;
-    };
-    let is_durable = (&mut front.durable).await.is_ok();
-    let Answering { answer, .. } = answering.pop_front()?;
-    is_durable.then_some(answer)
 }

@@ -343,13 +343,5 @@ where
     }
 }
 
-/// A packet that promises what has to become durable first: the PUBREL that the PUBREC came, the PUBCOMP
-/// that the PUBREL did, and so on.
-#[derive(Debug)]
-pub(super) struct Answering {
-    pub(super) answer: Packet,
-    pub(super) durable: crate::wal::Durable,
-}
-
 /// The kept half of a session; the name `Session` is the connection's here.
 pub(super) type Held = Arc<sessions::Session>;

@@ -17,8 +17,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{End, Session, inbound::is_reserved};
-use crate::broker::{admission::Denied, codec::Version};
+use super::{End, Session};
+use crate::broker::{admission::Denied, codec::Version, message::is_reserved};
 
 /// How a client was last told that there is no room.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use portcullis_core::{event::Qos, topic::TopicName};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Pending, Session};
+use super::{End, Session, pending::Pending};
 use crate::{
     broker::admission::Denied,
     buffer::{Ack, Acked},

@@ -119,8 +119,8 @@ where
             retain_as_published: filter.preserve_retain,
             identifier,
         };
-        // The tree first: what is published from this moment on is taken at QoS 1 and 2, and at QoS 0
-        // from before the SUBACK on.
+        // The tree first: what is published from this moment on is taken, and what comes by the bus from
+        // before the SUBACK on.
         let sessions = &self.shared.sessions;
         sessions.subscribe(&self.held, &subscribed, options);
         let bus = &self.shared.bus;

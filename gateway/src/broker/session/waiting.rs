@@ -22,7 +22,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use super::{Decided, End, Session, next_commit};
+use super::{
+    End, Session,
+    pending::{Decided, next_commit},
+};
 use crate::{
     broker::{admission::Denied, codec::EncodeError},
     identity::SnapshotWatch,

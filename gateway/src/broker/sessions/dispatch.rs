@@ -19,7 +19,10 @@ use super::{
     retained::Kept,
     session::Session,
 };
-use crate::{broker::message::Message, wal::Durable};
+use crate::{
+    broker::message::{Message, is_reserved},
+    wal::Durable,
+};
 
 /// A QoS 2 publish: its session and packet id, which are taken in the same moment.
 #[derive(Clone, Copy, Debug)]
@@ -129,7 +132,7 @@ impl Sessions {
         }
         let message = &message();
         let id = self.log.next_id();
-        let is_for_bus = address.qos == Qos::AtMostOnce && address.topic.as_str().starts_with('$');
+        let is_for_bus = address.qos == Qos::AtMostOnce && is_reserved(address.topic);
         let mut receivers: SmallVec<[Receiver; 4]> = SmallVec::new();
         for (route, is_share) in takers {
             let qos = message.qos.min(route.options.qos);

@@ -3,7 +3,10 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use portcullis_core::{
     event::Qos,
-    limits::{SESSION_QUEUE_MESSAGES_MAX, SESSIONS_MAX, SESSIONS_QUEUE_BYTES_MAX},
+    limits::{
+        SESSION_QUEUE_MESSAGES_MAX, SESSIONS_LOOSE_BYTES_MAX, SESSIONS_MAX,
+        SESSIONS_QUEUE_BYTES_MAX,
+    },
     timestamp::Timestamp,
     topic::TopicName,
 };
@@ -579,6 +582,18 @@ fn beyond_the_bound_only_who_has_a_session_gets_one() {
     assert_eq!(sessions.len(), SESSIONS_MAX);
 }
 
+/// Connected clients that are subscribed to `a`.
+fn twenty(sessions: &Sessions, options: Options) -> Vec<Arc<Session>> {
+    let subscribed = Subscribed::parse("a").unwrap();
+    let connect = |n| {
+        let id = ClientId::parse(&format!("c{n}")).unwrap();
+        let session = sessions.attach(&id, &asked(1)).unwrap().session;
+        sessions.subscribe(&session, &subscribed, options);
+        session
+    };
+    (0..20).map(connect).collect()
+}
+
 #[test]
 fn all_queues_together_and_what_waits_at_qos_0_are_bounded() {
     let sessions = Sessions::unkept();
@@ -588,13 +603,7 @@ fn all_queues_together_and_what_waits_at_qos_0_are_bounded() {
         retain_as_published: false,
         identifier: None,
     };
-    let mut held = Vec::new();
-    for n in 0..20 {
-        let id = ClientId::parse(&format!("c{n}")).unwrap();
-        let session = sessions.attach(&id, &asked(1)).unwrap().session;
-        sessions.subscribe(&session, &Subscribed::parse("a").unwrap(), options);
-        held.push(session);
-    }
+    let held = twenty(&sessions, options);
     let large = message("a", &"x".repeat(100_000), Qos::AtLeastOnce);
     let mut overflowed = 0;
     for _ in 0..40 {
@@ -618,5 +627,30 @@ fn all_queues_together_and_what_waits_at_qos_0_are_bounded() {
         let is_over = n == SESSION_QUEUE_MESSAGES_MAX;
         let routed = sessions.dispatch(&small, None);
         assert_eq!(routed.overflowed, usize::from(is_over), "{n}");
+    }
+}
+
+#[test]
+fn what_waits_at_qos_0_for_all_connections_is_bounded_and_given_back() {
+    let sessions = Sessions::unkept();
+    let options = Options {
+        qos: Qos::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        identifier: None,
+    };
+    let held = twenty(&sessions, options);
+    let large = message("a", &"x".repeat(100_000), Qos::AtMostOnce);
+    // Each connection alone would take forty.
+    let taken = SESSIONS_LOOSE_BYTES_MAX / large.bytes();
+    for _ in 0..2 {
+        let lost: usize = (0..40)
+            .map(|_| sessions.dispatch(&large, None).overflowed)
+            .sum();
+        assert_eq!(lost, 20 * 40 - taken);
+        for session in &held {
+            let mut batch = Vec::new();
+            session.next_batch(&sessions.log, 1, now(), usize::MAX, &mut batch, |_| {});
+        }
     }
 }

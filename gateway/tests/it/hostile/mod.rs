@@ -22,7 +22,7 @@ use crate::{
     device::Device,
     served::{Credentials, PATIENCE, Served, eventually},
     support::run,
-    wire::text,
+    wire::{packet, text},
 };
 
 const ALLOW_ALL: &str =
@@ -180,22 +180,6 @@ fn connect_from(source: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> 
 /// The attackers' addresses: a few hundred connections each.
 fn source(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 7, u8::try_from(1 + number % 50).unwrap())
-}
-
-/// A packet of any length.
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first];
-    let mut length = body.len();
-    loop {
-        let low = u8::try_from(length % 128).unwrap();
-        length /= 128;
-        packet.push(if length > 0 { low | 128 } else { low });
-        if length == 0 {
-            break;
-        }
-    }
-    packet.extend(body);
-    packet
 }
 
 /// A CONNECT of MQTT 3.1.1 with a clean session.
