@@ -352,6 +352,13 @@ pub const BUFFER_PATIENCE: Duration = Duration::from_secs(1);
 pub const APPEND_QUEUE_RECORDS_MAX: usize = 8192;
 /// Bytes waiting for the group commit; then the appender waits.
 pub const APPEND_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A connection's publishes at QoS 0 between two marks that resolve with their commit.
+pub const SHARE_STEP_RECORDS: usize = 128;
+/// The same in bytes of payload.
+pub const SHARE_STEP_BYTES: usize = 128 * 1024;
+/// Marks that one connection may have open before it waits: with those after the last one, its share
+/// of the way to the buffer.
+pub const SHARE_MARKS_MAX: usize = 8;
 /// Bytes of one commit: what waits beyond it goes into the next.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sequence numbers set aside by one durable write: how far they jump if the newest generation is lost.

@@ -12,7 +12,7 @@ use portcullis_core::{
 use rumqttc::v5::mqttbytes::v5::{
     DisconnectReasonCode, PubAck, PubAckReason, PubRec, PubRecReason, Publish,
 };
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::yield_now,
@@ -130,7 +130,7 @@ where
         publish: Publish,
     ) -> Result<(), End> {
         let (ack, pending) = match level {
-            Qos::AtMostOnce => (None, None),
+            Qos::AtMostOnce => (self.share.count(publish.payload.len()), None),
             Qos::AtLeastOnce | Qos::ExactlyOnce => {
                 let (ack, acked) = Ack::new();
                 (
@@ -154,6 +154,7 @@ where
             Ok(permit) => permit,
             Err(denied) => return self.refuse_publish(&denied, level, publish.pkid).await,
         };
+        self.await_share().await?;
         // While too much waits for the disk nothing more goes there.
         let shared = Arc::clone(&self.shared);
         self.while_it_may(shared.sessions.log.room()).await?;
@@ -167,6 +168,17 @@ where
             durable: routed.durable,
             ..pending
         }));
+        Ok(())
+    }
+
+    /// Who has used up what one may have on its way to the buffer waits for some of it to be there.
+    async fn await_share(&mut self) -> Result<(), End> {
+        if !self.share.is_used_up() {
+            return Ok(());
+        }
+        let mut share = mem::take(&mut self.share);
+        self.while_it_may(share.room()).await?;
+        self.share = share;
         Ok(())
     }
 

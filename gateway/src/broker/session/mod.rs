@@ -18,6 +18,7 @@ mod pending;
 mod provision;
 mod quota;
 mod repeated;
+mod share;
 mod standing;
 mod subscribing;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use self::{
     observed::Observed,
     outbound::{Held, OnBus},
     pending::{Answering, Pending, next_answer, next_commit},
+    share::Share,
     waiting::{Alarm, next_change},
 };
 use super::{
@@ -146,6 +148,8 @@ pub(super) struct Session<'a, S> {
     /// valid one.
     last_topic: Option<TopicName>,
     observed: Observed,
+    /// What is on its way to the buffer at QoS 0.
+    share: Share,
     /// Subscriptions that a change took away and of which nobody is told yet.
     dropped: Vec<TopicFilter>,
     stop: CancellationToken,
@@ -190,6 +194,7 @@ where
             has_queued: false,
             last_topic: None,
             observed: Observed::default(),
+            share: Share::default(),
             dropped: Vec::new(),
             stop: parts.stop,
         }
