@@ -15,8 +15,8 @@ const SOURCES: &[&str] = &[
     "src/broker/connect",
     "src/broker/listener.rs",
     "src/broker/pace/mod.rs",
-    "src/broker/session/end.rs",
-    "src/broker/session/standing.rs",
+    "src/broker/client/end.rs",
+    "src/broker/client/standing.rs",
     "src/broker/tls.rs",
     "src/identity/snapshot/authenticate.rs",
 ];

@@ -2,7 +2,7 @@
 //!
 //! The only place that knows MQTT packets and rumqttd. A connection is accepted by a
 //! [`listener`], proves its certificate in [`tls`], says CONNECT in [`connect`] and is then served
-//! by a [`session`], which asks [`admission`] before anything happens. What is refused on the way is
+//! by a [`client`], which asks [`admission`] before anything happens. What is refused on the way is
 //! told by [`denials`], what becomes of connections by [`lifecycle`]. What outlives a connection (its
 //! subscriptions, what waits, what is in flight) and what is retained is in [`sessions`]; the
 //! [`bus`] carries what may be lost.
@@ -10,6 +10,7 @@
 mod admission;
 mod bus;
 mod census;
+mod client;
 mod clients;
 mod codec;
 pub mod config;
@@ -27,7 +28,6 @@ mod message;
 mod metrics;
 mod newcomers;
 mod pace;
-mod session;
 mod sessions;
 mod shared;
 mod sys;

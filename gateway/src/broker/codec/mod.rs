@@ -33,7 +33,11 @@ use self::{
     buffers::Buffers,
     versions::{lift, lower},
 };
-pub(super) use self::{deliver::Delivery, reasons::because, versions::wire_qos};
+pub(super) use self::{
+    deliver::Delivery,
+    reasons::because,
+    versions::{qos, wire_qos},
+};
 pub(super) use v5p::Packet;
 
 /// Which MQTT a client speaks.

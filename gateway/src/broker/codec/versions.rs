@@ -17,6 +17,15 @@ pub(in crate::broker) fn wire_qos(qos: Qos) -> QoS {
     }
 }
 
+/// The quality of service of a packet.
+pub(in crate::broker) fn qos(wire: QoS) -> Qos {
+    match wire {
+        QoS::AtMostOnce => Qos::AtMostOnce,
+        QoS::AtLeastOnce => Qos::AtLeastOnce,
+        QoS::ExactlyOnce => Qos::ExactlyOnce,
+    }
+}
+
 fn lift_qos(qos: v4::QoS) -> QoS {
     match qos {
         v4::QoS::AtMostOnce => QoS::AtMostOnce,

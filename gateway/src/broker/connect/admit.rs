@@ -5,18 +5,18 @@ use rumqttc::v5::mqttbytes::v5::{Connect, ConnectReturnCode, LastWill, PublishPr
 use uuid::Uuid;
 
 use super::{
-    Peer, qos,
+    Peer,
     refuse::{Denied, Refusal},
 };
 use crate::{
     broker::{
         admission::{Admission, Asked},
-        codec::Version,
+        client::Will,
+        codec::{Version, qos},
         cut,
         denials::TEXT_BYTES_MAX,
         limits::Limits,
         message::{is_as_indicated, property_bytes},
-        session::Will,
         shared::{Shared, denial},
     },
     defend::ActivityKind,

@@ -1,4 +1,4 @@
-//! From an open connection to a served session: CONNECT, authentication, admission, CONNACK.
+//! From an open connection to a served client: CONNECT, authentication, admission, CONNACK.
 
 mod admit;
 mod introduce;
@@ -8,13 +8,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use portcullis_core::{
-    event::Qos,
     identity::{ClientId, Principal},
     limits::{BUFFER_BYTES, BUFFER_BYTES_MIN, DELIVERY_WINDOW_MAX, RECEIVE_MAXIMUM, WRITE_TIMEOUT},
 };
-use rumqttc::v5::mqttbytes::{
-    QoS,
-    v5::{ConnAck, ConnAckProperties, Connect, ConnectReturnCode, LastWill},
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnAckProperties, Connect, ConnectReturnCode, LastWill,
 };
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -32,11 +30,11 @@ use self::{
 };
 use super::{
     admission::Admission,
+    client::{Client, Parts},
     clients::{About, Entered, Ticket},
     codec::{Codec, Packet, Version},
     lifecycle::Connection,
     newcomers::Newcomer,
-    session::{Parts, Session},
     sessions::{Asked, Attached},
     shared::Shared,
 };
@@ -59,7 +57,7 @@ pub(super) struct Peer<'a> {
 struct Begun<'a, S> {
     client_id: ClientId,
     connection: Connection,
-    session: Box<Session<'a, S>>,
+    client: Box<Client<'a, S>>,
 }
 
 /// Serves one connection to its end.
@@ -77,13 +75,13 @@ pub(super) async fn serve<S>(
     let Some(Begun {
         client_id,
         connection,
-        session,
+        client,
     }) = begun
     else {
         return;
     };
     shared.metrics.connections.inc();
-    session.run().await;
+    client.run().await;
     shared.metrics.connections.dec();
     shared.versions.disconnected(&client_id, connection.version);
 }
@@ -164,7 +162,7 @@ where
         version: shared.versions.connected(&client_id),
     };
     greet(shared, &admission, version, takeover, peer);
-    let session = Session::new(Parts {
+    let client = Client::new(Parts {
         shared: Arc::clone(shared),
         framed,
         version,
@@ -183,7 +181,7 @@ where
     Some(Begun {
         client_id,
         connection,
-        session: Box::new(session),
+        client: Box::new(client),
     })
 }
 
@@ -285,14 +283,6 @@ fn greet(
         shared.neighbours.fleet.connected(&thing.name);
     }
     shared.observe(principal, ActivityKind::Connected);
-}
-
-pub(super) fn qos(qos: QoS) -> Qos {
-    match qos {
-        QoS::AtMostOnce => Qos::AtMostOnce,
-        QoS::AtLeastOnce => Qos::AtLeastOnce,
-        QoS::ExactlyOnce => Qos::ExactlyOnce,
-    }
 }
 
 /// The keep-alive that a client is told to use instead of its own, which is too long (MQTT 5.0,

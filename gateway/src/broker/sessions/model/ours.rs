@@ -1,4 +1,4 @@
-//! Sessions with their log on a disk, driven as a connection drives them (`broker::session`).
+//! Sessions with their log on a disk, driven as a connection drives them (`broker::client`).
 
 use std::{sync::Arc, thread::JoinHandle};
 

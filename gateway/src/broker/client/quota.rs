@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::broker::{admission::Denied, codec::Version, message::is_reserved};
 
 /// How a client was last told that there is no room.
@@ -37,7 +37,7 @@ pub(super) enum Room {
     Denied(Denied),
 }
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

@@ -12,12 +12,11 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::{
     broker::{
         admission::Denied,
-        codec::{Packet, because, wire_qos},
-        connect::qos,
+        codec::{Packet, because, qos, wire_qos},
         cut,
         lifecycle::Happened,
         limits::Bound,
@@ -33,7 +32,7 @@ struct Granted {
     wants_retained: bool,
 }
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

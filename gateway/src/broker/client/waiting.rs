@@ -23,7 +23,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    End, Session,
+    Client, End,
     pending::{Decided, next_commit},
 };
 use crate::{
@@ -37,7 +37,7 @@ const COMMIT_GRACE: Duration = Duration::from_secs(5);
 /// The write buffer goes to the socket when it has so much, and at the end of each turn.
 const WRITE_AT_BYTES: usize = 32 * 1024;
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

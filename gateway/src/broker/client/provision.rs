@@ -5,10 +5,10 @@ use portcullis_core::{event::Qos, topic::TopicName};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::broker::lifecycle::own_message;
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

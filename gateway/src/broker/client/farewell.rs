@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::{
     broker::{
         codec::{Packet, Version, because},
@@ -24,7 +24,7 @@ use crate::{
 /// For the DISCONNECT and the end of TLS; who does not read them by then will not.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

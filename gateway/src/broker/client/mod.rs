@@ -114,7 +114,7 @@ struct HeldBack {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Session<'a, S> {
+pub(super) struct Client<'a, S> {
     shared: Arc<Shared>,
     framed: Framed<S, Codec>,
     version: Version,
@@ -155,7 +155,7 @@ pub(super) struct Session<'a, S> {
     stop: CancellationToken,
 }
 
-impl<'a, S> Session<'a, S>
+impl<'a, S> Client<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

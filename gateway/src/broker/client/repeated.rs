@@ -8,13 +8,13 @@ use portcullis_core::{event::Qos, topic::TopicName};
 use rumqttc::v5::mqttbytes::v5::{PubAckReason, Publish};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session, pending::Pending};
+use super::{Client, End, pending::Pending};
 use crate::{
     broker::admission::Denied,
     buffer::{Ack, Acked},
 };
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

@@ -14,7 +14,7 @@ use portcullis_core::{
 use rumqttc::v5::mqttbytes::v5::{PubRel, PublishProperties};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, PACKETS_AT_ONCE, Session};
+use super::{Client, End, PACKETS_AT_ONCE};
 use crate::{
     broker::{
         bus::{self, Bus, BusError, Link},
@@ -115,7 +115,7 @@ impl Going {
     }
 }
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -343,5 +343,5 @@ where
     }
 }
 
-/// The kept half of a session; the name `Session` is the connection's here.
+/// The session that is there without a connection too.
 pub(super) type Held = Arc<sessions::Session>;

@@ -16,14 +16,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::{
     broker::denials::Denial,
     clock::{now, ticks},
     identity::Refusal,
 };
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

@@ -20,15 +20,14 @@ use tokio::{
 };
 
 use super::{
-    End, HeldBack, Session,
+    Client, End, HeldBack,
     pending::{Decided, Pending, next_commit},
     quota::Room,
 };
 use crate::{
     broker::{
         admission::Denied,
-        codec::{Packet, Version, because},
-        connect::qos,
+        codec::{Packet, Version, because, qos},
         limits::{Bound, Limits},
         message::{self, Message, is_reserved, property_bytes},
         pace::Verdict,
@@ -40,7 +39,7 @@ use crate::{
     identity::Provisioner,
 };
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

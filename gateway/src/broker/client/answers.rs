@@ -7,7 +7,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
-use super::{End, Session, pending::Answering};
+use super::{Client, End, pending::Answering};
 use crate::{
     broker::codec::{Packet, because},
     wal::Durable,
@@ -16,7 +16,7 @@ use crate::{
 /// Why there is no answer but the reason code 0x92.
 const UNKNOWN_PKID: &str = "no message is in flight under this packet identifier";
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use portcullis_core::topic::TopicFilter;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{End, Session};
+use super::{Client, End};
 use crate::broker::lifecycle::{Connection, Happened, Who};
 
-impl<S> Session<'_, S>
+impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
