@@ -25,6 +25,7 @@ mod kill;
 mod kill_local;
 mod kinesis;
 mod learn;
+mod leave;
 mod lifecycle;
 mod limits;
 mod live;

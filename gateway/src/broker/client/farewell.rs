@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::SinkExt;
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use rumqttc::v5::mqttbytes::v5::{Disconnect, Publish};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::timeout,
+    task::{unconstrained, yield_now},
+    time::{Instant, timeout},
 };
 use tracing::info;
 
@@ -23,11 +24,30 @@ use crate::{
 
 /// For the DISCONNECT and the end of TLS; who does not read them by then will not.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// For what has arrived before a newcomer took the client id, and for what is under way; the newcomer
+/// waits meanwhile.
+pub(super) const TAKEOVER_GRACE: Duration = Duration::from_millis(500);
 
 impl<S> Client<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    /// A newcomer has the client id. What this connection had received before it counts, a DISCONNECT
+    /// above all: who took leave and comes back at once leaves no will.
+    pub(super) async fn read_out(&mut self) -> End {
+        let until = Instant::now() + TAKEOVER_GRACE;
+        // So that what has arrived is seen.
+        yield_now().await;
+        while Instant::now() < until
+            && let Some(packet) = unconstrained(self.framed.next()).now_or_never()
+        {
+            if let Err(end) = self.handle_packets(packet).await {
+                return end;
+            }
+        }
+        End::TakenOver
+    }
+
     /// Publishes the will unless the client took leave, then says goodbye as the end asks for.
     pub(super) async fn finish(&mut self, mut end: End) {
         if matches!(end, End::Stopping | End::Disconnected)

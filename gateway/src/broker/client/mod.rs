@@ -202,10 +202,13 @@ where
 
     /// Serves the client to its end.
     pub(super) async fn run(mut self: Box<Self>) {
-        let end = match self.serve().await {
+        let mut end = match self.serve().await {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        if matches!(end, End::TakenOver) {
+            end = Box::pin(self.read_out()).await;
+        }
         Box::pin(self.finish(end)).await;
     }
 

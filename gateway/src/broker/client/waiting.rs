@@ -18,12 +18,14 @@ use portcullis_core::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, Sleep, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{
     Client, End,
+    farewell::TAKEOVER_GRACE,
     pending::{Decided, next_commit},
 };
 use crate::{
@@ -176,11 +178,17 @@ where
             () = changed(&mut self.identity) => self.reauthorize().map(|()| None),
             () = sleep_until(self.validity_check) => self.check_validity().map(|()| None),
             done = work => Ok(Some(done)),
-            () = self.ticket.taken_over.cancelled() => Err(End::TakenOver),
+            () = grace(&self.ticket.taken_over) => Err(End::TakenOver),
             () = self.ticket.kicked.cancelled() => Err(self.kicked()),
             () = self.stop.cancelled() => Err(End::Stopping),
         }
     }
+}
+
+/// A newcomer has the client id, and what is under way has had its time.
+async fn grace(taken_over: &CancellationToken) {
+    taken_over.cancelled().await;
+    sleep(TAKEOVER_GRACE).await;
 }
 
 /// Waits for a new snapshot; forever if there will be none, as while the gateway stops.
