@@ -1,3 +1,5 @@
+//! Packing and unpacking: what comes back, what damage costs, what a value may claim.
+
 use portcullis_core::record::{Kind, SinkSet};
 use proptest::prelude::*;
 
