@@ -340,8 +340,14 @@ pub const DETECT_DURATIONS_SECS: [u32; 5] = [300, 600, 900, 1800, 3600];
 
 // Buffer (evidence.md, "sled as a store-and-forward queue").
 
+/// Sinks of one gateway: the bits of a set of them.
+pub const SINKS_MAX: usize = 32;
 /// A value in sled; larger ones go to blob files that nobody syncs.
 pub const CHUNK_BYTES_MAX: usize = 7_400;
+/// The records that one value holds compressed, before they are: what a read takes in memory at once.
+pub const CHUNK_RAW_BYTES_MAX: usize = 64 * 1024;
+/// A record that spans several values, before it is compressed; a larger one is not.
+pub const LARGE_RECORD_RAW_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The share of the buffer's disk bound that is kept for what is on its way to it: one part of these.
 pub const BUFFER_RESERVE_SHARE: u64 = 8;
 /// What is kept at most: all queues before the buffer fit into it.
@@ -375,8 +381,9 @@ pub const PAYLOAD_JSON_DEPTH_MAX: usize = 64;
 pub const RECORD_BYTES_MAX: usize = 1024 * 1024 - 512;
 /// Group commit: how long the first record waits for company at most.
 pub const COMMIT_LINGER: Duration = Duration::from_millis(5);
-/// A generation is closed at this size, and dropped whole once drained.
-pub const GENERATION_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A generation is closed at this size, and dropped whole once drained. One that is written or read is in
+/// memory whole: sled forgets a page only when another of its 256 shards is looked at 64 times.
+pub const GENERATION_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// All generations together; then `append` waits (back-pressure).
 pub const BUFFER_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 
@@ -525,4 +532,6 @@ const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(UPLINK_CONNECT_TIMEOUT.as_millis() < PUT_RECORDS_TIMEOUT.as_millis());
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX < CHUNK_RAW_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX < LARGE_RECORD_RAW_BYTES_MAX);
 const _: () = assert!(UPLINK_DRAIN_MAX.as_millis() < SHUTDOWN_GRACE.as_millis());

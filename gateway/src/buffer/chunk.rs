@@ -1,88 +1,355 @@
-//! Records cut into values that sled keeps in its log: whole records packed together, or one large
-//! record in numbered parts.
+//! Records cut into values that sled keeps in its log: whole records packed together, compressed
+//! where that helps, or one large record in numbered parts.
 //!
 //! ```text
-//! key   = sequence number of the first record (u64) | part (u32)     big-endian
-//! value = 0 | record | record | …                                    whole records, in order
-//!       | 1 | parts u32 | a share of one record                      part 0 to parts - 1
+//! value = 2 | place u64 | record | record | … | crc u32                 whole records, in order
+//!       | 3 | place u64 | raw_bytes u32 | block | crc u32               the same, compressed
+//!       | 4 | place u64 | part u32 | parts u32 | share | crc u32        a share of one record
+//!       | 5 | place u64 | part u32 | parts u32 | share | crc u32        … of raw_bytes u32 | block
+//! ```
+//! Little-endian; `place` is that of the first record, a block is a frame of Zstandard, and the
+//! CRC-32 covers what stands before it. The key is the number of the value in its generation (see slots.rs). What
+//! the first release wrote is read, not written:
+//!
+//! ```text
+//! key   = place of the first record (u64) | part (u32)     big-endian
+//! value = 0 | record | record | …                          whole records, in order
+//!       | 1 | parts u32 | a share of one record            part 0 to parts - 1
 //! ```
 //! Unpacking never fails: what does not decode, or is not where its number says, yields nothing,
-//! and the reader's own count notices what is missing.
+//! and the reader's own count notices what is missing. It takes no more memory than the limits say,
+//! whatever a value claims.
+
+use std::fmt;
 
 use bytes::Bytes;
-use portcullis_core::{limits::CHUNK_BYTES_MAX, record::Record};
+use portcullis_core::{
+    limits::{CHUNK_BYTES_MAX, CHUNK_RAW_BYTES_MAX, LARGE_RECORD_RAW_BYTES_MAX},
+    record::Record,
+};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::compress_bound,
+};
 
-use super::engine::Key;
+const OLD_WHOLE: u8 = 0;
+const OLD_SHARE: u8 = 1;
+const WHOLE: u8 = 2;
+const COMPRESSED: u8 = 3;
+const SHARE: u8 = 4;
+const SHARE_COMPRESSED: u8 = 5;
 
-const WHOLE: u8 = 0;
-const PART: u8 = 1;
-const PART_HEADER_BYTES: usize = 1 + 4;
-const PART_BYTES_MAX: usize = CHUNK_BYTES_MAX - PART_HEADER_BYTES;
+const PLACE_BYTES: usize = 1 + 8;
+const CRC_BYTES: usize = 4;
+/// What a chunk of whole records has besides them.
+const FRAME_BYTES: usize = PLACE_BYTES + CRC_BYTES;
+const RAW_LENGTH_BYTES: usize = 4;
+const SHARE_BYTES_MAX: usize = CHUNK_BYTES_MAX - FRAME_BYTES - 2 * 4;
 
-/// The key of a chunk.
-pub(super) fn key(seq: u64, part: u32) -> Key {
-    let mut key = Key::default();
-    key[..8].copy_from_slice(&seq.to_be_bytes());
+/// Whether a value holds a share of a record and is worth nothing without the others.
+pub(super) fn is_share(value: &[u8]) -> bool {
+    matches!(value.first(), Some(&(SHARE | SHARE_COMPRESSED)))
+}
+
+/// How many raw bytes are tried for the first value: JSON shrinks at least so far.
+const RAW_AIM_FIRST: usize = 3 * CHUNK_BYTES_MAX;
+
+/// Higher levels gain nothing on records. Lower ones (-1) take as long: what they save, sled spends on
+/// half as much again of values.
+const LEVEL: i32 = 1;
+
+/// Fills values with as many records as fit, which only compressing them tells.
+pub(super) struct Packer {
+    values: Vec<Vec<u8>>,
+    /// Made when it is first needed; without one (no memory) values stay raw.
+    compressor: Option<Compressor<'static>>,
+    /// Records as they are encoded, and where each ends.
+    raw: Vec<u8>,
+    ends: Vec<usize>,
+    block: Vec<u8>,
+    /// How many raw bytes will probably fit, going by the last value.
+    raw_aim: usize,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self {
+            values: Vec::new(),
+            compressor: None,
+            raw: Vec::new(),
+            ends: Vec::new(),
+            block: Vec::new(),
+            raw_aim: RAW_AIM_FIRST,
+        }
+    }
+}
+
+impl fmt::Debug for Packer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer")
+            .field("raw_aim", &self.raw_aim)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Packer {
+    /// Cuts records with consecutive places into values, in order.
+    pub(super) fn pack(&mut self, records: &[Record]) -> Vec<Vec<u8>> {
+        let mut rest = records;
+        while let Some(first) = rest.first() {
+            let taken = self.pack_some(first.place, rest);
+            rest = &rest[taken..];
+        }
+        // A large record leaves no large buffers behind.
+        self.raw.clear();
+        self.raw.shrink_to(CHUNK_RAW_BYTES_MAX);
+        self.block.clear();
+        self.block.shrink_to(CHUNK_RAW_BYTES_MAX);
+        std::mem::take(&mut self.values)
+    }
+
+    /// Makes the next value (or all those of a large record); how many records went into it.
+    fn pack_some(&mut self, place: u64, records: &[Record]) -> usize {
+        self.encode(records);
+        loop {
+            let count = self.ends.len();
+            let raw_bytes = self.raw.len();
+            let is_smaller = self.compress();
+            let bytes = FRAME_BYTES + RAW_LENGTH_BYTES + self.block.len();
+            if !is_smaller {
+                self.raw_aim = CHUNK_BYTES_MAX;
+                return self.push_raw(place);
+            }
+            // A little less than the last value could have held, so that the next one fits at once.
+            let fitting = raw_bytes.saturating_mul(CHUNK_BYTES_MAX) / bytes / 16 * 15;
+            self.raw_aim = fitting.clamp(CHUNK_BYTES_MAX, CHUNK_RAW_BYTES_MAX);
+            if bytes <= CHUNK_BYTES_MAX && raw_bytes <= CHUNK_RAW_BYTES_MAX {
+                self.push_block(place);
+                return count;
+            }
+            if count == 1 {
+                let raw_length = length(raw_bytes).to_le_bytes();
+                let whole = [&raw_length, self.block.as_slice()].concat();
+                self.cut(SHARE_COMPRESSED, place, &whole);
+                return 1;
+            }
+            let fewer = self.ends.partition_point(|end| *end <= fitting);
+            self.keep(fewer.clamp(1, count - 1));
+        }
+    }
+
+    /// Encodes records up to what will probably fit, but at least one.
+    fn encode(&mut self, records: &[Record]) {
+        self.raw.clear();
+        self.ends.clear();
+        for record in records {
+            let end = self.raw.len() + record.encoded_bytes();
+            if !self.ends.is_empty() && end > self.raw_aim {
+                break;
+            }
+            record.encode(&mut self.raw);
+            self.ends.push(end);
+        }
+    }
+
+    fn keep(&mut self, count: usize) {
+        self.ends.truncate(count);
+        self.raw.truncate(self.ends.last().copied().unwrap_or(0));
+    }
+
+    /// Compresses what is encoded; whether that is worth it.
+    fn compress(&mut self) -> bool {
+        let raw_bytes = self.raw.len();
+        if !(COMPRESSED_BYTES_MIN..=LARGE_RECORD_RAW_BYTES_MAX).contains(&raw_bytes) {
+            return false;
+        }
+        if self.compressor.is_none() {
+            self.compressor = Compressor::new(LEVEL).ok();
+        }
+        let Some(compressor) = &mut self.compressor else {
+            return false;
+        };
+        self.block.resize(compress_bound(raw_bytes), 0);
+        let Ok(bytes) = compressor.compress_to_buffer(&self.raw, &mut self.block[..]) else {
+            return false;
+        };
+        self.block.truncate(bytes);
+        bytes + RAW_LENGTH_BYTES <= raw_bytes / 16 * 15
+    }
+
+    /// As they are; how many fit.
+    fn push_raw(&mut self, place: u64) -> usize {
+        let room = CHUNK_BYTES_MAX - FRAME_BYTES;
+        let count = self.ends.partition_point(|end| *end <= room);
+        if count == 0 {
+            self.keep(1);
+            let whole = std::mem::take(&mut self.raw);
+            self.cut(SHARE, place, &whole);
+            return 1;
+        }
+        self.keep(count);
+        let mut value = framed(WHOLE, place, self.raw.len());
+        value.extend_from_slice(&self.raw);
+        self.values.push(sealed(value));
+        count
+    }
+
+    fn push_block(&mut self, place: u64) {
+        let mut value = framed(COMPRESSED, place, RAW_LENGTH_BYTES + self.block.len());
+        value.extend_from_slice(&length(self.raw.len()).to_le_bytes());
+        value.extend_from_slice(&self.block);
+        self.values.push(sealed(value));
+    }
+
+    fn cut(&mut self, form: u8, place: u64, whole: &[u8]) {
+        let parts = length(whole.len().div_ceil(SHARE_BYTES_MAX));
+        for (part, share) in (0..parts).zip(whole.chunks(SHARE_BYTES_MAX)) {
+            let mut value = framed(form, place, 2 * 4 + share.len());
+            value.extend_from_slice(&part.to_le_bytes());
+            value.extend_from_slice(&parts.to_le_bytes());
+            value.extend_from_slice(share);
+            self.values.push(sealed(value));
+        }
+    }
+}
+
+/// Nothing below is smaller for being compressed.
+const COMPRESSED_BYTES_MIN: usize = 64;
+
+fn framed(form: u8, place: u64, content_bytes: usize) -> Vec<u8> {
+    let mut value = Vec::with_capacity(FRAME_BYTES + content_bytes);
+    value.push(form);
+    value.extend_from_slice(&place.to_le_bytes());
+    value
+}
+
+fn sealed(mut value: Vec<u8>) -> Vec<u8> {
+    let crc = crc32fast::hash(&value);
+    value.extend_from_slice(&crc.to_le_bytes());
+    value
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a record is far below 4 GiB, so are its parts")
+}
+
+/// Where a value stands: the place of its first record, and which part of that it is.
+pub(super) fn position(value: &[u8]) -> Option<(u64, u32)> {
+    match Chunk::open(&[], value)? {
+        Chunk::Whole { place, .. } | Chunk::Compressed { place, .. } => Some((place, 0)),
+        Chunk::Share { place, part, .. } => Some((place, part)),
+    }
+}
+
+/// The key that the first release gave to a chunk.
+pub(super) fn old_key(place: u64, part: u32) -> [u8; OLD_KEY_BYTES] {
+    let mut key = [0; OLD_KEY_BYTES];
+    key[..8].copy_from_slice(&place.to_be_bytes());
     key[8..].copy_from_slice(&part.to_be_bytes());
     key
 }
 
-/// The sequence number and part of a key.
-pub(super) fn split_key(key: &[u8]) -> Option<(u64, u32)> {
-    let (seq, part) = key.split_first_chunk::<8>()?;
+/// The place and part of a key of the first release.
+pub(super) fn split_old_key(key: &[u8]) -> Option<(u64, u32)> {
+    let (place, part) = key.split_first_chunk::<8>()?;
     let part = <[u8; 4]>::try_from(part).ok()?;
-    Some((u64::from_be_bytes(*seq), u32::from_be_bytes(part)))
+    Some((u64::from_be_bytes(*place), u32::from_be_bytes(part)))
 }
 
-/// Cuts records with consecutive sequence numbers into chunks.
-pub(super) fn pack(records: &[Record]) -> Vec<(Key, Vec<u8>)> {
-    let mut chunks = Vec::new();
-    let mut open: Option<(Key, Vec<u8>)> = None;
-    for record in records {
-        let bytes = record.encoded_bytes();
-        if let Some((_, value)) = &mut open
-            && value.len() + bytes <= CHUNK_BYTES_MAX
-        {
-            record.encode(value);
-            continue;
-        }
-        chunks.extend(open.take());
-        if bytes < CHUNK_BYTES_MAX {
-            let mut value = Vec::with_capacity(CHUNK_BYTES_MAX);
-            value.push(WHOLE);
-            record.encode(&mut value);
-            open = Some((key(record.seq, 0), value));
-        } else {
-            cut(record, &mut chunks);
-        }
-    }
-    chunks.extend(open);
-    chunks
+/// How long those keys are.
+pub(super) const OLD_KEY_BYTES: usize = 8 + 4;
+
+/// A value whose checksum matches, if its form has one.
+enum Chunk<'a> {
+    Whole {
+        place: u64,
+        records: &'a [u8],
+    },
+    Compressed {
+        place: u64,
+        /// The length of the records, and the block.
+        content: &'a [u8],
+    },
+    Share {
+        place: u64,
+        part: u32,
+        parts: u32,
+        share: &'a [u8],
+        is_compressed: bool,
+    },
 }
 
-fn cut(record: &Record, chunks: &mut Vec<(Key, Vec<u8>)>) {
-    let mut whole = Vec::with_capacity(record.encoded_bytes());
-    record.encode(&mut whole);
-    let parts = u32::try_from(whole.len().div_ceil(PART_BYTES_MAX))
-        .expect("a record is far below 4 GiB, so are its parts");
-    for (part, share) in (0..parts).zip(whole.chunks(PART_BYTES_MAX)) {
-        let mut value = Vec::with_capacity(PART_HEADER_BYTES + share.len());
-        value.push(PART);
-        value.extend_from_slice(&parts.to_le_bytes());
-        value.extend_from_slice(share);
-        chunks.push((key(record.seq, part), value));
+impl<'a> Chunk<'a> {
+    fn open(key: &[u8], value: &'a [u8]) -> Option<Self> {
+        let (&form, rest) = value.split_first()?;
+        match form {
+            OLD_WHOLE => {
+                let (place, _) = split_old_key(key)?;
+                Some(Self::Whole {
+                    place,
+                    records: rest,
+                })
+            }
+            OLD_SHARE => {
+                let (place, part) = split_old_key(key)?;
+                let (parts, share) = split_u32(rest)?;
+                Some(Self::Share {
+                    place,
+                    part,
+                    parts,
+                    share,
+                    is_compressed: false,
+                })
+            }
+            _ => Self::open_checked(form, value),
+        }
     }
+
+    fn open_checked(form: u8, value: &'a [u8]) -> Option<Self> {
+        let (covered, crc) = value.split_last_chunk::<CRC_BYTES>()?;
+        if crc32fast::hash(covered) != u32::from_le_bytes(*crc) {
+            return None;
+        }
+        let (place, content) = covered.get(1..)?.split_first_chunk::<8>()?;
+        let place = u64::from_le_bytes(*place);
+        match form {
+            WHOLE => Some(Self::Whole {
+                place,
+                records: content,
+            }),
+            COMPRESSED => Some(Self::Compressed { place, content }),
+            SHARE | SHARE_COMPRESSED => {
+                let (part, content) = split_u32(content)?;
+                let (parts, share) = split_u32(content)?;
+                Some(Self::Share {
+                    place,
+                    part,
+                    parts,
+                    share,
+                    is_compressed: form == SHARE_COMPRESSED,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn split_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_le_bytes(*number), rest))
 }
 
 /// Puts chunks together again, in the order of their keys.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Unpacker {
     parts: Option<Parts>,
+    /// Made when it is first needed.
+    decompressor: Option<Decompressor<'static>>,
 }
 
 #[derive(Debug)]
 struct Parts {
-    seq: u64,
+    place: u64,
     next: u32,
     whole: Vec<u8>,
 }
@@ -90,54 +357,83 @@ struct Parts {
 impl Unpacker {
     /// Takes a chunk and hands out the records that it completes.
     pub(super) fn unpack(&mut self, key: &[u8], value: &[u8], mut each: impl FnMut(Record)) {
-        let Some((seq, part)) = split_key(key) else {
-            return;
-        };
-        match value.split_first() {
-            Some((&WHOLE, records)) => {
-                self.parts = None;
-                decode_run(Bytes::copy_from_slice(records), seq, &mut each);
+        let open = self.parts.take();
+        match Chunk::open(key, value) {
+            Some(Chunk::Whole { place, records }) => {
+                decode_run(Bytes::copy_from_slice(records), place, &mut each);
             }
-            Some((&PART, rest)) => self.take_part(seq, part, rest, each),
-            _ => self.parts = None,
+            Some(Chunk::Compressed { place, content }) => {
+                if let Some(records) = self.decompressed(content, CHUNK_RAW_BYTES_MAX) {
+                    decode_run(records, place, &mut each);
+                }
+            }
+            Some(Chunk::Share {
+                place,
+                part,
+                parts,
+                share,
+                is_compressed,
+            }) => {
+                let Some(mut open) = follow(open, place, part) else {
+                    return;
+                };
+                open.whole.extend_from_slice(share);
+                open.next += 1;
+                if open.next < parts {
+                    self.parts = Some(open);
+                    return;
+                }
+                let whole = if is_compressed {
+                    self.decompressed(&open.whole, LARGE_RECORD_RAW_BYTES_MAX)
+                } else {
+                    Some(open.whole.into())
+                };
+                if let Some(whole) = whole {
+                    decode_run(whole, place, each);
+                }
+            }
+            None => {}
         }
     }
 
-    fn take_part(&mut self, seq: u64, part: u32, rest: &[u8], each: impl FnMut(Record)) {
-        let Some((parts, share)) = rest.split_first_chunk::<4>() else {
-            self.parts = None;
-            return;
-        };
-        if part == 0 {
-            self.parts = Some(Parts {
-                seq,
-                next: 0,
-                whole: Vec::new(),
-            });
+    /// The records of `raw_bytes u32 | block`, if they are as many bytes as it says and no more than
+    /// `bytes_max`.
+    fn decompressed(&mut self, content: &[u8], bytes_max: usize) -> Option<Bytes> {
+        let (raw_bytes, block) = split_u32(content)?;
+        let raw_bytes = usize::try_from(raw_bytes).ok()?;
+        if raw_bytes > bytes_max {
+            return None;
         }
-        let Some(open) = self
-            .parts
-            .as_mut()
-            .filter(|open| open.seq == seq && open.next == part)
-        else {
-            self.parts = None;
-            return;
-        };
-        open.whole.extend_from_slice(share);
-        open.next += 1;
-        if open.next == u32::from_le_bytes(*parts) {
-            let whole = std::mem::take(&mut open.whole);
-            self.parts = None;
-            decode_run(whole.into(), seq, each);
+        if self.decompressor.is_none() {
+            self.decompressor = Decompressor::new().ok();
         }
+        let mut raw = vec![0; raw_bytes];
+        let bytes = self
+            .decompressor
+            .as_mut()?
+            .decompress_to_buffer(block, &mut raw[..])
+            .ok()?;
+        (bytes == raw_bytes).then(|| raw.into())
     }
 }
 
-/// Decodes records numbered from `seq` on, up to the first that is damaged.
-fn decode_run(mut input: Bytes, seq: u64, mut each: impl FnMut(Record)) {
-    let mut expected = seq;
+/// The parts so far, if this one comes next.
+fn follow(open: Option<Parts>, place: u64, part: u32) -> Option<Parts> {
+    if part == 0 {
+        return Some(Parts {
+            place,
+            next: 0,
+            whole: Vec::new(),
+        });
+    }
+    open.filter(|open| open.place == place && open.next == part)
+}
+
+/// Decodes records from `place` on, up to the first that is damaged.
+fn decode_run(mut input: Bytes, place: u64, mut each: impl FnMut(Record)) {
+    let mut expected = place;
     while let Ok(record) = Record::decode(&mut input) {
-        if record.seq != expected {
+        if record.place != expected {
             return;
         }
         expected += 1;
@@ -146,65 +442,5 @@ fn decode_run(mut input: Bytes, seq: u64, mut each: impl FnMut(Record)) {
 }
 
 #[cfg(test)]
-mod tests {
-    use portcullis_core::record::Kind;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn records(sizes: &[usize]) -> Vec<Record> {
-        (7..)
-            .zip(sizes)
-            .map(|(seq, bytes)| Record {
-                seq,
-                kind: Kind::Event,
-                partition_key: "thing".into(),
-                body: vec![b'x'; *bytes].into(),
-            })
-            .collect()
-    }
-
-    fn unpack(chunks: &[(Key, Vec<u8>)]) -> Vec<Record> {
-        let mut unpacker = Unpacker::default();
-        let mut out = Vec::new();
-        for (key, value) in chunks {
-            unpacker.unpack(key, value, |record| out.push(record));
-        }
-        out
-    }
-
-    #[test]
-    fn a_missing_part_costs_its_record_alone() {
-        let records = records(&[10, 20_000, 10]);
-        let mut chunks = pack(&records);
-        chunks.remove(2);
-        assert_eq!(unpack(&chunks), [records[0].clone(), records[2].clone()]);
-    }
-
-    #[test]
-    fn damage_in_a_chunk_never_shows_a_wrong_record() {
-        let records = records(&[300; 5]);
-        let chunks = pack(&records);
-        assert_eq!(chunks.len(), 1);
-        for at in 0..chunks[0].1.len() {
-            let mut damaged = chunks.clone();
-            damaged[0].1[at] ^= 0x10;
-            let seen = unpack(&damaged);
-            assert_eq!(seen, records[..seen.len()]);
-            assert!(seen.len() < records.len());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn records_survive_packing(sizes in proptest::collection::vec(
-            prop_oneof![0_usize..1000, 7000_usize..7500, 0_usize..40_000], 0..20)
-        ) {
-            let records = records(&sizes);
-            let chunks = pack(&records);
-            prop_assert!(chunks.iter().all(|(_, value)| value.len() <= CHUNK_BYTES_MAX));
-            prop_assert!(chunks.windows(2).all(|pair| pair[0].0 < pair[1].0));
-            prop_assert_eq!(unpack(&chunks), records);
-        }
-    }
-}
+#[path = "chunk_tests.rs"]
+mod tests;

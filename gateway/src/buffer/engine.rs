@@ -20,9 +20,6 @@ use std::{
 use portcullis_core::limits::{CHUNK_BYTES_MAX, GENERATION_CACHE_BYTES};
 use tracing::warn;
 
-/// Sequence number and part, both big-endian: sled sorts as we count.
-pub(super) type Key = [u8; 12];
-
 /// Why the engine did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EngineError {
@@ -32,6 +29,9 @@ pub(super) enum EngineError {
     /// sled returned an error.
     #[error("the storage engine failed")]
     Engine(#[source] sled::Error),
+    /// It opens, but what it was made with is gone, and all else with it.
+    #[error("the database is hollow")]
+    Hollow,
     /// The file system failed.
     #[error("failed to access the database at `{path}`")]
     Io {
@@ -45,7 +45,7 @@ impl EngineError {
     fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } | Self::Engine(sled::Error::Io(source)) => Some(source),
-            Self::Panicked(_) | Self::Engine(_) => None,
+            Self::Panicked(_) | Self::Hollow | Self::Engine(_) => None,
         }
     }
 
@@ -55,6 +55,7 @@ impl EngineError {
     pub(super) fn is_damage(&self) -> bool {
         match self {
             Self::Panicked(_)
+            | Self::Hollow
             | Self::Engine(sled::Error::Corruption { .. } | sled::Error::ReportableBug(_))
             // Settings on disk that are not ours: no try will ever find them different.
             | Self::Engine(sled::Error::Unsupported(_)) => true,
@@ -140,15 +141,31 @@ impl Database {
         self.db.as_ref().expect("only drop closes it")
     }
 
-    /// Adds chunks; they are durable after [`Database::commit`] only.
-    pub(super) fn put(&self, chunks: Vec<(Key, Vec<u8>)>) -> Result<(), EngineError> {
+    /// Adds values one after the other; they are durable after [`Database::commit`] only, and a
+    /// crash before it may leave the first ones of them, never a later one alone.
+    pub(super) fn put<K: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, Vec<u8>)>,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for (key, value) in entries {
+                assert_is_small(&value);
+                self.db().insert(key, value).map_err(EngineError::Engine)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`Database::put`], but a crash leaves all of them or none. sled pays for that with a write
+    /// to disk of its own.
+    pub(super) fn put_together<K: AsRef<[u8]>>(
+        &self,
+        entries: impl IntoIterator<Item = (K, Vec<u8>)>,
+    ) -> Result<(), EngineError> {
         let mut batch = sled::Batch::default();
-        for (key, value) in chunks {
-            assert!(
-                value.len() <= CHUNK_BYTES_MAX,
-                "chunks are cut to the limit"
-            );
-            batch.insert(&key, value);
+        for (key, value) in entries {
+            assert_is_small(&value);
+            batch.insert(key.as_ref(), value);
         }
         guarded(|| self.db().apply_batch(batch).map_err(EngineError::Engine))
     }
@@ -163,22 +180,58 @@ impl Database {
     }
 
     /// The greatest key that is not above `key`.
-    pub(super) fn at_or_before(&self, key: Key) -> Result<Option<Key>, EngineError> {
+    pub(super) fn at_or_before(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
         guarded(|| match self.db().range(..=key).next_back() {
             None => Ok(None),
             Some(Err(error)) => Err(EngineError::Engine(error)),
-            Some(Ok((found, _))) => Ok(Key::try_from(&*found).ok()),
+            Some(Ok((found, _))) => Ok(Some(found.to_vec())),
+        })
+    }
+
+    /// The length of the first key, which all have.
+    pub(super) fn key_bytes(&self) -> Result<Option<usize>, EngineError> {
+        guarded(|| {
+            let first = self.db().first().map_err(EngineError::Engine)?;
+            Ok(first.map(|(key, _)| key.len()))
+        })
+    }
+
+    /// What `look` makes of the value of `key`.
+    pub(super) fn get<T>(
+        &self,
+        key: &[u8],
+        look: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, EngineError> {
+        guarded(|| {
+            let value = self.db().get(key).map_err(EngineError::Engine)?;
+            Ok(value.map(|value| look(&value)))
+        })
+    }
+
+    /// Visits keys and values from the last one back, until told to stop.
+    pub(super) fn scan_back(
+        &self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        guarded(|| {
+            for entry in self.db().iter().rev() {
+                let (key, value) = entry.map_err(EngineError::Engine)?;
+                if visit(&key, &value).is_break() {
+                    break;
+                }
+            }
+            Ok(())
         })
     }
 
     /// Visits keys and values from `from` on, in order, until told to stop.
     pub(super) fn scan(
         &self,
-        from: Key,
+        from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), EngineError> {
         guarded(|| {
-            for entry in self.db().range(from..) {
+            for entry in self.db().range::<&[u8], _>(from..) {
                 let (key, value) = entry.map_err(EngineError::Engine)?;
                 if visit(&key, &value).is_break() {
                     break;
@@ -202,6 +255,13 @@ impl Drop for Database {
             warn!(path = %self.path.display(), %error, "A generation did not close cleanly.");
         }
     }
+}
+
+fn assert_is_small(value: &[u8]) {
+    assert!(
+        value.len() <= CHUNK_BYTES_MAX,
+        "chunks are cut to the limit"
+    );
 }
 
 /// How often a lock that should be free at once is tried, and how long to wait in between.
@@ -320,6 +380,7 @@ mod tests {
         assert!(EngineError::Engine(sled::Error::ReportableBug("bug".into())).is_damage());
         assert!(EngineError::Engine(sled::Error::Unsupported("version".into())).is_damage());
         assert!(EngineError::Panicked("panic".into()).is_damage());
+        assert!(EngineError::Hollow.is_damage());
         assert!(io(ErrorKind::InvalidData.into()).is_damage());
         assert!(io(ErrorKind::UnexpectedEof.into()).is_damage());
     }

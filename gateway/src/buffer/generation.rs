@@ -5,16 +5,19 @@
 //! `gen-N` was once complete; one that does not open is damaged, not half-made. It is removed under
 //! that name as well, so that it is not half-removed either. Its handles close
 //! before the directory goes: both happen when the last holder lets go of the [`Generation`].
+//!
+//! Its values stand in slots (see slots.rs), in the order of the places of their records. The first
+//! release had them under the places themselves; such a generation is read until it is drained.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fmt,
     fs::{self, File},
     io,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -23,8 +26,9 @@ use portcullis_core::{batch::BatchLimits, limits::DAMAGED_GENERATIONS_MAX, recor
 use tracing::{error, warn};
 
 use super::{
-    chunk::{self, Unpacker},
+    chunk::{self, Packer, Unpacker},
     engine::{Database, EngineError, directory_bytes, sync_directory},
+    slots::{self, Slots},
 };
 
 const PREFIX: &str = "gen-";
@@ -33,14 +37,29 @@ const DAMAGED: &str = ".damaged";
 
 /// See the module.
 pub(super) struct Generation {
-    /// The sequence number of its first record, which is its name.
+    /// The place of its first record, which is its name.
     pub(super) first_seq: u64,
     dir: PathBuf,
-    database: Mutex<Option<Arc<Database>>>,
+    open: Mutex<Option<Arc<Open>>>,
     disk_bytes: AtomicU64,
     damaged: AtomicBool,
     fate: AtomicU8,
 }
+
+/// What is in memory of a generation that is read or appended to.
+struct Open {
+    database: Database,
+    /// Whether the first release wrote it.
+    is_old: bool,
+    /// Nothing until it is first asked for: reads from the end back.
+    slots: Mutex<Option<Slots>>,
+    packer: Mutex<Packer>,
+    /// Where reads ended lately: the place that comes next, and a slot at or before it.
+    hints: Mutex<VecDeque<(u64, u32)>>,
+}
+
+/// Readers that go on where they were: a backlog and what is live, of some sinks.
+const HINTS_MAX: usize = 16;
 
 const KEEP: u8 = 0;
 const REMOVE: u8 = 1;
@@ -62,10 +81,19 @@ impl Generation {
             Err(error) => return Err(io(error)),
         }
         fs::create_dir(&new).map_err(io)?;
-        drop(Database::open(&new)?);
+        // It stays open over its renaming: sled asks for paths when it opens only, and a log that it
+        // opens a second time it fills with zeros up to the end of a segment first.
+        let database = Database::open(&new)?;
+        // A log that is overwritten with anything else opens as an empty one: a generation is never
+        // empty, its first slots are reserved.
+        reserve(&database, Slots::default().missing(0))?;
+        database.commit()?;
+        let open = Open::new(database)?;
         fs::rename(&new, &dir).map_err(io)?;
         sync_directory(parent)?;
-        Ok(Self::closed(dir, first_seq))
+        let mut generation = Self::closed(dir, first_seq);
+        generation.open = Mutex::new(Some(Arc::new(open)));
+        Ok(generation)
     }
 
     /// A generation that is on disk, not opened yet.
@@ -74,88 +102,98 @@ impl Generation {
             first_seq,
             disk_bytes: AtomicU64::new(directory_bytes(&dir)),
             dir,
-            database: Mutex::new(None),
+            open: Mutex::new(None),
             damaged: AtomicBool::new(false),
             fate: AtomicU8::new(KEEP),
         }
     }
 
     /// The open database; opened now if it is not.
-    pub(super) fn database(&self) -> Result<Arc<Database>, EngineError> {
-        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(database) = &*slot {
-            return Ok(database.clone());
+    fn open(&self) -> Result<Arc<Open>, EngineError> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &*slot {
+            return Ok(open.clone());
         }
-        let database = Arc::new(Database::open(&self.dir)?);
-        *slot = Some(database.clone());
-        Ok(database)
+        // Without a file it was half removed, which nobody waits for.
+        let has_log = directory_bytes(&self.dir) > 0;
+        let database = Database::open(&self.dir)?;
+        if has_log && database.key_bytes()?.is_none() {
+            return Err(EngineError::Hollow);
+        }
+        let open = Arc::new(Open::new(database)?);
+        *slot = Some(open.clone());
+        Ok(open)
     }
 
     /// Closes the database unless somebody reads it: a backlog of many generations must not hold
     /// each one's memory.
     pub(super) fn close_if_idle(&self) {
-        let mut slot = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if slot
             .as_ref()
-            .is_some_and(|database| Arc::strong_count(database) == 1)
+            .is_some_and(|open| Arc::strong_count(open) == 1)
         {
             *slot = None;
         }
     }
 
-    /// Appends records with consecutive numbers, durably.
+    /// Appends records with consecutive places, durably.
     pub(super) fn append(&self, records: &[Record]) -> Result<(), EngineError> {
-        let database = self.database()?;
-        database.put(chunk::pack(records))?;
-        database.commit()?;
+        let open = self.open()?;
+        open.append(records)?;
+        open.database.commit()?;
         self.disk_bytes
-            .store(database.disk_bytes(), Ordering::Relaxed);
+            .store(open.database.disk_bytes(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// Records numbered from `from` up to below `end`, under the limits but at least one. The
-    /// numbers are consecutive; if the first is above `from`, those before it are lost. Empty: all are.
+    /// Records with places from `from` up to below `end`, under the limits but at least one. The
+    /// places are consecutive; if the first is above `from`, those before it are lost. Empty: all are.
     pub(super) fn read(
         &self,
         from: u64,
         end: u64,
         limits: BatchLimits,
     ) -> Result<Vec<Record>, EngineError> {
-        let database = self.database()?;
-        let start = database
-            .at_or_before(chunk::key(from, u32::MAX))?
-            .and_then(|key| chunk::split_key(&key))
-            .map_or(from, |(seq, _)| seq);
+        let open = self.open()?;
+        let start = open.key_before(from)?;
         let mut unpacker = Unpacker::default();
         let mut records: Vec<Record> = Vec::new();
         let mut room = limits.room();
         let mut full = false;
-        database.scan(chunk::key(start, 0), |key, value| {
+        let mut at = None;
+        open.database.scan(&start, |key, value| {
             unpacker.unpack(key, value, |record| {
-                let follows = records.last().is_none_or(|last| last.seq + 1 == record.seq);
-                if full || record.seq < from {
+                let follows = records
+                    .last()
+                    .is_none_or(|last| last.place + 1 == record.place);
+                if full || record.place < from {
                     return;
                 }
-                full = record.seq >= end || !follows || !room.take(&record) && !records.is_empty();
+                full =
+                    record.place >= end || !follows || !room.take(&record) && !records.is_empty();
                 if !full {
                     records.push(record);
                 }
             });
+            if !records.is_empty() && !value.is_empty() {
+                at = slots::split_key(key);
+            }
             if full {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
         })?;
+        if let (Some(last), Some(slot)) = (records.last(), at) {
+            open.remember(last.place + 1, slot);
+        }
         Ok(records)
     }
 
     /// Where the generation ends.
     pub(super) fn end(&self) -> Result<End, EngineError> {
-        let last_key = self
-            .database()?
-            .at_or_before(chunk::key(u64::MAX, u32::MAX))?;
-        let Some((last_start, _)) = last_key.and_then(|key| chunk::split_key(&key)) else {
+        let Some(last_start) = self.open()?.last_place()? else {
             return Ok(End::Empty);
         };
         let all = BatchLimits {
@@ -164,7 +202,7 @@ impl Generation {
         };
         let records = self.read(last_start, u64::MAX, all)?;
         Ok(match records.last() {
-            Some(record) => End::At(record.seq),
+            Some(record) => End::At(record.place),
             None => End::Unreadable,
         })
     }
@@ -188,6 +226,109 @@ impl Generation {
         };
         self.fate.store(fate, Ordering::Relaxed);
     }
+}
+
+impl Open {
+    fn new(database: Database) -> Result<Self, EngineError> {
+        Ok(Self {
+            is_old: database.key_bytes()? == Some(chunk::OLD_KEY_BYTES),
+            database,
+            slots: Mutex::default(),
+            packer: Mutex::default(),
+            hints: Mutex::default(),
+        })
+    }
+
+    fn append(&self, records: &[Record]) -> Result<(), EngineError> {
+        let mut packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = packer.pack(records);
+        let mut slots = self.lock_slots()?;
+        let slots = slots.get_or_insert_default();
+        let count = u32::try_from(values.len()).expect("a commit is far below 4 G values");
+        let missing = slots.missing(count);
+        slots.reserved = missing.end;
+        reserve(&self.database, missing)?;
+        let needs_all = values.iter().any(|value| chunk::is_share(value));
+        let entries = (slots.used..).map(slots::key).zip(values);
+        if needs_all {
+            self.database.put_together(entries)?;
+        } else {
+            self.database.put(entries)?;
+        }
+        slots.used += count;
+        Ok(())
+    }
+
+    /// The slots, looked for at the end if nobody did yet.
+    fn lock_slots(&self) -> Result<MutexGuard<'_, Option<Slots>>, EngineError> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.is_none() {
+            *slots = Some(Slots::of(&self.database)?);
+        }
+        Ok(slots)
+    }
+
+    /// A key at or before that of the value that holds `place`.
+    fn key_before(&self, place: u64) -> Result<Vec<u8>, EngineError> {
+        if self.is_old {
+            let key = self
+                .database
+                .at_or_before(&chunk::old_key(place, u32::MAX))?;
+            let first = key.and_then(|key| chunk::split_old_key(&key));
+            let first = first.map_or(place, |(first, _)| first);
+            return Ok(chunk::old_key(first, 0).to_vec());
+        }
+        let used = self.lock_slots()?.unwrap_or_default().used;
+        let search = |from| slots::find(place, from, used, |slot| self.position(slot));
+        let found = match (search(self.hint(place))?, self.hint(place)) {
+            // After damage a hint may stand behind the place.
+            (None, 1..) => search(0)?,
+            (found, _) => found,
+        };
+        // Nothing that early: what comes first.
+        Ok(slots::key(found.unwrap_or(0)).to_vec())
+    }
+
+    fn position(&self, slot: u32) -> Result<Option<(u64, u32)>, EngineError> {
+        let position = self.database.get(&slots::key(slot), chunk::position)?;
+        Ok(position.flatten())
+    }
+
+    fn hint(&self, place: u64) -> u32 {
+        let hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = hints.iter().filter(|(at, _)| *at <= place);
+        before.max().map_or(0, |(_, slot)| *slot)
+    }
+
+    fn remember(&self, place: u64, slot: u32) {
+        let mut hints = self.hints.lock().unwrap_or_else(PoisonError::into_inner);
+        hints.push_back((place, slot));
+        if hints.len() > HINTS_MAX {
+            hints.pop_front();
+        }
+    }
+
+    /// The place where the last value begins, or a place after all if it does not say.
+    fn last_place(&self) -> Result<Option<u64>, EngineError> {
+        if self.is_old {
+            let key = self
+                .database
+                .at_or_before(&chunk::old_key(u64::MAX, u32::MAX))?;
+            return Ok(key
+                .and_then(|key| chunk::split_old_key(&key))
+                .map(|(place, _)| place));
+        }
+        let used = self.lock_slots()?.unwrap_or_default().used;
+        let Some(last) = used.checked_sub(1) else {
+            return Ok(None);
+        };
+        let position = self.position(last)?;
+        Ok(Some(position.map_or(u64::MAX, |(place, _)| place)))
+    }
+}
+
+fn reserve(database: &Database, slots: Range<u32>) -> Result<(), EngineError> {
+    database.put(slots.map(|slot| (slots::key(slot), Vec::new())))
 }
 
 /// Why a generation is taken out of service.
@@ -220,10 +361,7 @@ impl fmt::Debug for Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        let slot = self
-            .database
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
+        let slot = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
         // The handles first, or the disk would not come back.
         drop(slot.take());
         let done = match *self.fate.get_mut() {
@@ -321,7 +459,111 @@ fn set_aside(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_core::record::{Kind, SinkSet};
+
     use super::*;
+
+    const ALL: BatchLimits = BatchLimits {
+        records_max: usize::MAX,
+        bytes_max: usize::MAX,
+    };
+
+    /// Records with bodies that no compression makes smaller.
+    fn records(places: std::ops::Range<u64>, bytes: impl Fn(u64) -> usize) -> Vec<Record> {
+        let body = |place| {
+            let mut random = fastrand::Rng::with_seed(place);
+            std::iter::repeat_with(|| random.u8(..))
+                .take(bytes(place))
+                .collect()
+        };
+        places
+            .map(|place| Record {
+                seq: place,
+                place,
+                kind: Kind::Event,
+                sinks: SinkSet::ALL,
+                at_millis: 0,
+                partition_key: "thing".into(),
+                body: body(place),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_value_is_written_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let generation = Generation::create(parent.path(), 1).unwrap();
+        let records = records(1..601, |_| 7000);
+        let mut given = 0;
+        for commit in records.chunks(20) {
+            generation.append(commit).unwrap();
+            given += commit.iter().map(Record::encoded_bytes).sum::<usize>();
+        }
+        let given = u64::try_from(given).unwrap();
+        // The last segment of sled's log is not full.
+        let written = generation.disk_bytes() - 512 * 1024;
+        assert!(written < given * 11 / 10, "{written} for {given}");
+        assert_eq!(generation.read(1, 601, ALL).unwrap(), records);
+    }
+
+    #[test]
+    fn reading_starts_anywhere_also_after_a_restart_and_within_a_large_record() {
+        let parent = tempfile::tempdir().unwrap();
+        let large = |place| if place % 50 == 0 { 30_000 } else { 900 };
+        let records = records(10..410, large);
+        let mut generation = Generation::create(parent.path(), 10).unwrap();
+        let limits = BatchLimits {
+            records_max: 3,
+            ..ALL
+        };
+        for round in 0..2 {
+            if round == 0 {
+                for commit in records.chunks(13) {
+                    generation.append(commit).unwrap();
+                }
+            }
+            let mut random = fastrand::Rng::with_seed(round);
+            for _ in 0..200 {
+                let from = random.u64(10..410);
+                let at = usize::try_from(from - 10).unwrap();
+                let expected = &records[at..(at + 3).min(records.len())];
+                assert_eq!(generation.read(from, 410, limits).unwrap(), expected);
+            }
+            assert!(generation.read(410, 500, ALL).unwrap().is_empty());
+            assert_eq!(generation.end().unwrap(), End::At(409));
+            drop(generation);
+            generation = list(parent.path()).unwrap().pop().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_generation_of_the_first_release_is_read() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join(name(7));
+        fs::create_dir(&dir).unwrap();
+        let records = records(7..12, |_| 100);
+        let mut value = vec![0];
+        records.iter().for_each(|record| record.encode(&mut value));
+        let database = Database::open(&dir).unwrap();
+        database.put([(chunk::old_key(7, 0), value)]).unwrap();
+        drop(database);
+        let generation = list(parent.path()).unwrap().pop().unwrap();
+        assert_eq!(generation.end().unwrap(), End::At(11));
+        assert_eq!(generation.read(9, 12, ALL).unwrap(), records[2..]);
+    }
+
+    #[test]
+    fn a_log_that_was_overwritten_is_damage_and_not_an_empty_generation() {
+        let parent = tempfile::tempdir().unwrap();
+        drop(Generation::create(parent.path(), 1).unwrap());
+        let generation = list(parent.path()).unwrap().pop().unwrap();
+        assert_eq!(generation.end().unwrap(), End::Empty);
+        drop(generation);
+        fs::write(parent.path().join(name(1)).join("db"), [0x5a; 700_000]).unwrap();
+        let generation = list(parent.path()).unwrap().pop().unwrap();
+        let error = generation.end().unwrap_err();
+        assert!(error.is_damage(), "{error}");
+    }
 
     #[test]
     fn what_was_half_removed_is_no_generation_any_more() {

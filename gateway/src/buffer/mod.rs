@@ -7,7 +7,7 @@
 //! [`Buffer::append`] waits while the queue is full, and the queue fills while the disk bound is
 //! reached: back-pressure reaches the devices. An [`Ack`] is committed after its records are durable
 //! (promise 1). Numbers grow by one across restarts; after damage they leap ahead, never back.
-//! Absent on purpose: lanes, age bounds, compression, more than one cursor.
+//! Absent on purpose: lanes, age bounds, more than one cursor.
 
 use std::{sync::Arc, time::Instant};
 
@@ -28,6 +28,7 @@ mod metrics;
 mod reader;
 mod recovery;
 mod room;
+mod slots;
 mod store;
 mod writer;
 

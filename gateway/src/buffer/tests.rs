@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
-use portcullis_core::record::{Draft, Kind, Record};
+use portcullis_core::record::{Draft, Kind, Record, SinkSet};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -91,6 +91,7 @@ fn draft(text: &str) -> Draft {
         kind: Kind::Event,
         partition_key: "thing".into(),
         members: Bytes::from(format!("\"text\":\"{text}\"")),
+        sinks: SinkSet::ALL,
     }
 }
 
@@ -256,9 +257,10 @@ async fn a_reader_waits_for_records_and_ends_after_the_last() {
 async fn disk_and_handles_come_back_when_generations_are_drained() {
     let bench = Bench::new(256 * 1024);
     let mut reader = bench.reader();
-    let body = "x".repeat(2000);
+    let bodies: Vec<_> = (0..50).map(|n| noise(2000, n)).collect();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     for _ in 0..40 {
-        bench.store(&[&*body; 50]).await;
+        bench.store(&bodies).await;
     }
     assert!(bench.generations().len() > 3, "{:?}", bench.generations());
     let mut last = 0;
@@ -284,12 +286,13 @@ async fn at_the_bound_appenders_wait_until_the_sink_takes_records() {
     bench.stop();
     bench.config.bytes_max = 2 << 20;
     bench.start();
-    let body = "x".repeat(7000);
+    let bodies: Vec<_> = (0..50).map(|n| noise(7000, n)).collect();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     let mut waiting = Vec::new();
     // More than the disk bound and the queue take together.
     let flood = async {
         for _ in 0..400 {
-            waiting.push(bench.append(&[&*body; 10]).await);
+            waiting.push(bench.append(&bodies[..10]).await);
         }
     };
     let mut reader = bench.reader();
@@ -354,12 +357,25 @@ fn damage(generation: &std::path::Path) {
 
 const BODY_BYTES: usize = 1500;
 
+/// The body of record `seq`; what is alike, or repeated, would be compressed to nothing.
+fn body(seq: u64) -> String {
+    noise(BODY_BYTES, seq)
+}
+
+fn noise(bytes: usize, seed: u64) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    std::iter::repeat_with(|| random.alphanumeric())
+        .take(bytes)
+        .collect()
+}
+
 /// 2000 records.
 async fn several_generations() -> Bench {
-    let mut bench = Bench::new(1 << 20);
-    let body = "x".repeat(BODY_BYTES);
-    for _ in 0..20 {
-        bench.store(&[&*body; 100]).await;
+    let mut bench = Bench::new(400 * 1024);
+    let bodies: Vec<_> = (1..=2000).map(body).collect();
+    for bodies in bodies.chunks(100) {
+        let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
+        bench.store(&bodies).await;
     }
     bench.stop();
     assert!(bench.generations().len() > 3, "{:?}", bench.generations());
@@ -452,7 +468,7 @@ async fn whatever_bytes_are_flipped_nothing_wrong_is_served() {
                 assert!(record.seq >= expected, "numbers grow");
                 lost += record.seq - expected;
                 expected = record.seq + 1;
-                assert!(text(record) == "after" || text(record) == "x".repeat(BODY_BYTES));
+                assert!(text(record) == "after" || text(record) == body(record.seq));
             }
             if after {
                 break;
@@ -603,7 +619,7 @@ async fn numbers_never_repeat_when_the_newest_generation_was_set_aside_while_rea
     let mut bench = Bench::new(64 << 20);
     let end_mark = bench.config.dir.join("end");
     let stale = fs::read(&end_mark).unwrap();
-    let body = "x".repeat(BODY_BYTES);
+    let body = body(1);
     bench.store(&[&*body; 500]).await;
     let store = bench.buffer().store.clone();
     let newest = store.lock_state().generations[&1].clone();
@@ -646,10 +662,11 @@ async fn a_writer_at_the_bound_gets_its_disk_although_the_last_accept_could_not_
     bench.stop();
     bench.config.bytes_max = 2 << 20;
     bench.start();
-    let body = "x".repeat(7000);
+    let bodies: Vec<_> = (0..50).map(|n| noise(7000, n)).collect();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     let store = bench.buffer().store.clone();
     while store.has_room(Duration::ZERO) {
-        bench.store(&[&*body; 10]).await;
+        bench.store(&bodies[..10]).await;
     }
     let mut reader = bench.reader();
     let mut last = 0;

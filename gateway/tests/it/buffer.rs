@@ -190,7 +190,11 @@ fn on_a_full_disk_appenders_wait_and_go_on_when_there_is_space() {
     let (buffer, writer) = open(&disk.0.path().join("buffer"));
     let writer =
         std::thread::spawn(move || writer.run(&tokio_util::sync::CancellationToken::new()));
-    let body = "x".repeat(3000);
+    // The buffer would compress anything else to nothing.
+    let mut random = fastrand::Rng::with_seed(1);
+    let body: String = std::iter::repeat_with(|| random.alphanumeric())
+        .take(20_000)
+        .collect();
     run(async {
         let mut acked = Vec::new();
         let mut append = async |n: u32| {

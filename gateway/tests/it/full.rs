@@ -33,7 +33,7 @@ fn site() -> Served {
     served.ship_to(&format!("http://127.0.0.1:{}", free_port()));
     for (key, value) in [
         ("bytes-max = 2147483648", 4),
-        ("generation-bytes-max = 67108864", 1),
+        ("generation-bytes-max = 8388608", 1),
     ] {
         let (name, _) = key.split_once(' ').unwrap();
         let small = format!("{name} = {}", value << 20);
