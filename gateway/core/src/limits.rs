@@ -354,6 +354,14 @@ pub const BUFFER_PATIENCE: Duration = Duration::from_secs(1);
 pub const APPEND_QUEUE_RECORDS_MAX: usize = 8192;
 /// Bytes waiting for the group commit; then the appender waits.
 pub const APPEND_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same for the lanes other than that of the events.
+pub const LANE_QUEUE_RECORDS_MAX: usize = 2048;
+/// The same for the lanes other than that of the events.
+pub const LANE_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Disk set aside for the critical lane when the disk is full, whoever filled it.
+pub const RESERVE_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// The database of a lane that nobody has used for so long is closed.
+pub const LANE_IDLE: Duration = Duration::from_secs(30);
 /// Bytes of one commit: what waits beyond it goes into the next.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sequence numbers set aside by one durable write: how far they jump if the newest generation is lost.

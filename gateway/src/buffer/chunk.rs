@@ -51,7 +51,7 @@ pub(super) fn pack(records: &[Record]) -> Vec<(Key, Vec<u8>)> {
             let mut value = Vec::with_capacity(CHUNK_BYTES_MAX);
             value.push(WHOLE);
             record.encode(&mut value);
-            open = Some((key(record.seq, 0), value));
+            open = Some((key(record.place, 0), value));
         } else {
             cut(record, &mut chunks);
         }
@@ -70,7 +70,7 @@ fn cut(record: &Record, chunks: &mut Vec<(Key, Vec<u8>)>) {
         value.push(PART);
         value.extend_from_slice(&parts.to_le_bytes());
         value.extend_from_slice(share);
-        chunks.push((key(record.seq, part), value));
+        chunks.push((key(record.place, part), value));
     }
 }
 
@@ -137,7 +137,7 @@ impl Unpacker {
 fn decode_run(mut input: Bytes, seq: u64, mut each: impl FnMut(Record)) {
     let mut expected = seq;
     while let Ok(record) = Record::decode(&mut input) {
-        if record.seq != expected {
+        if record.place != expected {
             return;
         }
         expected += 1;

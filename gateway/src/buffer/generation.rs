@@ -30,6 +30,7 @@ use super::{
 const PREFIX: &str = "gen-";
 const NEW: &str = ".new";
 const DAMAGED: &str = ".damaged";
+const BASE: &str = "base";
 
 /// See the module.
 pub(super) struct Generation {
@@ -47,8 +48,9 @@ const REMOVE: u8 = 1;
 const SET_ASIDE: u8 = 2;
 
 impl Generation {
-    /// Makes an empty generation, durably.
-    pub(super) fn create(parent: &Path, first_seq: u64) -> Result<Self, EngineError> {
+    /// Makes an empty generation, durably, with what the lane had counted before it in a file of its
+    /// own: it can be read without opening the database.
+    pub(super) fn create(parent: &Path, first_seq: u64, base: &[u8]) -> Result<Self, EngineError> {
         let dir = parent.join(name(first_seq));
         let new = parent.join(name(first_seq) + NEW);
         let io = |source| EngineError::Io {
@@ -62,10 +64,17 @@ impl Generation {
             Err(error) => return Err(io(error)),
         }
         fs::create_dir(&new).map_err(io)?;
+        // Synced with the database.
+        fs::write(new.join(BASE), base).map_err(io)?;
         drop(Database::open(&new)?);
         fs::rename(&new, &dir).map_err(io)?;
         sync_directory(parent)?;
         Ok(Self::closed(dir, first_seq))
+    }
+
+    /// What it was made with, if that can be read.
+    pub(super) fn base(&self) -> Option<Vec<u8>> {
+        fs::read(self.dir.join(BASE)).ok()
     }
 
     /// A generation that is on disk, not opened yet.
@@ -132,11 +141,14 @@ impl Generation {
         let mut full = false;
         database.scan(chunk::key(start, 0), |key, value| {
             unpacker.unpack(key, value, |record| {
-                let follows = records.last().is_none_or(|last| last.seq + 1 == record.seq);
-                if full || record.seq < from {
+                let follows = records
+                    .last()
+                    .is_none_or(|last| last.place + 1 == record.place);
+                if full || record.place < from {
                     return;
                 }
-                full = record.seq >= end || !follows || !room.take(&record) && !records.is_empty();
+                full =
+                    record.place >= end || !follows || !room.take(&record) && !records.is_empty();
                 if !full {
                     records.push(record);
                 }
@@ -164,7 +176,7 @@ impl Generation {
         };
         let records = self.read(last_start, u64::MAX, all)?;
         Ok(match records.last() {
-            Some(record) => End::At(record.seq),
+            Some(record) => End::At(record.place),
             None => End::Unreadable,
         })
     }
@@ -326,7 +338,7 @@ mod tests {
     #[test]
     fn what_was_half_removed_is_no_generation_any_more() {
         let parent = tempfile::tempdir().unwrap();
-        drop(Generation::create(parent.path(), 1).unwrap());
+        drop(Generation::create(parent.path(), 1, b"").unwrap());
         let left = unname(&parent.path().join(name(1))).unwrap();
         assert!(left.join("db").exists());
         assert!(list(parent.path()).unwrap().is_empty());
