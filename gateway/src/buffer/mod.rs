@@ -240,4 +240,6 @@ impl Buffer {
 }
 
 #[cfg(test)]
+mod lane_tests;
+#[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    sync::{Arc, Mutex},
+    io,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use portcullis_core::{limits::SEQUENCE_RESERVE, record::Lane};
@@ -57,7 +58,7 @@ impl Lanes {
         let [critical, events, bulk] = Lane::ALL.map(|lane| Store::open(lane, &shared));
         let recovered = [critical?, events?, bulk?];
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(at)?;
-        let next_seq = recover_numbers(&shared, reserved_found, &recovered);
+        let next_seq = recover_numbers(&shared, reserved_found, &recovered).map_err(at)?;
 
         let cursors = || {
             let cursors = recovered.iter().flat_map(|lane| &lane.cursors);
@@ -108,11 +109,11 @@ fn recover_numbers(
     shared: &Shared,
     reserved_found: Found,
     recovered: &[Recovered; Lane::ALL.len()],
-) -> u64 {
+) -> io::Result<u64> {
     let mut numbers = shared
         .numbers
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+        .unwrap_or_else(PoisonError::into_inner);
     let newest = recovered.iter().filter_map(|lane| lane.last_seq).max();
     let seen = numbers.end.value().max(newest.map_or(1, |seq| seq + 1));
     let ends = recovered.iter().map(|lane| lane.store.end() - 1);
@@ -126,5 +127,8 @@ fn recover_numbers(
         }
         Found::Nothing | Found::Damaged => seen.max(ends.sum::<u64>() + 1) + SEQUENCE_RESERVE,
     };
-    numbers.next
+    // A leap must not be forgotten if nothing is appended before the next start.
+    let next = numbers.next;
+    numbers.end.raise(next)?;
+    Ok(next)
 }
