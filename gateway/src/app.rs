@@ -7,7 +7,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use portcullis_core::{
     limits,
-    record::{Draft, Record},
+    record::{Draft, Lane, Record},
 };
 use prometheus::Registry;
 use tokio::{
@@ -156,7 +156,7 @@ impl App {
         });
         drop(buffer_ready);
 
-        ship(&config, buffer.reader(), &registry, &mut supervisor);
+        ship(&config, buffer.reader(0), &registry, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
@@ -304,7 +304,11 @@ async fn open_buffer(
     };
     let metrics = buffer::Metrics::register(registry);
     let settings = config.buffer.clone();
-    spawn_blocking(move || Buffer::open(&settings, stamp, metrics))
+    let sinks = [buffer::Sink {
+        name: config.uplink.name().to_owned(),
+        lanes: vec![Lane::Critical, Lane::Events],
+    }];
+    spawn_blocking(move || Buffer::open(&settings, &sinks, stamp, metrics))
         .await
         .map_err(BuildError::Thread)?
         .map_err(BuildError::Buffer)
@@ -314,7 +318,8 @@ async fn open_buffer(
 fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
     let dead_letters = config.data_dir.join("dead-letter");
     let metrics = uplink::Metrics::register(registry);
-    let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
+    let source = Source(buffer::InOrder::new(reader));
+    let uplink = Uplink::new(config.uplink.clone(), dead_letters, source, metrics);
     supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 }
 
@@ -410,7 +415,7 @@ async fn append_violations(mut drafts: mpsc::Receiver<Draft>, buffer: Buffer) ->
 
 /// The buffer's reader as the uplink wants it: the two do not know each other.
 #[derive(Debug)]
-struct Source(buffer::Reader);
+struct Source(buffer::InOrder);
 
 impl uplink::RecordSource for Source {
     async fn read(

@@ -365,6 +365,14 @@ pub const SHARE_STEP_BYTES: usize = 128 * 1024;
 /// Marks that one connection may have open before it waits: with those after the last one, its share
 /// of the way to the buffer.
 pub const SHARE_MARKS_MAX: usize = 8;
+/// The same for the lanes other than that of the events.
+pub const LANE_QUEUE_RECORDS_MAX: usize = 2048;
+/// The same for the lanes other than that of the events.
+pub const LANE_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Disk set aside for the critical lane when the disk is full, whoever filled it.
+pub const RESERVE_FILE_BYTES: u64 = 8 * 1024 * 1024;
+/// The database of a lane that nobody has used for so long is closed.
+pub const LANE_IDLE: Duration = Duration::from_secs(30);
 /// Bytes of one commit: what waits beyond it goes into the next.
 pub const COMMIT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Sequence numbers set aside by one durable write: how far they jump if the newest generation is lost.

@@ -34,6 +34,7 @@ use super::{
 const PREFIX: &str = "gen-";
 const NEW: &str = ".new";
 const DAMAGED: &str = ".damaged";
+const BASE: &str = "base";
 
 /// See the module.
 pub(super) struct Generation {
@@ -66,8 +67,9 @@ const REMOVE: u8 = 1;
 const SET_ASIDE: u8 = 2;
 
 impl Generation {
-    /// Makes an empty generation, durably.
-    pub(super) fn create(parent: &Path, first_seq: u64) -> Result<Self, EngineError> {
+    /// Makes an empty generation, durably, with what the lane had counted before it in a file of its
+    /// own: it can be read without opening the database.
+    pub(super) fn create(parent: &Path, first_seq: u64, base: &[u8]) -> Result<Self, EngineError> {
         let dir = parent.join(name(first_seq));
         let new = parent.join(name(first_seq) + NEW);
         let io = |source| EngineError::Io {
@@ -81,6 +83,8 @@ impl Generation {
             Err(error) => return Err(io(error)),
         }
         fs::create_dir(&new).map_err(io)?;
+        // Synced with the database.
+        fs::write(new.join(BASE), base).map_err(io)?;
         // It stays open over its renaming: sled asks for paths when it opens only, and a log that it
         // opens a second time it fills with zeros up to the end of a segment first.
         let database = Database::open(&new)?;
@@ -94,6 +98,11 @@ impl Generation {
         let mut generation = Self::closed(dir, first_seq);
         generation.open = Mutex::new(Some(Arc::new(open)));
         Ok(generation)
+    }
+
+    /// What it was made with, if that can be read.
+    pub(super) fn base(&self) -> Option<Vec<u8>> {
+        fs::read(self.dir.join(BASE)).ok()
     }
 
     /// A generation that is on disk, not opened yet.
@@ -568,7 +577,7 @@ mod tests {
     #[test]
     fn what_was_half_removed_is_no_generation_any_more() {
         let parent = tempfile::tempdir().unwrap();
-        drop(Generation::create(parent.path(), 1).unwrap());
+        drop(Generation::create(parent.path(), 1, b"").unwrap());
         let left = unname(&parent.path().join(name(1))).unwrap();
         assert!(left.join("db").exists());
         assert!(list(parent.path()).unwrap().is_empty());

@@ -1,5 +1,4 @@
-//! A number that only grows, kept durably: the sink's cursor, and the bound of the sequence numbers
-//! that were given away.
+//! A number that only grows, kept durably: the bounds of the numbers that were given away.
 //!
 //! A file of two slots, overwritten in place in turn and synced. A power cut can tear the slot that
 //! is being written, never the other, so the last number that was synced is always readable. No
@@ -80,12 +79,6 @@ impl Mark {
             next_slot,
         };
         Ok((mark, found))
-    }
-
-    /// Exchanges the file: one that is open for reading only fails every write.
-    #[cfg(test)]
-    pub(super) fn exchange_file(&mut self, file: File) -> File {
-        std::mem::replace(&mut self.file, file)
     }
 
     /// The number.

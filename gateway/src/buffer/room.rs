@@ -25,6 +25,14 @@ impl Room {
         }
     }
 
+    /// Of a buffer whose bound makes nobody wait.
+    pub(super) fn endless() -> Self {
+        Self {
+            bytes: u64::MAX,
+            is_there: watch::Sender::new(true),
+        }
+    }
+
     /// The generations take `disk_bytes`.
     pub(super) fn note(&self, disk_bytes: u64) {
         self.set(disk_bytes < self.bytes);

@@ -86,6 +86,14 @@ struct KinesisToml {
 }
 
 impl Config {
+    /// The name of the sink.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Outbox(_) => "outbox",
+            Self::Kinesis(_) => "kinesis",
+        }
+    }
+
     /// Reads `[uplink]`; the outbox is under `data_dir`. A Kinesis stream wins: the outbox's keys
     /// may stay beside it, checked and unused.
     pub(crate) fn read(section: &mut Section<'_, '_>, data_dir: &Path) -> Option<Self> {

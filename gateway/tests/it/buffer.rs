@@ -8,11 +8,11 @@ use std::{
     time::Duration,
 };
 
-use portcullis::buffer::{Ack, Buffer, Config, Metrics, Stamp, Writer};
+use portcullis::buffer::{Ack, Buffer, Config, InOrder, Metrics, Stamp, Writer};
 use prometheus::Registry;
 use tokio::task::JoinSet;
 
-use crate::support::{draft, run, this_test};
+use crate::support::{draft, one_sink, run, this_test};
 
 const CHILD: &str = "buffer::appends_until_it_is_killed";
 const DIR: &str = "PORTCULLIS_TEST_DIR";
@@ -21,16 +21,16 @@ const APPENDERS: usize = 8;
 
 fn open(dir: &Path) -> (Buffer, Writer) {
     let config = Config {
-        dir: dir.to_owned(),
         linger: Duration::from_millis(2),
-        bytes_max: 1 << 30,
         generation_bytes_max: 2 << 20,
+        ..Config::new(dir.to_owned()).bounded(1 << 30)
     };
     let stamp = Stamp {
         gateway_id: "gw".into(),
         boot_id: "boot".into(),
     };
-    Buffer::open(&config, stamp, Metrics::register(&Registry::new())).unwrap()
+    let metrics = Metrics::register(&Registry::new());
+    Buffer::open(&config, &one_sink(), stamp, metrics).unwrap()
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn run_and_kill(dir: &Path, round: usize, after: Duration, acked: &mut Progress)
 /// Every acknowledged record is there, numbers have no gap, each appender's records are in order.
 fn check(dir: &Path, acked: &Progress) -> u64 {
     let (buffer, writer) = open(dir);
-    let mut reader = buffer.reader();
+    let mut reader = InOrder::new(buffer.reader(0));
     drop(buffer);
     writer
         .run(&tokio_util::sync::CancellationToken::new())
@@ -217,7 +217,7 @@ fn on_a_full_disk_appenders_wait_and_go_on_when_there_is_space() {
         println!("full after {n} appends");
         std::fs::remove_file(&ballast).unwrap();
         acked.pop().unwrap().await.unwrap();
-        let mut reader = buffer.reader();
+        let mut reader = InOrder::new(buffer.reader(0));
         let mut seq = 0;
         while reader.unread() > 0 {
             for record in reader.read(100, 1 << 20).await.unwrap() {

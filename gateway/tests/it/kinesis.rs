@@ -18,7 +18,7 @@ use crate::{
     emulators::{Emulator, free_port},
     fake_kinesis::{FakeKinesis, Step},
     stream::{REGION, STREAM, client, create_stream, read_stream},
-    support::{CREDENTIALS, Feed, FromBuffer, GENEROUS, draft, in_child, run, until},
+    support::{CREDENTIALS, Feed, FromBuffer, GENEROUS, draft, in_child, one_sink, run, until},
 };
 
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
@@ -335,17 +335,16 @@ fn without_credentials_nothing_is_sent_and_the_reason_is_counted() {
 
 fn open_buffer(dir: &Path) -> (Buffer, std::thread::JoinHandle<()>) {
     let config = buffer::Config {
-        dir: dir.join("buffer"),
         linger: std::time::Duration::from_millis(2),
-        bytes_max: 1 << 30,
         generation_bytes_max: 1 << 20,
+        ..buffer::Config::new(dir.join("buffer")).bounded(1 << 30)
     };
     let stamp = Stamp {
         gateway_id: "gw".into(),
         boot_id: "boot".into(),
     };
     let metrics = buffer::Metrics::register(&Registry::new());
-    let (buffer, writer) = Buffer::open(&config, stamp, metrics).unwrap();
+    let (buffer, writer) = Buffer::open(&config, &one_sink(), stamp, metrics).unwrap();
     (
         buffer,
         std::thread::spawn(move || {
@@ -366,7 +365,7 @@ fn while_the_endpoint_is_down_appends_are_acknowledged_and_all_arrives_when_it_r
     let port = free_port();
     let (buffer, writer) = open_buffer(dir.path());
     run(async {
-        let source = FromBuffer(buffer.reader());
+        let source = FromBuffer(buffer::InOrder::new(buffer.reader(0)));
         let mut shipping = Shipping::start(&format!("http://127.0.0.1:{port}"), source);
         for n in 0..500 {
             let (ack, acked) = Ack::new();
@@ -389,7 +388,7 @@ fn while_the_endpoint_is_down_appends_are_acknowledged_and_all_arrives_when_it_r
     writer.join().unwrap();
     // Nothing is sent again by the next run: the cursor was written at the end.
     let (buffer, writer) = open_buffer(dir.path());
-    assert_eq!(buffer.reader().unread(), 0);
+    assert_eq!(buffer::InOrder::new(buffer.reader(0)).unread(), 0);
     drop(buffer);
     writer.join().unwrap();
 }

@@ -12,10 +12,10 @@ use std::{
 };
 
 use portcullis::{
-    buffer::{ReadError, Reader},
+    buffer::{InOrder, ReadError},
     uplink::{RecordSource, SourceError},
 };
-use portcullis_core::record::{Draft, Kind, Record, SinkSet};
+use portcullis_core::record::{Draft, Kind, Lane, Record, SinkSet};
 use tokio::sync::Notify;
 
 /// A bound for things that take milliseconds on an idle machine.
@@ -156,7 +156,7 @@ impl RecordSource for Feed {
 
 /// The buffer's reader as a source, as the gateway wires it.
 #[derive(Debug)]
-pub(crate) struct FromBuffer(pub(crate) Reader);
+pub(crate) struct FromBuffer(pub(crate) InOrder);
 
 impl RecordSource for FromBuffer {
     async fn read(
@@ -180,4 +180,12 @@ impl RecordSource for FromBuffer {
     fn unread(&self) -> u64 {
         self.0.unread()
     }
+}
+
+/// The sink of a buffer that has one, reading what the gateway sends upstream.
+pub(crate) fn one_sink() -> [portcullis::buffer::Sink; 1] {
+    [portcullis::buffer::Sink {
+        name: "sink".into(),
+        lanes: vec![Lane::Critical, Lane::Events],
+    }]
 }

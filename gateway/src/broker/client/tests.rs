@@ -58,17 +58,20 @@ impl Stuck {
         let registry = Registry::new();
         let (snapshots, identity) = watch::channel(bench.snapshot(1));
         let settings = buffer::Config {
-            dir: bench.path("data/buffer"),
             linger: Duration::ZERO,
-            bytes_max: 64 << 20,
             generation_bytes_max: 16 << 20,
+            ..buffer::Config::new(bench.path("data/buffer")).bounded(64 << 20)
         };
         let stamp = buffer::Stamp {
             gateway_id: "gw".to_owned(),
             boot_id: "boot".to_owned(),
         };
         let metrics = buffer::Metrics::register(&registry);
-        let (buffer, writer) = Buffer::open(&settings, stamp, metrics).unwrap();
+        let sink = buffer::Sink {
+            name: "sink".to_owned(),
+            lanes: vec![portcullis_core::record::Lane::Events],
+        };
+        let (buffer, writer) = Buffer::open(&settings, &[sink], stamp, metrics).unwrap();
         let metrics = pipeline::Metrics::register(&registry);
         let (pipeline, handle) = Pipeline::new(Vec::new(), 1, buffer.clone(), metrics);
         let (violations, drafts) = mpsc::channel(1);
