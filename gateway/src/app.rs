@@ -7,7 +7,8 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use portcullis_core::{
     limits,
-    record::{Draft, Record},
+    record::{Draft, Lane, Record},
+    upstream::Routes,
 };
 use prometheus::Registry;
 use tokio::{
@@ -135,12 +136,17 @@ impl App {
             &mut supervisor,
         );
 
+        let uplink_metrics = uplink::Metrics::register(&registry);
+        let board = uplink_metrics.board();
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
         let admin = Admin::bind(
             &config.admin,
             registry.clone(),
             readiness,
-            last_of(&denials),
+            admin::Sources {
+                denials: last_of(&denials),
+                sinks: admin::Source::new(move || board.document()),
+            },
             for_operators(&clients),
             fleet.clone(),
         )
@@ -156,14 +162,18 @@ impl App {
         });
         drop(buffer_ready);
 
-        ship(&config, buffer.reader(), &registry, &mut supervisor);
+        ship(&config, &buffer, uplink_metrics, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
+        let routing = Routing {
+            routes: config.uplink.routes(),
+            snapshots: identity.clone(),
+        };
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
-            append_violations(drafts, buffer.clone())
+            append_violations(drafts, buffer.clone(), routing)
         });
 
         let recorder = record_traffic(&config, &registry, &mut supervisor);
@@ -311,10 +321,11 @@ async fn open_buffer(
 }
 
 /// Ships what the buffer has.
-fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
+fn ship(config: &Config, buffer: &Buffer, metrics: uplink::Metrics, supervisor: &mut Supervisor) {
     let dead_letters = config.data_dir.join("dead-letter");
-    let metrics = uplink::Metrics::register(registry);
-    let uplink = Uplink::new(config.uplink.clone(), dead_letters, Source(reader), metrics);
+    let sinks = config.uplink.sinks();
+    let sources = sinks.iter().map(|_| Source(buffer.reader())).collect();
+    let uplink = Uplink::new(config.uplink.clone(), dead_letters, sources, metrics);
     supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 }
 
@@ -327,7 +338,9 @@ async fn process(
 ) -> Result<pipeline::Handle, BuildError> {
     let chains = build_chains(config, plugin::Metrics::register(registry)).await?;
     let metrics = pipeline::Metrics::register(registry);
-    let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
+    let routes = Arc::new(config.uplink.routes());
+    let shards = limits::SHARDS_PER_CHAIN;
+    let (pipeline, handle) = Pipeline::new(chains, shards, buffer, routes, metrics);
     supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
     Ok(handle)
 }
@@ -397,9 +410,23 @@ async fn build_chains(config: &Config, metrics: plugin::Metrics) -> Result<Vec<C
     spawn_blocking(build).await.map_err(BuildError::Thread)?
 }
 
+/// Which sinks get what is found about a thing.
+struct Routing {
+    routes: Routes,
+    snapshots: SnapshotWatch,
+}
+
 /// Ends when defend is gone and what it found is appended.
-async fn append_violations(mut drafts: mpsc::Receiver<Draft>, buffer: Buffer) -> TaskResult {
-    while let Some(draft) = drafts.recv().await {
+async fn append_violations(
+    mut drafts: mpsc::Receiver<Draft>,
+    buffer: Buffer,
+    Routing { routes, snapshots }: Routing,
+) -> TaskResult {
+    while let Some(mut draft) = drafts.recv().await {
+        let thing = snapshots.borrow().thing(&draft.partition_key).cloned();
+        let groups = thing.map(|thing| thing.groups.clone());
+        let groups = groups.as_deref().unwrap_or_default();
+        draft.sinks = routes.select(draft.kind, groups, None);
         if let Err(error) = buffer.append(vec![draft], None).await {
             error!(%error, "A violation could not be kept.");
             return Err(error.into());
@@ -415,25 +442,40 @@ struct Source(buffer::Reader);
 impl uplink::RecordSource for Source {
     async fn read(
         &mut self,
+        lane: Lane,
+        part: uplink::Part,
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, uplink::SourceError> {
-        self.0
-            .read(records_max, bytes_max)
-            .await
-            .map_err(|error| match error {
-                buffer::ReadError::Closed => uplink::SourceError::Closed,
-                error @ buffer::ReadError::Unavailable(_) => {
-                    uplink::SourceError::Unavailable(Box::new(error))
-                }
-            })
+        if self.unread(lane, part) == 0 {
+            return Ok(Vec::new());
+        }
+        self.0.read(records_max, bytes_max).await.map_err(unread)
     }
 
-    async fn accept(&mut self, upto_seq: u64) {
-        self.0.accept(upto_seq).await;
+    async fn settle(&mut self, _: Lane, _: uplink::Part, upto_place: u64, _: uplink::Tally) {
+        self.0.accept(upto_place).await;
     }
 
-    fn unread(&self) -> u64 {
-        self.0.unread()
+    async fn changed(&mut self) -> Result<(), uplink::SourceError> {
+        self.0.changed().await.map_err(unread)
+    }
+
+    fn unread(&self, lane: Lane, part: uplink::Part) -> u64 {
+        match (lane, part) {
+            (Lane::Events, uplink::Part::Backlog) => self.0.unread(),
+            _ => 0,
+        }
+    }
+
+    async fn split(&mut self, _: Lane) {}
+}
+
+fn unread(error: buffer::ReadError) -> uplink::SourceError {
+    match error {
+        buffer::ReadError::Closed => uplink::SourceError::Closed,
+        error @ buffer::ReadError::Unavailable(_) => {
+            uplink::SourceError::Unavailable(Box::new(error))
+        }
     }
 }

@@ -64,6 +64,11 @@ impl Reader {
         }
     }
 
+    /// Waits until there is something to read. Cancel-safe.
+    pub async fn changed(&mut self) -> Result<(), ReadError> {
+        self.wait().await
+    }
+
     /// Waits until there is something to read. A reader that has been idle for a while writes its
     /// cursor down, and gives back what could not be given back before; not at every pause between
     /// two commits, for what a crash sends again is bounded by that while.
