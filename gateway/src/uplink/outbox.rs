@@ -176,7 +176,10 @@ impl Written {
     /// Looks for the lane's lines from number `first_seq` on, back from the last one.
     fn find(files: &Files, lane: Lane, first_seq: u64) -> io::Result<Self> {
         let mut this = Self::default();
-        for path in files.newest_first().take(FILES_LOOKED_AT_MAX) {
+        for (looked_at, path) in files.newest_first().enumerate() {
+            if looked_at >= FILES_LOOKED_AT_MAX && this.last_seq == 0 {
+                break;
+            }
             let mut reached = false;
             let mut lines = HashMap::new();
             Files::for_each_line(path, |line| {
