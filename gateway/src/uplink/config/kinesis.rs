@@ -388,9 +388,10 @@ max-age-secs = 60
         let config = config.unwrap();
         let names: Vec<_> = config.sinks().into_iter().map(|sink| sink.name).collect();
         assert_eq!(names, ["kinesis", "kinesis-alarms", "kinesis-pumps"]);
-        let Config::Kinesis(KinesisConfig { default, routes }) = config else {
+        let Config::Kinesis(config) = config else {
             panic!("it is Kinesis");
         };
+        let KinesisConfig { default, routes } = *config;
         assert_eq!(default.share_permille, 800);
         assert_eq!(routes[0].kinds, [Kind::Violation, Kind::Finding]);
         assert_eq!(routes[0].stream.max_age, Some(Duration::from_secs(3600)));

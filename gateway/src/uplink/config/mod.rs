@@ -31,7 +31,7 @@ pub enum Config {
     /// NDJSON files.
     Outbox(OutboxConfig),
     /// Kinesis data streams.
-    Kinesis(KinesisConfig),
+    Kinesis(Box<KinesisConfig>),
 }
 
 /// A sink as the buffer knows it: its cursors live under its name.
@@ -245,7 +245,8 @@ impl Config {
         let outbox = OutboxConfig::read(&mut section.section("outbox"), data_dir);
         let mut kinesis = section.section("kinesis");
         if kinesis.is_present() {
-            KinesisConfig::read(&mut kinesis, groups).map(Self::Kinesis)
+            let config = KinesisConfig::read(&mut kinesis, groups)?;
+            Some(Self::Kinesis(Box::new(config)))
         } else {
             Some(Self::Outbox(outbox))
         }
