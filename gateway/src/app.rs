@@ -137,16 +137,12 @@ impl App {
         );
 
         let uplink_metrics = uplink::Metrics::register(&registry);
-        let board = uplink_metrics.board();
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
         let admin = Admin::bind(
             &config.admin,
             registry.clone(),
             readiness,
-            admin::Sources {
-                denials: last_of(&denials),
-                sinks: admin::Source::new(move || board.document()),
-            },
+            shown(&denials, &uplink_metrics),
             for_operators(&clients),
             fleet.clone(),
         )
@@ -168,10 +164,7 @@ impl App {
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
-        let routing = Routing {
-            routes: config.uplink.routes(),
-            snapshots: identity.clone(),
-        };
+        let routing = Routing::new(&config, identity.clone());
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
             append_violations(drafts, buffer.clone(), routing)
         });
@@ -289,10 +282,13 @@ fn alarms_of(fleet: Fleet) -> defend::Listener {
     })
 }
 
-/// The last refusals as the admin listener wants them.
-fn last_of(denials: &broker::Denials) -> admin::Source {
-    let kept = denials.clone();
-    admin::Source::new(move || kept.last())
+/// What the status shows and is no metric, as the admin listener wants it.
+fn shown(denials: &broker::Denials, uplink: &uplink::Metrics) -> admin::Sources {
+    let (kept, board) = (denials.clone(), uplink.board());
+    admin::Sources {
+        denials: admin::Source::new(move || kept.last()),
+        sinks: admin::Source::new(move || board.document()),
+    }
 }
 
 /// The connected clients as the admin listener wants them: the two do not know each other.
@@ -414,6 +410,15 @@ async fn build_chains(config: &Config, metrics: plugin::Metrics) -> Result<Vec<C
 struct Routing {
     routes: Routes,
     snapshots: SnapshotWatch,
+}
+
+impl Routing {
+    fn new(config: &Config, snapshots: SnapshotWatch) -> Self {
+        Self {
+            routes: config.uplink.routes(),
+            snapshots,
+        }
+    }
 }
 
 /// Ends when defend is gone and what it found is appended.
