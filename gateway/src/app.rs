@@ -5,10 +5,7 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use portcullis_core::{
-    limits,
-    record::{Draft, Lane, Record},
-};
+use portcullis_core::{limits, record::Draft, upstream::Routes};
 use prometheus::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -18,6 +15,9 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+mod source;
+
+use self::source::Source;
 use crate::{
     admin::{self, Admin},
     broker::{self, BoundListener, Broker},
@@ -135,12 +135,13 @@ impl App {
             &mut supervisor,
         );
 
+        let uplink_metrics = uplink::Metrics::register(&registry);
         // Answers from the start, so that a long recovery shows as "not ready" and not as "down".
         let admin = Admin::bind(
             &config.admin,
             registry.clone(),
             readiness,
-            last_of(&denials),
+            shown(&denials, &uplink_metrics),
             for_operators(&clients),
             fleet.clone(),
         )
@@ -156,14 +157,15 @@ impl App {
         });
         drop(buffer_ready);
 
-        ship(&config, buffer.reader(0), &registry, &mut supervisor);
+        ship(&config, &buffer, uplink_metrics, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
+        let routing = Routing::new(&config, identity.clone());
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
-            append_violations(drafts, buffer.clone())
+            append_violations(drafts, buffer.clone(), routing)
         });
 
         let recorder = record_traffic(&config, &registry, &mut supervisor);
@@ -279,10 +281,13 @@ fn alarms_of(fleet: Fleet) -> defend::Listener {
     })
 }
 
-/// The last refusals as the admin listener wants them.
-fn last_of(denials: &broker::Denials) -> admin::Source {
-    let kept = denials.clone();
-    admin::Source::new(move || kept.last())
+/// What the status shows and is no metric, as the admin listener wants it.
+fn shown(denials: &broker::Denials, uplink: &uplink::Metrics) -> admin::Sources {
+    let (kept, board) = (denials.clone(), uplink.board());
+    admin::Sources {
+        denials: admin::Source::new(move || kept.last()),
+        sinks: admin::Source::new(move || board.document()),
+    }
 }
 
 /// The connected clients as the admin listener wants them: the two do not know each other.
@@ -304,10 +309,15 @@ async fn open_buffer(
     };
     let metrics = buffer::Metrics::register(registry);
     let settings = config.buffer.clone();
-    let sinks = [buffer::Sink {
-        name: config.uplink.name().to_owned(),
-        lanes: vec![Lane::Critical, Lane::Events],
-    }];
+    let sinks: Vec<_> = config
+        .uplink
+        .sinks()
+        .into_iter()
+        .map(|sink| buffer::Sink {
+            name: sink.name,
+            lanes: sink.lanes,
+        })
+        .collect();
     spawn_blocking(move || Buffer::open(&settings, &sinks, stamp, metrics))
         .await
         .map_err(BuildError::Thread)?
@@ -315,11 +325,16 @@ async fn open_buffer(
 }
 
 /// Ships what the buffer has.
-fn ship(config: &Config, reader: buffer::Reader, registry: &Registry, supervisor: &mut Supervisor) {
+fn ship(config: &Config, buffer: &Buffer, metrics: uplink::Metrics, supervisor: &mut Supervisor) {
     let dead_letters = config.data_dir.join("dead-letter");
-    let metrics = uplink::Metrics::register(registry);
-    let source = Source(buffer::InOrder::new(reader));
-    let uplink = Uplink::new(config.uplink.clone(), dead_letters, source, metrics);
+    let sinks = config.uplink.sinks();
+    let sources = (0..sinks.len()).map(|sink| Source(buffer.reader(sink)));
+    let uplink = Uplink::new(
+        config.uplink.clone(),
+        dead_letters,
+        sources.collect(),
+        metrics,
+    );
     supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
 }
 
@@ -332,7 +347,9 @@ async fn process(
 ) -> Result<pipeline::Handle, BuildError> {
     let chains = build_chains(config, plugin::Metrics::register(registry)).await?;
     let metrics = pipeline::Metrics::register(registry);
-    let (pipeline, handle) = Pipeline::new(chains, limits::SHARDS_PER_CHAIN, buffer, metrics);
+    let routes = Arc::new(config.uplink.routes());
+    let shards = limits::SHARDS_PER_CHAIN;
+    let (pipeline, handle) = Pipeline::new(chains, shards, buffer, routes, metrics);
     supervisor.spawn(Stage::Pipeline, "pipeline", |_| pipeline.run());
     Ok(handle)
 }
@@ -402,43 +419,36 @@ async fn build_chains(config: &Config, metrics: plugin::Metrics) -> Result<Vec<C
     spawn_blocking(build).await.map_err(BuildError::Thread)?
 }
 
+/// Which sinks get what is found about a thing.
+struct Routing {
+    routes: Routes,
+    snapshots: SnapshotWatch,
+}
+
+impl Routing {
+    fn new(config: &Config, snapshots: SnapshotWatch) -> Self {
+        Self {
+            routes: config.uplink.routes(),
+            snapshots,
+        }
+    }
+}
+
 /// Ends when defend is gone and what it found is appended.
-async fn append_violations(mut drafts: mpsc::Receiver<Draft>, buffer: Buffer) -> TaskResult {
-    while let Some(draft) = drafts.recv().await {
+async fn append_violations(
+    mut drafts: mpsc::Receiver<Draft>,
+    buffer: Buffer,
+    Routing { routes, snapshots }: Routing,
+) -> TaskResult {
+    while let Some(mut draft) = drafts.recv().await {
+        let thing = snapshots.borrow().thing(&draft.partition_key).cloned();
+        let groups = thing.map(|thing| thing.groups.clone());
+        let groups = groups.as_deref().unwrap_or_default();
+        draft.sinks = routes.select(draft.kind, groups, None);
         if let Err(error) = buffer.append(vec![draft], None).await {
             error!(%error, "A violation could not be kept.");
             return Err(error.into());
         }
     }
     Ok(())
-}
-
-/// The buffer's reader as the uplink wants it: the two do not know each other.
-#[derive(Debug)]
-struct Source(buffer::InOrder);
-
-impl uplink::RecordSource for Source {
-    async fn read(
-        &mut self,
-        records_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Record>, uplink::SourceError> {
-        self.0
-            .read(records_max, bytes_max)
-            .await
-            .map_err(|error| match error {
-                buffer::ReadError::Closed => uplink::SourceError::Closed,
-                error @ buffer::ReadError::Unavailable(_) => {
-                    uplink::SourceError::Unavailable(Box::new(error))
-                }
-            })
-    }
-
-    async fn accept(&mut self, upto_seq: u64) {
-        self.0.accept(upto_seq).await;
-    }
-
-    fn unread(&self) -> u64 {
-        self.0.unread()
-    }
 }

@@ -49,7 +49,7 @@ pub(super) fn append(dir: &Path, pool: &Pool, length: Duration) -> Result<(Outco
     let mut generations = VecDeque::new();
     let mut next = 1;
     while started.elapsed() < length {
-        let generation = Generation::create(dir, next)?;
+        let generation = Generation::create(dir, next, &[])?;
         while generation.disk_bytes() < GENERATION_BYTES_MAX && started.elapsed() < length {
             let records = pool.records(next);
             generation.append(&records)?;

@@ -24,3 +24,4 @@ pub mod routes;
 pub mod session;
 pub mod timestamp;
 pub mod topic;
+pub mod upstream;

@@ -467,6 +467,30 @@ pub const WAL_DAMAGED_FILES_MAX: usize = 4;
 pub const PUT_RECORDS_MAX: usize = 500;
 /// Data and partition keys in one PutRecords call.
 pub const PUT_RECORDS_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// What `batch-bytes-max` may say at most: what the service takes.
+pub const PUT_RECORDS_BYTES_HARD_MAX: usize = 10 * 1024 * 1024;
+/// Requests under way to one stream at once, unless `requests-in-flight` says otherwise.
+pub const REQUESTS_IN_FLIGHT: usize = 4;
+/// What that setting may say at most.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 16;
+/// Streams beside the default one.
+pub const ROUTES_MAX: usize = 16;
+/// Records that a sink has read and not settled, of each lane; what is critical gets an eighth.
+pub const UPLINK_WINDOW_RECORDS_MAX: usize = 4096;
+/// How long a queue pauses whose records are over the pace: little by little would be many requests.
+pub const UPLINK_PACE_PAUSE: Duration = Duration::from_millis(100);
+/// Several records as one: what the Kinesis Producer Library fills by default.
+pub const AGGREGATE_BYTES_MAX: usize = 51_200;
+/// How often the shards of a stream are asked for; a shard that nobody knows asks at once.
+pub const SHARDS_INTERVAL: Duration = Duration::from_secs(600);
+/// How soon after they were asked for last, whatever happens.
+pub const SHARDS_INTERVAL_MIN: Duration = Duration::from_secs(5);
+/// Shards of one stream that are known; a larger stream is not paced by shard.
+pub const SHARDS_MAX: usize = 10_000;
+/// From this backlog on live records go before it, where the settings say so.
+pub const SPLIT_BACKLOG_MIN: u64 = 1000;
+/// A clock that is further off is told: the service refuses signatures that are five minutes off.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(120);
 /// One PutRecords call, connection included.
 pub const PUT_RECORDS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connecting to the stream's endpoint, as a part of [`PUT_RECORDS_TIMEOUT`].
@@ -480,14 +504,16 @@ pub const THROTTLE_BACKOFF_BASE: Duration = Duration::from_millis(100);
 pub const THROTTLE_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Back-off without connectivity: full jitter from this base, up to `CONNECT_BACKOFF_MAX`.
 pub const CONNECT_BACKOFF_BASE: Duration = Duration::from_secs(1);
-/// See [`CONNECT_BACKOFF_BASE`]. Five minutes at most in the field; a minute until the circuit breaker comes.
-pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// See [`CONNECT_BACKOFF_BASE`]; unless `retry-max-secs` says otherwise.
+pub const CONNECT_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// How long a batch waits for company while the link is up.
 pub const UPLINK_LINGER: Duration = Duration::from_millis(200);
 /// Back-off when the stream is missing, refused to us, or takes nothing: full jitter from this base.
 pub const REFUSED_BACKOFF_BASE: Duration = Duration::from_secs(5);
 /// See [`REFUSED_BACKOFF_BASE`].
 pub const REFUSED_BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// How long a sink at least waits for a stream that is not there.
+pub const MISSING_WAIT_MIN: Duration = Duration::from_secs(30);
 /// Attempts of a record that fails alone, for a reason that is not the stream's load.
 pub const RECORD_ATTEMPTS_MAX: u32 = 10;
 /// Records set aside in a row before the stream is taken to refuse everything.

@@ -31,7 +31,7 @@ use crate::{identity::Fleet, supervisor::TaskResult, telemetry::Readiness};
 pub use clients::{Clients, REASON_BYTES_MAX};
 pub use config::Config;
 pub use guard::HEADER;
-pub use status::Source;
+pub use status::{Source, Sources};
 
 /// Where the status is.
 pub const STATUS_PATH: &str = "/api/v1/status";
@@ -59,7 +59,7 @@ struct Seen {
     registry: Registry,
     readiness: Readiness,
     address: SocketAddr,
-    denials: Source,
+    sources: Sources,
     clients: Clients,
     fleet: Fleet,
     started: Instant,
@@ -75,7 +75,7 @@ pub struct BindError {
 }
 
 impl Admin {
-    /// Binds the listener. `denials` are the last ones, for the status; `clients` are those that
+    /// Binds the listener. `sources` are for the status; `clients` are those that
     /// are connected; `fleet` knows the things.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Admin {
         config: &Config,
         registry: Registry,
         readiness: Readiness,
-        denials: Source,
+        sources: Sources,
         clients: Clients,
         fleet: Fleet,
     ) -> Result<Self, BindError> {
@@ -104,7 +104,7 @@ impl Admin {
                 registry,
                 readiness,
                 address,
-                denials,
+                sources,
                 clients,
                 fleet,
                 started: Instant::now(),
@@ -168,7 +168,7 @@ async fn status(State(seen): State<Seen>) -> impl IntoResponse {
         &seen.registry,
         &seen.readiness,
         seen.started,
-        &seen.denials,
+        &seen.sources,
     ))
 }
 

@@ -30,12 +30,21 @@ impl fmt::Debug for Source {
     }
 }
 
-/// The document. `denials` are the last ones.
+/// All of that.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// The last denials.
+    pub denials: Source,
+    /// The sinks of the uplink, each with its state and what happened last.
+    pub sinks: Source,
+}
+
+/// The document.
 pub(super) fn document(
     registry: &Registry,
     readiness: &Readiness,
     started: Instant,
-    denials: &Source,
+    sources: &Sources,
 ) -> Value {
     let page = Page(registry.gather());
     let waiting = readiness.waiting();
@@ -57,14 +66,15 @@ pub(super) fn document(
             "refused_connections": page.whole("portcullis_broker_refused_total"),
             "refused_by_reason": page.series("portcullis_broker_refused_total"),
             "not_logged": page.whole("portcullis_broker_denials_unlogged_total"),
-            "last": (denials.0)(),
+            "last": (sources.denials.0)(),
         },
         "uplink": {
             "state": page.uplink(),
             "online": page.sum("portcullis_uplink_online") > 0.0,
-            "lag_seconds": page.sum("portcullis_uplink_lag_seconds"),
+            "lag_seconds": page.max("portcullis_uplink_lag_seconds"),
             "sent_records": page.whole("portcullis_uplink_sent_records_total"),
             "failed_records": page.whole("portcullis_uplink_failed_records_total"),
+            "sinks": (sources.sinks.0)(),
         },
         "buffer": {
             "records": page.whole("portcullis_buffer_depth_records"),
@@ -88,15 +98,25 @@ impl Page {
         self.metrics(name).map(value).fold(0.0, |a, b| a + b)
     }
 
-    /// Until something was sent or refused, nobody knows.
+    /// Of all series; 0 if there are none yet.
+    fn max(&self, name: &str) -> f64 {
+        self.metrics(name).map(value).fold(0.0, f64::max)
+    }
+
+    /// The worst state of a sink; of those that nothing was sent to yet, nobody knows.
     fn uplink(&self) -> &'static str {
-        if self.sum("portcullis_uplink_online") > 0.0 {
-            "online"
-        } else if self.sum("portcullis_uplink_failed_records_total") > 0.0 {
-            "offline"
-        } else {
-            "starting"
-        }
+        let is = |state: &str| {
+            let mut states = self.metrics("portcullis_uplink_state");
+            states.any(|metric| {
+                let mut labels = metric.get_label().iter();
+                value(metric) > 0.0 && labels.any(|label| label.value() == state)
+            })
+        };
+        let worst = ["offline", "paused", "degraded", "online"];
+        worst
+            .into_iter()
+            .find(|state| is(state))
+            .unwrap_or("starting")
     }
 
     fn whole(&self, name: &str) -> Value {
@@ -146,7 +166,10 @@ mod tests {
         metrics.gauge("portcullis_broker_connections", "x").set(7);
         let readiness = Readiness::default();
         let _latch = readiness.latch("buffer");
-        let last = Source::new(|| json!([{"resource": "a"}]));
+        let last = Sources {
+            denials: Source::new(|| json!([{"resource": "a"}])),
+            sinks: Source::new(|| json!([{"name": "outbox"}])),
+        };
         let status = document(&registry, &readiness, Instant::now(), &last);
         assert_eq!(status["connections"], 7);
         assert_eq!(status["denials"]["total"], 2);
@@ -156,23 +179,31 @@ mod tests {
         assert_eq!(status["denials"]["last"][0]["resource"], "a");
         assert_eq!(status["uplink"]["online"], false);
         assert_eq!(status["uplink"]["state"], "starting");
+        assert_eq!(status["uplink"]["sinks"][0]["name"], "outbox");
         assert_eq!(status["ready"], false);
         assert_eq!(status["waiting_for"], json!(["buffer"]));
     }
 
     #[test]
-    fn the_uplink_is_starting_until_it_was_tried() {
+    fn the_uplink_is_starting_until_it_was_tried_and_then_as_its_worst_sink() {
         let registry = Registry::new();
         let metrics = Registrar(&registry);
-        let online = metrics.gauge("portcullis_uplink_online", "x");
-        let failed = metrics.counters("portcullis_uplink_failed_records_total", "x", &["reason"]);
+        let labels = &["sink", "state"];
+        let states = metrics.float_gauges("portcullis_uplink_state", "x", labels);
+        let set = |sink, state, to| states.with_label_values(&[sink, state]).set(to);
         let state = || Page(registry.gather()).uplink();
         assert_eq!(state(), "starting");
-        failed.with_label_values(&["connectivity"]).inc();
-        assert_eq!(state(), "offline");
-        online.set(1);
+        set("a", "starting", 1.0);
+        set("b", "starting", 1.0);
+        assert_eq!(state(), "starting");
+        set("a", "starting", 0.0);
+        set("a", "online", 1.0);
         assert_eq!(state(), "online");
-        online.set(0);
-        assert_eq!(state(), "offline");
+        set("b", "starting", 0.0);
+        set("b", "paused", 1.0);
+        assert_eq!(state(), "paused");
+        set("b", "paused", 0.0);
+        set("b", "online", 1.0);
+        assert_eq!(state(), "online");
     }
 }

@@ -501,7 +501,7 @@ mod tests {
     #[test]
     fn a_value_is_written_once() {
         let parent = tempfile::tempdir().unwrap();
-        let generation = Generation::create(parent.path(), 1).unwrap();
+        let generation = Generation::create(parent.path(), 1, &[]).unwrap();
         let records = records(1..601, |_| 7000);
         let mut given = 0;
         for commit in records.chunks(20) {
@@ -520,7 +520,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let large = |place| if place % 50 == 0 { 30_000 } else { 900 };
         let records = records(10..410, large);
-        let mut generation = Generation::create(parent.path(), 10).unwrap();
+        let mut generation = Generation::create(parent.path(), 10, &[]).unwrap();
         let limits = BatchLimits {
             records_max: 3,
             ..ALL
@@ -564,7 +564,7 @@ mod tests {
     #[test]
     fn a_log_that_was_overwritten_is_damage_and_not_an_empty_generation() {
         let parent = tempfile::tempdir().unwrap();
-        drop(Generation::create(parent.path(), 1).unwrap());
+        drop(Generation::create(parent.path(), 1, &[]).unwrap());
         let generation = list(parent.path()).unwrap().pop().unwrap();
         assert_eq!(generation.end().unwrap(), End::Empty);
         drop(generation);

@@ -56,6 +56,8 @@ fn render(status: &Value) -> String {
     let state = match (uplink["state"].as_str(), &uplink["online"]) {
         (Some("starting"), _) => "starting",
         (Some("online"), _) | (None, Value::Bool(true)) => "online",
+        (Some("degraded"), _) => "DEGRADED",
+        (Some("paused"), _) => "PAUSED",
         _ => "OFFLINE",
     };
     let lag = uplink["lag_seconds"].as_f64().unwrap_or(0.0);
@@ -66,6 +68,9 @@ fn render(status: &Value) -> String {
             uplink["sent_records"]
         ),
     );
+    for sink in uplink["sinks"].as_array().into_iter().flatten() {
+        line(&format!("  {}", text(&sink["name"])), describe_sink(sink));
+    }
     let buffer = &status["buffer"];
     let kib = buffer["disk_bytes"].as_u64().unwrap_or(0) / 1024;
     line(
@@ -87,6 +92,24 @@ fn render(status: &Value) -> String {
         for denial in last {
             out += &format!("  {}\n", escaped(&describe(denial)));
         }
+    }
+    out
+}
+
+/// How one sink is, on one line.
+fn describe_sink(sink: &Value) -> String {
+    let mut out = format!(
+        "{}, {} waiting",
+        text(&sink["state"]),
+        sink["backlog_records"]
+    );
+    if let Some(at) = sink["last_success"].as_str() {
+        out += &format!(", last took some at {at}");
+    }
+    let error = &sink["last_error"];
+    if let Some(at) = error["at"].as_str() {
+        let (reason, detail) = (text(&error["reason"]), text(&error["detail"]));
+        out += &format!(", last failed at {at}: {reason} ({detail})");
     }
     out
 }
@@ -194,13 +217,21 @@ mod tests {
                 "total": 3, "by_reason": [{"action": "publish", "reason": "reserved", "count": 3}],
                 "refused_connections": 0, "refused_by_reason": [], "last": []
             },
-            "uplink": {"state": "offline", "online": false, "lag_seconds": 0.25, "sent_records": 7},
+            "uplink": {
+                "state": "offline", "online": false, "lag_seconds": 0.25, "sent_records": 7,
+                "sinks": [{
+                    "name": "kinesis", "state": "offline", "backlog_records": 12,
+                    "last_success": "2026-11-22T10:00:00.123Z",
+                    "last_error": {"at": "T", "reason": "connectivity", "detail": "refused"}
+                }]
+            },
             "buffer": {"records": 5, "disk_bytes": 4096}
         }));
         for part in [
             "0.1.0, up 3 h 12 min, ready",
             "generation 4, 12 things; THE LAST CHANGE IS REFUSED",
             "OFFLINE, 7 records sent",
+            "  kinesis      offline, 12 waiting, last took some at 2026-11-22T10:00:00.123Z, last failed at T: connectivity (refused)",
             "5 records, 4 KiB",
             "3 (publish reserved 3)",
         ] {

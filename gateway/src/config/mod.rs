@@ -288,7 +288,7 @@ fn read(
         }
     }
     let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
-    let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir);
+    let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir, groups);
     let plugins = plugin::PluginConfig::read_all(document, dir);
     let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let chains = pipeline::ChainConfig::read_all(document, groups, &plugin_names);

@@ -24,6 +24,7 @@ use std::{
 use portcullis_core::{
     event::Event,
     limits::{COMBINATIONS_MAX, SHARD_QUEUE_EVENTS_MAX},
+    upstream,
 };
 use tokio::{runtime, sync::mpsc};
 use tokio_util::{
@@ -61,6 +62,7 @@ struct Routes {
     shards: u32,
     workers: Mutex<HashMap<u64, Arc<[mpsc::Sender<Item>]>>>,
     buffer: Buffer,
+    upstream: Arc<upstream::Routes>,
     metrics: Metrics,
     threads: TaskTracker,
     runtime: runtime::Handle,
@@ -85,6 +87,7 @@ impl Pipeline {
         chains: Vec<Chain>,
         shards: u32,
         buffer: Buffer,
+        upstream: Arc<upstream::Routes>,
         metrics: Metrics,
     ) -> (Self, Handle) {
         assert!(
@@ -101,6 +104,7 @@ impl Pipeline {
             shards: shards.max(1),
             workers: Mutex::default(),
             buffer,
+            upstream,
             metrics,
             threads: threads.clone(),
             runtime: runtime::Handle::current(),
@@ -140,7 +144,7 @@ impl Handle {
         routes.metrics.events.inc();
         let combination = routes.combination(&event);
         if combination == 0 {
-            let draft = worker::plain_draft(&event);
+            let draft = worker::plain_draft(&event, &routes.upstream);
             return routes
                 .buffer
                 .append(vec![draft], ack)
@@ -208,7 +212,7 @@ impl Routes {
                     shard,
                     self.shards,
                     receiver,
-                    self.buffer.clone(),
+                    (self.buffer.clone(), Arc::clone(&self.upstream)),
                     self.metrics.clone(),
                     self.runtime.clone(),
                 );

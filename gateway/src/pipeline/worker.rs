@@ -10,6 +10,7 @@ use portcullis_core::{
     limits::PLUGIN_BATCH_EVENTS_MAX,
     record::{Draft, Shaped, event_draft},
     topic::TopicName,
+    upstream::Routes,
 };
 use tokio::{runtime, sync::mpsc};
 use tracing::{debug, error, warn};
@@ -39,6 +40,8 @@ pub(super) struct Worker {
     steps: Vec<Running>,
     queue: mpsc::Receiver<Item>,
     buffer: Buffer,
+    /// Which sinks get what.
+    upstream: Arc<Routes>,
     metrics: Metrics,
     runtime: runtime::Handle,
     /// The fields that the rules of all steps ask for; read once an event.
@@ -61,7 +64,9 @@ struct Work {
     event: Option<PluginEvent>,
     ack: Option<Ack>,
     /// Violations and emitted messages, after the event itself.
-    further: Vec<Draft>,
+    /// Each with its topic, if it has one.
+    further: Vec<(Draft, Option<TopicName>)>,
+    groups: Arc<[GroupName]>,
 }
 
 impl Worker {
@@ -70,7 +75,7 @@ impl Worker {
         shard: u32,
         shards: u32,
         queue: mpsc::Receiver<Item>,
-        buffer: Buffer,
+        (buffer, upstream): (Buffer, Arc<Routes>),
         metrics: Metrics,
         runtime: runtime::Handle,
     ) -> Self {
@@ -94,6 +99,7 @@ impl Worker {
             steps,
             queue,
             buffer,
+            upstream,
             metrics,
             runtime,
             projection: Projection::new([]),
@@ -149,7 +155,7 @@ impl Worker {
     fn append(&self, works: Vec<Work>) -> bool {
         let appended = self.runtime.block_on(async {
             for work in works {
-                let (drafts, ack) = work.into_drafts();
+                let (drafts, ack) = work.into_drafts(&self.upstream);
                 self.buffer.append(drafts, ack).await?;
             }
             Ok::<_, crate::buffer::Closed>(())
@@ -290,6 +296,7 @@ impl Running {
 impl Work {
     fn new(item: Item) -> Self {
         Self {
+            groups: Arc::clone(&item.event.groups),
             event: Some(PluginEvent::new(item.event)),
             ack: item.ack,
             further: Vec::new(),
@@ -321,7 +328,7 @@ impl Work {
             violation_id: Uuid::now_v7().to_string(),
         };
         let raised = detect::Violation::from_plugin(ids, event.received_at, event.device(), hit);
-        self.further.push(raised.draft());
+        self.further.push((raised.draft(), None));
     }
 
     /// A further message under the name of the event's device.
@@ -332,17 +339,18 @@ impl Work {
                 payload,
                 tags: &BTreeMap::new(),
             };
-            self.further.push(event_draft(
-                event,
-                &shaped,
-                &Uuid::now_v7().to_string(),
-                clock::state(),
-            ));
+            let id = Uuid::now_v7().to_string();
+            let draft = event_draft(event, &shaped, &id, clock::state());
+            self.further.push((draft, Some(topic.clone())));
         }
     }
 
-    fn into_drafts(self) -> (Vec<Draft>, Option<Ack>) {
+    fn into_drafts(self, upstream: &Routes) -> (Vec<Draft>, Option<Ack>) {
         let mut drafts = Vec::with_capacity(1 + self.further.len());
+        for (mut draft, topic) in self.further {
+            draft.sinks = upstream.select(draft.kind, &self.groups, topic.as_ref());
+            drafts.push(draft);
+        }
         if let Some(event) = self.event {
             let (event, payload, tags) = event.into_parts();
             let tags = tags.into_iter().collect();
@@ -352,24 +360,25 @@ impl Work {
                 payload,
                 tags: &tags,
             };
-            drafts.push(event_draft(
-                &event,
-                &shaped,
-                &Uuid::now_v7().to_string(),
-                clock::state(),
-            ));
+            let id = Uuid::now_v7().to_string();
+            let mut draft = event_draft(&event, &shaped, &id, clock::state());
+            draft.sinks = upstream.select(draft.kind, &event.groups, Some(&event.topic));
+            // The event itself comes before what it gave rise to.
+            drafts.insert(0, draft);
         }
-        drafts.extend(self.further);
         (drafts, self.ack)
     }
 }
 
 /// The draft of an event that runs through no chain.
-pub(super) fn plain_draft(event: &Event) -> Draft {
+pub(super) fn plain_draft(event: &Event, upstream: &Routes) -> Draft {
     let shaped = Shaped {
         topic: &event.topic,
         payload: &event.payload,
         tags: &BTreeMap::new(),
     };
-    event_draft(event, &shaped, &Uuid::now_v7().to_string(), clock::state())
+    let id = Uuid::now_v7().to_string();
+    let mut draft = event_draft(event, &shaped, &id, clock::state());
+    draft.sinks = upstream.select(draft.kind, &event.groups, Some(&event.topic));
+    draft
 }

@@ -1,23 +1,28 @@
-//! The uplink: takes records from the buffer, in order, and brings them to the one configured sink.
+//! The uplink: takes records from the buffer, in order, and brings them to the configured sinks.
 //! The only place that knows AWS.
 //!
 //! ```text
 //! RecordSource ─ read ─ sink: Kinesis (window, batches, per-record outcomes) or outbox (NDJSON files)
-//!        ↑──── accept, over the contiguous prefix that the sink has ────┘
+//!        ↑──── settle, over the contiguous prefix that the sink has ────┘
 //! ```
+//! Each sink is a task with a source, a state (online, degraded, offline, paused) and a pace of its own:
+//! none waits for another. Which records a sink gets is decided when they are made
+//! ([`Config::routes`]).
+//!
 //! At least once: a crash between the sink's answer and the cursor sends records again. A sink that
 //! fails never ends the task: it waits with full jitter, tries again, and says so once in the log and
 //! always in the metrics. Records that the sink will never take are set aside in `data/dead-letter`.
-//! Absent on purpose: routes, lanes, rate limits, CloudWatch.
 
 use std::{error::Error, future::Future, path::PathBuf};
 
-use portcullis_core::record::Record;
+use portcullis_core::record::{Lane, Record};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::supervisor::TaskResult;
 
 pub mod config;
+mod dead_letter;
 mod kinesis;
 mod metrics;
 mod ndjson;
@@ -25,8 +30,11 @@ mod outbox;
 mod source;
 mod state;
 
-pub use config::{Config, KinesisConfig, OutboxConfig};
-pub use metrics::Metrics;
+pub use config::{
+    Config, KinesisConfig, Order, Ordering, OutboxConfig, Pace, RouteConfig, SinkSpec,
+    StreamConfig, Waits,
+};
+pub use metrics::{Board, Metrics};
 
 /// Why a source gave nothing.
 #[derive(Debug)]
@@ -37,39 +45,91 @@ pub enum SourceError {
     Unavailable(Box<dyn Error + Send + Sync>),
 }
 
-/// What the uplink reads from. The buffer's reader is one, by way of `app.rs`: siblings do not
-/// import each other.
+/// What became of records; reasons are metric labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that the sink has.
+    pub delivered: u64,
+    /// Records that it will not get, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+}
+
+impl Tally {
+    /// So many more were dropped for this reason.
+    pub fn drop(&mut self, reason: &'static str, records: u64) {
+        match self.dropped.iter_mut().find(|(of, _)| *of == reason) {
+            Some((_, count)) => *count += records,
+            None => self.dropped.push((reason, records)),
+        }
+    }
+}
+
+/// A part of what waits in a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// From the oldest on.
+    Backlog,
+    /// From where [`RecordSource::split`] was called on.
+    Live,
+}
+
+/// What a sink reads from. The buffer's reader is one, by way of `app.rs`: siblings do not import each
+/// other.
 pub trait RecordSource: Send + 'static {
-    /// The next records, under the limits but at least one; waits until there is one. Cancel-safe.
+    /// The next records of a lane that are for this sink, under the limits but at least one if there
+    /// is any; none: nothing to read now. Never waits for appends.
     fn read(
         &mut self,
+        lane: Lane,
+        part: Part,
         records_max: usize,
         bytes_max: usize,
     ) -> impl Future<Output = Result<Vec<Record>, SourceError>> + Send;
 
-    /// Everything up to `upto_seq` has reached the sink.
-    fn accept(&mut self, upto_seq: u64) -> impl Future<Output = ()> + Send;
+    /// All that was read of this part up to and with `upto_place` is settled as the tally says
+    /// (durable lazily; at least once).
+    fn settle(
+        &mut self,
+        lane: Lane,
+        part: Part,
+        upto_place: u64,
+        tally: Tally,
+    ) -> impl Future<Output = ()> + Send;
 
-    /// How many records a read would find without waiting.
-    fn unread(&self) -> u64;
+    /// Waits until something was appended since the last call, in any lane (at once if so).
+    /// Cancel-safe. [`SourceError::Closed`] when nothing more will come.
+    fn changed(&mut self) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// How many records reads would find.
+    fn unread(&self, lane: Lane, part: Part) -> u64;
+
+    /// From here on [`Part::Live`] begins at the lane's end; [`Part::Backlog`] ends there. Nothing if
+    /// a split is open already; it closes itself when the backlog reaches it.
+    fn split(&mut self, lane: Lane) -> impl Future<Output = ()> + Send;
 }
 
-/// The task that ships.
+/// The tasks that ship, one for each sink.
 #[derive(Debug)]
 pub struct Uplink<S> {
     config: Config,
     dead_letter_dir: PathBuf,
-    source: S,
+    sources: Vec<S>,
     metrics: Metrics,
 }
 
 impl<S: RecordSource> Uplink<S> {
-    /// An uplink to the sink in `config`; what the sink refuses for good goes to `dead_letter_dir`.
-    pub fn new(config: Config, dead_letter_dir: PathBuf, source: S, metrics: Metrics) -> Self {
+    /// An uplink to the sinks in `config`, each with its source, in the order of [`Config::sinks`];
+    /// what a sink refuses for good goes to `dead_letter_dir`.
+    pub fn new(
+        config: Config,
+        dead_letter_dir: PathBuf,
+        sources: Vec<S>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             config,
             dead_letter_dir,
-            source,
+            sources,
             metrics,
         }
     }
@@ -79,14 +139,39 @@ impl<S: RecordSource> Uplink<S> {
         let Self {
             config,
             dead_letter_dir,
-            source,
+            sources,
             metrics,
         } = self;
-        match config {
-            Config::Outbox(config) => outbox::run(config, source, metrics, stop).await,
-            Config::Kinesis(config) => {
-                kinesis::run(config, dead_letter_dir, source, metrics, stop).await
+        let names: Vec<_> = config.sinks().into_iter().map(|sink| sink.name).collect();
+        if sources.len() != names.len() {
+            return Err(format!("{} sources for {} sinks", sources.len(), names.len()).into());
+        }
+        let dead_letters = dead_letter::DeadLetters::new(dead_letter_dir, metrics.clone());
+        let mut tasks = JoinSet::new();
+        let mut streams = match &config {
+            Config::Kinesis(config) => std::iter::once(&config.default)
+                .chain(config.routes.iter().map(|route| &route.stream))
+                .cloned()
+                .collect(),
+            Config::Outbox(_) => Vec::new(),
+        }
+        .into_iter();
+        for (name, source) in names.iter().zip(sources) {
+            let (metrics, stop) = (metrics.of(name), stop.clone());
+            match (&config, streams.next()) {
+                (Config::Kinesis(_), Some(stream)) => {
+                    let ship = kinesis::run(stream, dead_letters.clone(), source, metrics, stop);
+                    tasks.spawn(ship);
+                }
+                (Config::Outbox(config), _) => {
+                    tasks.spawn(outbox::run(config.clone(), source, metrics, stop));
+                }
+                (Config::Kinesis(_), None) => unreachable!("there is a stream for each sink"),
             }
         }
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        Ok(())
     }
 }

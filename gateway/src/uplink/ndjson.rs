@@ -77,6 +77,7 @@ impl Files {
     }
 
     /// The last complete line, if there is any.
+    #[cfg(test)]
     pub(super) fn last_line(&self) -> io::Result<Option<Vec<u8>>> {
         for (path, _) in self.files.iter().rev() {
             let mut file = File::open(path)?;

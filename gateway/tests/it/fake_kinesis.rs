@@ -38,6 +38,9 @@ struct State {
     requests: Vec<Vec<(String, Vec<u8>)>>,
     taken: Vec<(String, Vec<u8>)>,
     stalled: usize,
+    /// 0: it does not say.
+    shards: u32,
+    date: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +72,16 @@ impl FakeKinesis {
             }
         });
         fake
+    }
+
+    /// So many shards, each with its part of the hash keys.
+    pub(crate) fn shards(&self, shards: u32) {
+        self.state.lock().unwrap().shards = shards;
+    }
+
+    /// What every answer has for a date.
+    pub(crate) fn date(&self, date: &str) {
+        self.state.lock().unwrap().date = Some(date.to_owned());
     }
 
     /// What a request meets when the script is over; without it, all is taken.
@@ -115,6 +128,13 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
                 _ => {}
             }
         }
+        if target != "Kinesis_20131202.PutRecords" {
+            let mut body = vec![0; content_bytes];
+            reader.read_exact(&mut body)?;
+            let answer = about_the_stream(&target, state);
+            respond(&mut stream, 200, &answer, state)?;
+            continue;
+        }
         let step = {
             let mut state = state.lock().unwrap();
             let next = state.script.pop_front();
@@ -132,18 +152,57 @@ fn serve(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         }
         let mut body = vec![0; content_bytes];
         reader.read_exact(&mut body)?;
-        assert_eq!(target, "Kinesis_20131202.PutRecords");
         let records = records(&serde_json::from_slice(&body).unwrap());
         let Some((status, answer)) = answer(&step, records, &mut state.lock().unwrap()) else {
             return Ok(());
         };
-        let answer = answer.to_string();
-        write!(
-            stream,
-            "HTTP/1.1 {status} Scripted\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n{answer}",
-            answer.len()
-        )?;
+        respond(&mut stream, status, &answer, state)?;
     }
+}
+
+fn respond(
+    stream: &mut TcpStream,
+    status: u16,
+    answer: &Value,
+    state: &Mutex<State>,
+) -> std::io::Result<()> {
+    let date = state.lock().unwrap().date.clone();
+    let date = date.map_or_else(String::new, |date| format!("Date: {date}\r\n"));
+    let answer = answer.to_string();
+    write!(
+        stream,
+        "HTTP/1.1 {status} Scripted\r\n{date}Content-Type: application/x-amz-json-1.1\r\nContent-Length: {}\r\n\r\n{answer}",
+        answer.len()
+    )
+}
+
+/// A stream with as many shards as the test says; by default it does not tell.
+fn about_the_stream(target: &str, state: &Mutex<State>) -> Value {
+    let shards = u128::from(state.lock().unwrap().shards);
+    if target == "Kinesis_20131202.DescribeStreamSummary" {
+        return json!({ "StreamDescriptionSummary": {
+            "StreamName": "s", "StreamARN": "arn", "StreamStatus": "ACTIVE",
+            "RetentionPeriodHours": 24, "StreamCreationTimestamp": 0,
+            "EnhancedMonitoring": [], "OpenShardCount": u32::try_from(shards).unwrap(),
+        }});
+    }
+    assert_eq!(target, "Kinesis_20131202.ListShards");
+    let size = u128::MAX / shards.max(1);
+    let shards = (0..shards).map(|at| {
+        let last = if at + 1 == shards {
+            u128::MAX
+        } else {
+            (at + 1) * size - 1
+        };
+        json!({
+            "ShardId": format!("shardId-{at}"),
+            "HashKeyRange": {
+                "StartingHashKey": (at * size).to_string(), "EndingHashKey": last.to_string(),
+            },
+            "SequenceNumberRange": { "StartingSequenceNumber": "0" },
+        })
+    });
+    json!({ "Shards": shards.collect::<Vec<_>>() })
 }
 
 fn records(request: &Value) -> Vec<(String, Vec<u8>)> {

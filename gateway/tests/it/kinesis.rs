@@ -8,9 +8,12 @@ use std::{
 
 use portcullis::{
     buffer::{self, Ack, Buffer, Stamp},
-    uplink::{Config, KinesisConfig, Metrics, RecordSource, Uplink},
+    uplink::{
+        Config, KinesisConfig, Metrics, Ordering, RecordSource, RouteConfig, StreamConfig, Uplink,
+        Waits,
+    },
 };
-use portcullis_core::limits::PUT_RECORDS_TIMEOUT;
+use portcullis_core::backoff::Backoff;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +26,25 @@ use crate::{
 
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
+/// The stream of the tests with one request under way, so that what happens is in order.
+fn stream(endpoint: &str) -> StreamConfig {
+    let soon = Backoff {
+        base: Duration::from_millis(50),
+        cap: Duration::from_millis(500),
+    };
+    StreamConfig {
+        endpoint: Some(endpoint.into()),
+        requests_in_flight: 1,
+        waits: Waits {
+            throttled: soon,
+            unreachable: soon,
+            refused: soon,
+            missing: soon,
+        },
+        ..StreamConfig::new(STREAM, REGION)
+    }
+}
+
 /// An uplink at work.
 struct Shipping {
     registry: Registry,
@@ -33,20 +55,23 @@ struct Shipping {
 
 impl Shipping {
     fn start(endpoint: &str, source: impl RecordSource) -> Self {
-        Self::start_with(endpoint, PUT_RECORDS_TIMEOUT, source)
+        Self::start_with(stream(endpoint), source)
     }
 
-    fn start_with(endpoint: &str, request_timeout: Duration, source: impl RecordSource) -> Self {
+    fn start_with(stream: StreamConfig, source: impl RecordSource) -> Self {
+        let config = KinesisConfig {
+            default: stream,
+            routes: Vec::new(),
+        };
+        Self::start_all(config, vec![source])
+    }
+
+    fn start_all<S: RecordSource>(config: KinesisConfig, sources: Vec<S>) -> Self {
         let registry = Registry::new();
         let dead_letters = tempfile::tempdir().unwrap();
-        let config = Config::Kinesis(KinesisConfig {
-            stream: STREAM.into(),
-            region: REGION.into(),
-            endpoint: Some(endpoint.into()),
-            request_timeout,
-        });
+        let config = Config::Kinesis(Box::new(config));
         let metrics = Metrics::register(&registry);
-        let uplink = Uplink::new(config, dead_letters.path().into(), source, metrics);
+        let uplink = Uplink::new(config, dead_letters.path().into(), sources, metrics);
         let stop = CancellationToken::new();
         let mut task = tokio::task::JoinSet::new();
         task.spawn(uplink.run(stop.clone()));
@@ -76,7 +101,7 @@ impl Shipping {
 
     fn failed(&self, reason: &str) -> f64 {
         self.metric(&format!(
-            "portcullis_uplink_failed_records_total{{reason=\"{reason}\"}}"
+            "portcullis_uplink_failed_records_total{{reason=\"{reason}\",sink=\"kinesis\"}}"
         ))
     }
 
@@ -155,10 +180,13 @@ fn records_arrive_in_full_batches_and_in_order() {
     let sizes: Vec<_> = fake.requests().iter().map(Vec::len).collect();
     assert_eq!(sizes, [500, 500, 200]);
     assert_eq!(
-        shipping.metric("portcullis_uplink_sent_records_total"),
+        shipping.metric("portcullis_uplink_sent_records_total{sink=\"kinesis\"}"),
         1200.0
     );
-    assert_eq!(shipping.metric("portcullis_uplink_online"), 1.0);
+    assert_eq!(
+        shipping.metric("portcullis_uplink_online{sink=\"kinesis\"}"),
+        1.0
+    );
 }
 
 #[test]
@@ -225,8 +253,11 @@ fn on_a_slow_link_requests_shrink_until_they_pass_in_time() {
         let fake = FakeKinesis::start([]);
         fake.afterwards(Step::StallAbove(600_000));
         let feed = Feed::new(sent.iter().cloned());
-        let timeout = Duration::from_secs(1);
-        let mut shipping = Shipping::start_with(&fake.endpoint, timeout, feed.clone());
+        let config = StreamConfig {
+            request_timeout: Duration::from_secs(1),
+            ..stream(&fake.endpoint)
+        };
+        let mut shipping = Shipping::start_with(config, feed.clone());
         until("everything is accepted", || feed.accepted() == 200).await;
         shipping.stop().await;
         assert_eq!(fake.taken(), sent);
@@ -310,7 +341,10 @@ fn a_missing_stream_or_refused_credentials_drop_nothing() {
             shipping.stop().await;
             assert_eq!(feed.accepted(), 0);
             assert_eq!(shipping.dead_letters().len(), 0);
-            assert_eq!(shipping.metric("portcullis_uplink_online"), 0.0);
+            assert_eq!(
+                shipping.metric("portcullis_uplink_online{sink=\"kinesis\"}"),
+                0.0
+            );
         }
     });
 }
@@ -365,7 +399,7 @@ fn while_the_endpoint_is_down_appends_are_acknowledged_and_all_arrives_when_it_r
     let port = free_port();
     let (buffer, writer) = open_buffer(dir.path());
     run(async {
-        let source = FromBuffer(buffer::InOrder::new(buffer.reader(0)));
+        let source = FromBuffer(buffer.reader(0));
         let mut shipping = Shipping::start(&format!("http://127.0.0.1:{port}"), source);
         for n in 0..500 {
             let (ack, acked) = Ack::new();
@@ -416,6 +450,169 @@ fn at_stop_what_is_buffered_gets_one_last_attempt() {
         shipping.stop().await;
         assert!(started.elapsed().as_secs() < 15, "one attempt, no more");
         assert_eq!(feed.accepted(), 0);
+    });
+}
+
+#[test]
+fn strict_order_holds_through_partial_failures_lost_answers_and_several_requests_under_way() {
+    let name = "kinesis::strict_order_holds_through_partial_failures_lost_answers_and_several_requests_under_way";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    let sent = records(6000, 300);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let script = (0..60).map(|_| match random.u32(0..10) {
+        0 => Step::Refuse(400, THROTTLED),
+        1 => Step::CutAfter,
+        2 => Step::CutBefore,
+        _ => {
+            let failing = (0..40).filter(|_| random.bool()).collect();
+            Step::FailRecords(failing, THROTTLED)
+        }
+    });
+    let script: Vec<_> = script.collect();
+    run(async {
+        let fake = FakeKinesis::start(script);
+        let feed = Feed::new(sent.iter().cloned());
+        let config = StreamConfig {
+            ordering: Ordering::Strict,
+            requests_in_flight: 4,
+            ..stream(&fake.endpoint)
+        };
+        let mut shipping = Shipping::start_with(config, feed.clone());
+        until("everything is accepted", || feed.accepted() == 6000).await;
+        shipping.stop().await;
+        for request in fake.requests() {
+            let keys: std::collections::BTreeSet<_> = request.iter().map(|(key, _)| key).collect();
+            assert_eq!(
+                keys.len(),
+                request.len(),
+                "a thing has one record in a request"
+            );
+        }
+        assert_eq!(without_duplicates(by_key(fake.taken())), by_key(sent));
+    });
+}
+
+#[test]
+fn each_stream_gets_its_own_and_none_waits_for_another() {
+    let name = "kinesis::each_stream_gets_its_own_and_none_waits_for_another";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    run(async {
+        let (broken, whole) = (FakeKinesis::start([]), FakeKinesis::start([]));
+        broken.afterwards(Step::Refuse(400, "ResourceNotFoundException"));
+        let route = RouteConfig {
+            name: "pumps".to_owned(),
+            stream: stream(&whole.endpoint),
+            kinds: Vec::new(),
+            groups: Vec::new(),
+            topics: Vec::new(),
+            also_default: false,
+        };
+        let config = KinesisConfig {
+            default: stream(&broken.endpoint),
+            routes: vec![route],
+        };
+        let feeds = [Feed::new(records(10, 2)), Feed::new(records(30, 2))];
+        let mut shipping = Shipping::start_all(config, feeds.to_vec());
+        until("the route is through", || feeds[1].accepted() == 30).await;
+        until("the other one failed", || {
+            shipping.failed("stream-missing") > 0.0
+        })
+        .await;
+        shipping.stop().await;
+        assert_eq!((whole.taken().len(), feeds[0].accepted()), (30, 0));
+        let state = |sink, state| {
+            shipping.metric(&format!(
+                "portcullis_uplink_state{{sink=\"{sink}\",state=\"{state}\"}}"
+            ))
+        };
+        assert_eq!(state("kinesis", "paused"), 1.0);
+        assert_eq!(state("kinesis-pumps", "online"), 1.0);
+    });
+}
+
+#[test]
+fn a_clock_that_is_off_is_noticed_in_the_answers() {
+    let name = "kinesis::a_clock_that_is_off_is_noticed_in_the_answers";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    run(async {
+        let fake = FakeKinesis::start([]);
+        fake.date("Tue, 01 Jan 2069 00:00:00 GMT");
+        fake.afterwards(Step::Refuse(403, "InvalidSignatureException"));
+        let mut shipping = Shipping::start(&fake.endpoint, Feed::new(records(10, 2)));
+        until("it failed", || shipping.failed("credentials") > 0.0).await;
+        shipping.stop().await;
+        assert!(shipping.metric("portcullis_uplink_clock_skew_seconds") > 1e6);
+    });
+}
+
+#[test]
+fn records_of_a_shard_are_put_together_once_the_shards_are_known() {
+    let name = "kinesis::records_of_a_shard_are_put_together_once_the_shards_are_known";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    run(async {
+        let fake = FakeKinesis::start([]);
+        fake.shards(1);
+        let feed = Feed::new(records(499, 5));
+        let config = StreamConfig {
+            aggregate: true,
+            linger: Duration::from_secs(1),
+            ..stream(&fake.endpoint)
+        };
+        let mut shipping = Shipping::start_with(config, feed.clone());
+        until("everything is accepted", || feed.accepted() == 499).await;
+        shipping.stop().await;
+        assert_eq!(feed.dropped(), 0);
+        // A request that is not full waits for company, and the shards are known by then.
+        let taken = fake.taken();
+        assert!(taken.len() < 10, "{}", taken.len());
+        assert!(taken[0].1.starts_with(&[0xf3, 0x89, 0x9a, 0xc2]));
+    });
+}
+
+#[test]
+fn kinesalite_keeps_each_things_order_while_a_shard_is_split() {
+    let name = "kinesis::kinesalite_keeps_each_things_order_while_a_shard_is_split";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    let Some(running) = Emulator::Kinesalite.start() else {
+        return;
+    };
+    run(async {
+        let client = client(&running.endpoint).await;
+        create_stream(&client, 1).await;
+        let sent = records(4000, 20);
+        let feed = Feed::new(sent.iter().cloned());
+        let config = StreamConfig {
+            requests_in_flight: 4,
+            ..stream(&running.endpoint)
+        };
+        // One shard takes a thousand a second: the split falls into the middle.
+        let mut shipping = Shipping::start_with(config, feed.clone());
+        until("it has begun", || feed.accepted() > 500).await;
+        let split = client.split_shard().stream_name(STREAM);
+        let split = split
+            .shard_to_split("shardId-000000000000")
+            .new_starting_hash_key((u128::MAX / 2).to_string());
+        split.send().await.unwrap();
+        assert!(feed.accepted() < 4000, "it is not over");
+        until("everything is accepted", || feed.accepted() == 4000).await;
+        shipping.stop().await;
+        let arrived = without_duplicates(by_key(read_stream(&client).await));
+        assert!(
+            arrived == by_key(sent),
+            "each thing in order, nothing missing"
+        );
     });
 }
 

@@ -33,7 +33,7 @@ async fn ship_these(dir: &Path, records: impl Iterator<Item = (String, Vec<u8>)>
     });
     let feed = Feed::new(records);
     let metrics = Metrics::register(&registry);
-    let uplink = Uplink::new(config, dir.join("dead"), feed.clone(), metrics);
+    let uplink = Uplink::new(config, dir.join("dead"), vec![feed.clone()], metrics);
     let stop = CancellationToken::new();
     let mut task = JoinSet::new();
     task.spawn(uplink.run(stop.clone()));
@@ -133,7 +133,7 @@ fn a_disk_that_refuses_is_tried_again_and_nothing_is_lost() {
             bytes_max: 1 << 20,
         });
         let feed = Feed::new(records(10));
-        let uplink = Uplink::new(config, dir.path().into(), feed.clone(), metrics);
+        let uplink = Uplink::new(config, dir.path().into(), vec![feed.clone()], metrics);
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
         task.spawn(uplink.run(stop.clone()));

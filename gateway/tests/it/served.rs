@@ -57,7 +57,7 @@ impl Served {
         self.site.append(
             "gateway.toml",
             &format!(
-                "\n[uplink.kinesis]\nstream = \"{STREAM}\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\n"
+                "\n[uplink.kinesis]\nstream = \"{STREAM}\"\nregion = \"{REGION}\"\nendpoint = \"{endpoint}\"\nretry-max-secs = 5\n"
             ),
         );
     }

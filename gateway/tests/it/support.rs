@@ -12,8 +12,8 @@ use std::{
 };
 
 use portcullis::{
-    buffer::{InOrder, ReadError},
-    uplink::{RecordSource, SourceError},
+    buffer::{self, ReadError, Reader},
+    uplink::{Part, RecordSource, SourceError, Tally},
 };
 use portcullis_core::record::{Draft, Kind, Lane, Record, SinkSet};
 use tokio::sync::Notify;
@@ -90,6 +90,7 @@ pub(crate) struct Feed {
     records: Arc<std::sync::Mutex<VecDeque<Record>>>,
     more: Arc<Notify>,
     accepted: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Feed {
@@ -110,6 +111,11 @@ impl Feed {
         feed
     }
 
+    /// How many records the uplink has settled as dropped.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Acquire)
+    }
+
     /// Up to which number the uplink has accepted.
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Acquire)
@@ -119,66 +125,102 @@ impl Feed {
 impl RecordSource for Feed {
     async fn read(
         &mut self,
+        lane: Lane,
+        part: Part,
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, SourceError> {
-        loop {
-            {
-                let mut records = self.records.lock().unwrap();
-                let mut taken: Vec<Record> = Vec::new();
-                let mut bytes = 0;
-                while taken.len() < records_max
-                    && let Some(record) = records.front()
-                {
-                    bytes += record.wire_bytes();
-                    if bytes > bytes_max && !taken.is_empty() {
-                        break;
-                    }
-                    taken.extend(records.pop_front());
-                }
-                if !taken.is_empty() {
-                    return Ok(taken);
-                }
-            }
-            self.more.notified().await;
+        if self.unread(lane, part) == 0 {
+            return Ok(Vec::new());
         }
+        let mut records = self.records.lock().unwrap();
+        let mut taken: Vec<Record> = Vec::new();
+        let mut bytes = 0;
+        while taken.len() < records_max
+            && let Some(record) = records.front()
+        {
+            bytes += record.wire_bytes();
+            if bytes > bytes_max && !taken.is_empty() {
+                break;
+            }
+            taken.extend(records.pop_front());
+        }
+        Ok(taken)
     }
 
-    async fn accept(&mut self, upto_seq: u64) {
-        let before = self.accepted.swap(upto_seq, Ordering::AcqRel);
-        assert!(before < upto_seq, "the cursor only moves forward");
+    async fn settle(&mut self, _: Lane, _: Part, upto_place: u64, tally: Tally) {
+        let before = self.accepted.swap(upto_place, Ordering::AcqRel);
+        assert!(before < upto_place, "the cursor only moves forward");
+        let dropped: u64 = tally.dropped.iter().map(|(_, count)| count).sum();
+        let settled = tally.delivered + dropped;
+        assert_eq!(settled, upto_place - before, "each is told once");
+        self.dropped.fetch_add(dropped, Ordering::AcqRel);
     }
 
-    fn unread(&self) -> u64 {
+    async fn changed(&mut self) -> Result<(), SourceError> {
+        self.more.notified().await;
+        Ok(())
+    }
+
+    fn unread(&self, lane: Lane, part: Part) -> u64 {
+        if (lane, part) != (Lane::Events, Part::Backlog) {
+            return 0;
+        }
         u64::try_from(self.records.lock().unwrap().len()).unwrap()
     }
+
+    async fn split(&mut self, _: Lane) {}
 }
 
 /// The buffer's reader as a source, as the gateway wires it.
 #[derive(Debug)]
-pub(crate) struct FromBuffer(pub(crate) InOrder);
+pub(crate) struct FromBuffer(pub(crate) Reader);
 
 impl RecordSource for FromBuffer {
     async fn read(
         &mut self,
+        lane: Lane,
+        part: Part,
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, SourceError> {
-        self.0
-            .read(records_max, bytes_max)
-            .await
-            .map_err(|error| match error {
-                ReadError::Closed => SourceError::Closed,
-                ReadError::Unavailable(_) => SourceError::Unavailable(error.into()),
-            })
+        let part = part_of(part);
+        let read = self.0.read(lane, part, records_max, bytes_max).await;
+        read.map_err(source_error)
     }
 
-    async fn accept(&mut self, upto_seq: u64) {
-        self.0.accept(upto_seq).await;
+    async fn settle(&mut self, lane: Lane, part: Part, upto_place: u64, tally: Tally) {
+        let tally = buffer::Tally {
+            delivered: tally.delivered,
+            dropped: tally.dropped,
+        };
+        self.0.settle(lane, part_of(part), upto_place, tally).await;
     }
 
-    fn unread(&self) -> u64 {
-        self.0.unread()
+    async fn changed(&mut self) -> Result<(), SourceError> {
+        self.0.changed().await.map_err(source_error)
+    }
+
+    fn unread(&self, lane: Lane, part: Part) -> u64 {
+        self.0.unread(lane, part_of(part))
+    }
+
+    async fn split(&mut self, lane: Lane) {
+        self.0.split(lane).await;
+    }
+}
+
+fn part_of(part: Part) -> buffer::Part {
+    match part {
+        Part::Backlog => buffer::Part::Backlog,
+        Part::Live => buffer::Part::Live,
+    }
+}
+
+fn source_error(error: ReadError) -> SourceError {
+    match error {
+        ReadError::Closed => SourceError::Closed,
+        ReadError::Unavailable(_) => SourceError::Unavailable(error.into()),
     }
 }
 

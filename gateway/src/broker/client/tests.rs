@@ -73,7 +73,8 @@ impl Stuck {
         };
         let (buffer, writer) = Buffer::open(&settings, &[sink], stamp, metrics).unwrap();
         let metrics = pipeline::Metrics::register(&registry);
-        let (pipeline, handle) = Pipeline::new(Vec::new(), 1, buffer.clone(), metrics);
+        let (pipeline, handle) =
+            Pipeline::new(Vec::new(), 1, buffer.clone(), Arc::default(), metrics);
         let (violations, drafts) = mpsc::channel(1);
         let (defend, observer) = Defend::new(Profiles::default(), violations, &registry);
         let metrics = traffic::Metrics::register(&registry);

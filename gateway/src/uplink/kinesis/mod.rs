@@ -1,322 +1,467 @@
-//! Kinesis Data Streams: `PutRecords`, one request at a time, every record's outcome honoured.
+//! Kinesis Data Streams: `PutRecords`, several requests under way, every record's outcome honoured.
 //!
-//! Order per partition key is *relaxed* (specification D.3): records go oldest first, a failed one is
-//! tried again before any newer record of its key is sent, but its younger siblings in the same
-//! request may have landed before it. `seq` in the body tells the consumer.
-//! The cursor moves over the contiguous prefix of what the stream has (or what was set aside); a
-//! crash sends the rest of the window again. A request that is refused as invalid is halved until
-//! the culprit is alone, and that record goes to the dead letters; so does one that is too large.
-//! A request that gets no answer in time is halved as well, in bytes: the link may be slow, and the
-//! whole of it again would take as long again.
+//! ```text
+//! source ─ read ─ Window ─ pick (Pacer admits) ─ request ─ answers ─ Window ─ settle
+//! ```
+//! One task holds all state; requests are tasks that carry values in and out. What is picked, and
+//! why order holds, is told in [`window`]; what is sent when, in [`pace`]; what follows an answer or a
+//! failure, in [`answers`]. The cursors move over the contiguous prefix of what the stream has (or what
+//! was set aside); a crash sends the rest of the window again.
+//!
+//! Without a link one request probes at a time, further and further apart; with one, the first success
+//! brings the others back.
 
-use std::{path::PathBuf, time::Duration};
+use std::{error::Error, time::Duration};
 
 use portcullis_core::{
     batch::BatchLimits,
     limits::{
-        DEAD_LETTER_STREAK_MAX, PUT_RECORDS_BYTES_MAX, PUT_RECORDS_BYTES_MIN, PUT_RECORDS_MAX,
-        RECORD_ATTEMPTS_MAX, RECORD_BYTES_MAX, UPLINK_DRAIN_MAX, UPLINK_LINGER,
+        CONNECT_BACKOFF_BASE, PUT_RECORDS_MAX, SHARDS_INTERVAL, SHARDS_INTERVAL_MIN,
+        SPLIT_BACKLOG_MIN, UPLINK_DRAIN_MAX, UPLINK_WINDOW_RECORDS_MAX,
+    },
+    record::{Lane, Record},
+    upstream::{
+        health::State,
+        shards::{Shard, hash_key},
     },
 };
 use tokio::{
     select,
-    time::{Instant, sleep, timeout_at},
+    task::{JoinError, JoinSet},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    KinesisConfig, Metrics, RecordSource,
-    source::{Next, next},
+    Order, Part, RecordSource, SourceError, StreamConfig,
+    dead_letter::DeadLetters,
+    metrics::SinkMetrics,
     state::{Failure, Link},
 };
-use crate::supervisor::TaskResult;
+use crate::{clock, supervisor::TaskResult};
 
+mod answers;
+mod check;
 mod client;
-mod dead_letter;
+mod pace;
+mod request;
 mod window;
 
-use client::{Client, RecordOutcome};
-use dead_letter::DeadLetters;
-use window::{Window, picked_bytes};
+use check::Depth;
+use client::{Client, RecordOutcome, Refusal, Skew};
+use pace::{Now, Pacer};
+use request::{Body, Group, aggregated};
+use window::{Company, Pick, STRANDS, Window};
 
 pub(super) async fn run<S: RecordSource>(
-    config: KinesisConfig,
-    dead_letter_dir: PathBuf,
+    config: StreamConfig,
+    dead_letters: DeadLetters,
     source: S,
-    metrics: Metrics,
+    metrics: SinkMetrics,
     stop: CancellationToken,
 ) -> TaskResult {
+    let (stream, region) = (config.stream.as_str(), config.region.as_str());
     info!(
-        stream = config.stream,
-        region = config.region,
-        "Records go to Kinesis."
+        sink = metrics.sink(),
+        stream, region, "Records go to Kinesis."
     );
-    let shipper = Shipper {
-        client: Client::new(&config).await,
-        dead_letters: DeadLetters::new(dead_letter_dir, metrics.clone()),
-        source,
-        window: Window::default(),
-        link: Link::new(metrics.clone()),
-        metrics,
-        batch_records_max: PUT_RECORDS_MAX,
-        batch_bytes_max: PUT_RECORDS_BYTES_MAX,
-        invalid_streak: 0,
-        partial_failures: 0,
-        filled_at: Instant::now(),
-        stop: stop.clone(),
-    };
+    let shipper = Shipper::new(config, dead_letters, source, metrics, stop.clone()).await;
     let last_attempt_over = async {
         stop.cancelled().await;
         sleep(UPLINK_DRAIN_MAX).await;
     };
     select! {
-        () = shipper.ship() => {}
+        ended = shipper.ship() => ended,
         () = last_attempt_over => {
             warn!("The last attempt took too long; the rest stays in the buffer.");
+            Ok(())
         }
     }
-    Ok(())
 }
 
-/// Records read and not accepted yet: enough that one stuck key does not stop the others at once.
-const WINDOW: BatchLimits = BatchLimits {
-    records_max: 4 * PUT_RECORDS_MAX,
-    bytes_max: 2 * PUT_RECORDS_BYTES_MAX,
-};
-
 struct Shipper<S> {
+    config: StreamConfig,
     client: Client,
     dead_letters: DeadLetters,
     source: S,
     window: Window,
+    pacer: Pacer,
     link: Link,
-    metrics: Metrics,
-    /// Halved while the service calls requests invalid, doubled again while it does not.
+    metrics: SinkMetrics,
+    requests: JoinSet<Flown>,
+    looks: JoinSet<Option<Vec<Shard>>>,
+    looked_at: u64,
+    /// Nothing is sent before.
+    held_until: u64,
+    /// When a whole request failed last.
+    failed_at: u64,
+    /// Adapts to the stream: halved while most of what is sent fails, a tenth more while all is taken.
     batch_records_max: usize,
     /// Halved while requests get no answer in time. Grows slowly: on a slow link each try that is
     /// too large costs a whole timeout.
     batch_bytes_max: usize,
+    /// One while the link is not sure.
+    requests_max: usize,
     /// Records set aside as invalid since the stream last took one.
     invalid_streak: u32,
-    /// Answers in a row in which most records failed.
-    partial_failures: u32,
-    /// When the window was last empty and got a record.
-    filled_at: Instant,
+    /// Strands that were read to their end; until something is appended.
+    is_dry: [bool; STRANDS.len()],
+    /// Lanes of which a live part goes before the backlog.
+    is_split: [bool; STRANDS.len() / 2],
+    /// Nothing more will be appended.
+    is_closed: bool,
+    /// The source is not asked before.
+    unreadable_until: u64,
+    skew_told: bool,
+    /// The last attempt has failed.
+    gave_up: bool,
     stop: CancellationToken,
 }
 
-/// What follows a request.
-enum Then {
-    /// The next, at once.
-    GoOn,
-    /// The next, after a while; at stop, the end.
-    Wait(Duration),
+/// A request that is over.
+struct Flown {
+    pick: Pick,
+    /// Which records travelled as one, if they did.
+    groups: Option<Vec<Group>>,
+    result: Result<Vec<RecordOutcome>, Refusal>,
+    started_at: u64,
+}
+
+fn now() -> Now {
+    Now {
+        ticks: clock::ticks(),
+        unix_millis: clock::now().as_millis(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl<S: RecordSource> Shipper<S> {
-    async fn ship(mut self) {
+    async fn new(
+        config: StreamConfig,
+        dead_letters: DeadLetters,
+        source: S,
+        metrics: SinkMetrics,
+        stop: CancellationToken,
+    ) -> Self {
+        let linger = millis(config.linger);
+        Self {
+            client: Client::new(&config, Skew::default()).await,
+            dead_letters,
+            source,
+            window: Window::new(config.ordering, config.requests_in_flight, linger),
+            pacer: Pacer::new(&config, now()),
+            link: Link::new(metrics.clone(), config.waits),
+            metrics,
+            requests: JoinSet::new(),
+            looks: JoinSet::new(),
+            looked_at: 0,
+            held_until: 0,
+            failed_at: 0,
+            batch_records_max: PUT_RECORDS_MAX,
+            batch_bytes_max: config.batch_bytes_max,
+            requests_max: config.requests_in_flight,
+            invalid_streak: 0,
+            is_dry: Default::default(),
+            is_split: Default::default(),
+            is_closed: false,
+            unreadable_until: 0,
+            skew_told: false,
+            gave_up: false,
+            stop,
+            config,
+        }
+    }
+
+    async fn ship(mut self) -> TaskResult {
+        self.look(Depth::Whole);
+        self.split().await;
+        let mut is_last_chance = false;
         loop {
-            if !self.fill().await {
+            if self.stop.is_cancelled() && !is_last_chance {
+                is_last_chance = true;
+                self.held_until = 0;
+                self.window.release();
+            }
+            let has_read = self.fill().await;
+            while let Some(flown) = self.requests.try_join_next() {
+                self.land(flown).await?;
+            }
+            self.dispatch().await;
+            self.metrics.note_backlog(self.backlog());
+            if self.is_over(has_read) {
+                return Ok(());
+            }
+            if !has_read {
+                self.wait().await?;
+            }
+        }
+    }
+
+    fn is_over(&self, has_read: bool) -> bool {
+        let is_done = self.gave_up || self.window.is_empty() && !has_read;
+        self.stop.is_cancelled() && self.requests.is_empty() && is_done
+    }
+
+    fn backlog(&self) -> u64 {
+        let unread = STRANDS
+            .iter()
+            .map(|(lane, part)| self.source.unread(*lane, *part));
+        unread.sum::<u64>() + u64::try_from(self.window.records()).unwrap_or(0)
+    }
+
+    /// Until there may be something to do.
+    async fn wait(&mut self) -> TaskResult {
+        let wake = self.wakes_in();
+        let wants_more = !self.is_closed && self.is_dry.contains(&true);
+        let is_stopping = self.stop.is_cancelled();
+        select! {
+            Some(flown) = self.requests.join_next(), if !self.requests.is_empty() => {
+                self.land(flown).await?;
+            }
+            Some(shards) = self.looks.join_next(), if !self.looks.is_empty() => {
+                self.learn(shards.ok().flatten());
+            }
+            changed = self.source.changed(), if wants_more => match changed {
+                Ok(()) => self.is_dry = Default::default(),
+                Err(SourceError::Closed) => self.is_closed = true,
+                Err(SourceError::Unavailable(error)) => self.is_unreadable(error),
+            },
+            () = sleep(wake.unwrap_or(SHARDS_INTERVAL)) => {}
+            () = self.stop.cancelled(), if !is_stopping => {}
+        }
+        if clock::ticks() >= self.looked_at + millis(SHARDS_INTERVAL) {
+            self.look(Depth::Shards);
+        }
+        Ok(())
+    }
+
+    fn wakes_in(&self) -> Option<Duration> {
+        let now = clock::ticks();
+        let readable = (self.unreadable_until > now).then_some(self.unreadable_until);
+        let sends = self.requests.len() < self.requests_max && !self.gave_up;
+        let due = sends.then(|| self.window.wakes_at()).flatten();
+        let due = due.map(|at| at.max(self.held_until));
+        let at = [readable, due].into_iter().flatten().min()?;
+        Some(Duration::from_millis(at.saturating_sub(now).max(1)))
+    }
+
+    /// Lets what comes from now on go before the backlog, if the settings say so and there is one.
+    async fn split(&mut self) {
+        if self.config.order != Order::LiveFirst {
+            return;
+        }
+        for (at, lane) in [Lane::Critical, Lane::Events].into_iter().enumerate() {
+            let backlog = self.source.unread(lane, Part::Backlog);
+            if !self.is_split[at] && backlog >= SPLIT_BACKLOG_MIN {
+                self.source.split(lane).await;
+                self.is_split[at] = true;
+                info!(
+                    sink = self.metrics.sink(),
+                    lane = lane.name(),
+                    backlog,
+                    "New records go before the backlog."
+                );
+            }
+        }
+    }
+
+    /// Reads what there is and has room, urgent first; whether anything came.
+    async fn fill(&mut self) -> bool {
+        if clock::ticks() < self.unreadable_until {
+            return false;
+        }
+        let mut has_read = false;
+        for strand in 0..STRANDS.len() {
+            has_read |= self.fill_strand(strand).await;
+        }
+        has_read
+    }
+
+    async fn fill_strand(&mut self, strand: usize) -> bool {
+        let (lane, part) = STRANDS[strand];
+        let room = self.window.room(strand, self.window_limits(lane));
+        if self.is_dry[strand] || room.records_max == 0 || room.bytes_max == 0 {
+            return false;
+        }
+        if self.source.unread(lane, part) == 0 || !self.may_read(strand) {
+            self.is_dry[strand] = true;
+            return false;
+        }
+        let records_max = room.records_max.min(PUT_RECORDS_MAX);
+        let bytes_max = room.bytes_max.min(self.config.batch_bytes_max);
+        match self.source.read(lane, part, records_max, bytes_max).await {
+            Ok(records) => {
+                self.is_dry[strand] = records.is_empty();
+                let has_read = !records.is_empty();
+                self.push(strand, records);
+                has_read
+            }
+            Err(SourceError::Closed) => {
+                self.is_dry[strand] = true;
+                false
+            }
+            Err(SourceError::Unavailable(error)) => {
+                self.is_unreadable(error);
+                false
+            }
+        }
+    }
+
+    /// The backlog goes on behind a live part only when nothing of that is under way any more: both
+    /// have one cursor then.
+    fn may_read(&mut self, strand: usize) -> bool {
+        let (lane, part) = STRANDS[strand];
+        if part == Part::Live {
+            return true;
+        }
+        let is_through = self.source.unread(lane, Part::Backlog) == 0;
+        if is_through && self.window.is_strand_empty(strand) {
+            self.is_split[strand / 2] = false;
+        }
+        self.is_split[strand / 2] || self.window.is_strand_empty(strand - 1)
+    }
+
+    fn push(&mut self, strand: usize, records: Vec<Record>) {
+        let now = clock::ticks();
+        // What is read as backlog from where the live part has begun belongs behind it.
+        let live = match STRANDS[strand].1 {
+            Part::Backlog => self.window.first_place(strand - 1),
+            Part::Live => None,
+        };
+        for record in records {
+            let of_live = live.is_some_and(|first| record.place >= first);
+            let strand = if of_live { strand - 1 } else { strand };
+            let hash_key = hash_key(&record.partition_key);
+            self.window.push(strand, record, hash_key, now);
+        }
+    }
+
+    fn window_limits(&self, lane: Lane) -> BatchLimits {
+        let share = if lane == Lane::Critical { 8 } else { 1 };
+        BatchLimits {
+            records_max: UPLINK_WINDOW_RECORDS_MAX / share,
+            bytes_max: 2 * self.config.batch_bytes_max / share,
+        }
+    }
+
+    fn is_unreadable(&mut self, error: Box<dyn Error + Send + Sync>) {
+        warn!(error, "The buffer cannot be read at the moment.");
+        self.unreadable_until = clock::ticks() + millis(CONNECT_BACKOFF_BASE);
+    }
+
+    /// Sends what it is time for.
+    async fn dispatch(&mut self) {
+        while self.requests.len() < self.requests_max && !self.gave_up {
+            let now = now();
+            if now.ticks < self.held_until {
                 return;
             }
-            let then = self.send().await;
-            if let Some(upto_seq) = self.window.take_prefix() {
-                self.source.accept(upto_seq).await;
-            }
-            match then {
-                Then::GoOn => {}
-                Then::Wait(_) if self.stop.is_cancelled() => return,
-                Then::Wait(delay) => select! {
-                    () = sleep(delay) => {}
-                    () = self.stop.cancelled() => {}
-                },
-            }
-        }
-    }
-
-    /// Reads until a request is full, or has waited for company; `false` if there is nothing left
-    /// to do for ever.
-    async fn fill(&mut self) -> bool {
-        loop {
-            let room = self.window.room(WINDOW);
-            let picked = self.window.pick(self.batch_limits()).len();
-            if picked >= self.batch_records_max || room.records() == 0 || room.bytes() == 0 {
-                return true;
-            }
-            let linger = self.filled_at + UPLINK_LINGER;
-            let company = picked > 0
-                && self.source.unread() == 0
-                && (Instant::now() >= linger || self.stop.is_cancelled());
-            if company {
-                return true;
-            }
-            let bytes_max = room.bytes().min(PUT_RECORDS_BYTES_MAX);
-            let read = next(&mut self.source, room.records(), bytes_max, &self.stop);
-            let read = if picked == 0 {
-                read.await
+            let is_full = self.window.records() >= UPLINK_WINDOW_RECORDS_MAX;
+            let company = if is_full || self.stop.is_cancelled() {
+                Company::Go
             } else {
-                match timeout_at(linger, read).await {
-                    Ok(read) => read,
-                    Err(_) => return true,
-                }
+                Company::Wait
             };
-            match read {
-                Next::Records(records) => {
-                    if picked == 0 {
-                        self.filled_at = Instant::now();
-                    }
-                    for record in records {
-                        self.window.push(record);
-                    }
-                }
-                Next::Done => return picked > 0,
+            let limits = BatchLimits {
+                records_max: self.batch_records_max,
+                bytes_max: self.batch_bytes_max,
+            };
+            let pacer = &mut self.pacer;
+            let admit = |record: &Record, key| pacer.admit(record, key, now);
+            let picked = self.window.pick(limits, company, now.ticks, admit);
+            let Some(pick) = picked else {
+                self.note_budget(now);
+                return;
+            };
+            self.set_aside(&pick.dropped, "by the settings or the limits")
+                .await;
+            if pick.ids.is_empty() {
+                self.window.finish(&pick.queues);
+                self.settle().await;
+            } else {
+                self.send(pick, now.ticks);
             }
         }
     }
 
-    fn batch_limits(&self) -> BatchLimits {
-        BatchLimits {
-            records_max: self.batch_records_max,
-            bytes_max: self.batch_bytes_max,
+    fn note_budget(&mut self, now: Now) {
+        let is_new = self.link.state() != State::Paused;
+        if is_new && !self.window.is_empty() && self.pacer.is_spent(now) {
+            let detail = "`bytes-per-day-max` is reached";
+            self.link.down(Failure::Budget, detail, now.ticks);
         }
     }
 
-    async fn send(&mut self) -> Then {
-        if let Some(then) = self.set_oversize_aside().await {
-            return then;
-        }
-        let picked = self.window.pick(self.batch_limits());
-        if picked.is_empty() {
-            return Then::GoOn;
-        }
+    fn send(&mut self, pick: Pick, started_at: u64) {
         self.metrics.attempts.inc();
-        let batch: Vec<_> = picked.iter().map(|at| self.window.record(*at)).collect();
-        let sizes = (batch.len(), picked_bytes(&batch));
-        match self.client.put_records(&batch).await {
-            Ok(outcomes) => self.take_outcomes(&picked, sizes.1, outcomes).await,
-            Err((failure, detail)) => {
-                self.metrics.failed(failure.reason(), sizes.0);
-                self.take_failure(failure, &detail, &picked, sizes.1).await
-            }
-        }
-    }
-
-    /// Records above the stream's limit never travel.
-    async fn set_oversize_aside(&mut self) -> Option<Then> {
-        while let Some(at) = self.window.first_above(RECORD_BYTES_MAX) {
-            if let Err(then) = self
-                .set_aside(at, "oversize", "above the limit of a record")
-                .await
-            {
-                return Some(then);
-            }
-        }
-        None
-    }
-
-    async fn take_outcomes(
-        &mut self,
-        picked: &[usize],
-        bytes: usize,
-        outcomes: Vec<RecordOutcome>,
-    ) -> Then {
-        let mut failed = 0;
-        let mut worst = None;
-        let mut poison = Vec::new();
-        for (at, outcome) in picked.iter().zip(outcomes) {
-            match outcome {
-                RecordOutcome::Accepted => self.window.accept(*at),
-                RecordOutcome::Failed { failure, detail } => {
-                    failed += 1;
-                    self.metrics.failed(failure.reason(), 1);
-                    let attempts = self.window.fail(*at);
-                    if failure == Failure::Refused && attempts >= RECORD_ATTEMPTS_MAX {
-                        poison.push((*at, detail));
-                    } else {
-                        worst = Some((failure, detail));
-                    }
+        let batch: Vec<Record> = pick
+            .ids
+            .iter()
+            .filter_map(|id| self.window.record(*id).cloned())
+            .collect();
+        let shards: Option<Vec<_>> = self.config.aggregate.then(|| {
+            let keys = pick.ids.iter().map(|id| self.window.hash_key(*id));
+            keys.map(|key| self.pacer.shards.of(key)).collect()
+        });
+        let client = self.client.clone();
+        self.requests.spawn(async move {
+            let (body, groups) = match shards {
+                Some(shards) => {
+                    let of = |at: usize| shards.get(at).copied().flatten();
+                    let (body, groups) = aggregated(&batch, of);
+                    (body, Some(groups))
                 }
+                None => (Body::plain(&batch), None),
+            };
+            drop(batch);
+            Flown {
+                pick,
+                groups,
+                result: client.put_records(body).await,
+                started_at,
             }
-        }
-        for (at, detail) in poison {
-            if let Err(then) = self.set_aside(at, "refused", &detail).await {
-                return then;
-            }
-        }
-        let accepted = picked.len() - failed;
-        if accepted > 0 {
-            self.link.up();
-            self.invalid_streak = 0;
-            self.batch_records_max = (self.batch_records_max * 2).min(PUT_RECORDS_MAX);
-            self.batch_bytes_max =
-                (self.batch_bytes_max + self.batch_bytes_max / 8).min(PUT_RECORDS_BYTES_MAX);
-            self.metrics
-                .sent(accepted, bytes * accepted / picked.len().max(1));
-            let oldest = self.window.record(picked[0]);
-            self.metrics.note_lag(Some(&oldest.body));
-        }
-        let Some((failure, detail)) = worst else {
-            self.partial_failures = 0;
-            return Then::GoOn;
-        };
-        if accepted == 0 {
-            return Then::Wait(self.link.down(failure, &detail));
-        }
-        // Wait longer only while most of what is sent fails.
-        self.partial_failures = if failed * 2 > picked.len() {
-            self.partial_failures.saturating_add(1)
-        } else {
-            1
-        };
-        Then::Wait(failure.delay(self.partial_failures))
+        });
     }
 
-    async fn take_failure(
-        &mut self,
-        failure: Failure,
-        detail: &str,
-        picked: &[usize],
-        bytes: usize,
-    ) -> Then {
-        if failure == Failure::TimedOut {
-            // What was sent may be less than was allowed; one record cannot be halved.
-            self.batch_bytes_max = (bytes / 2).max(PUT_RECORDS_BYTES_MIN);
-        }
-        if failure != Failure::Invalid {
-            return Then::Wait(self.link.down(failure, detail));
-        }
-        if picked.len() > 1 {
-            self.batch_records_max = picked.len() / 2;
-            return Then::GoOn;
-        }
-        self.invalid_streak += 1;
-        if let Err(then) = self.set_aside(picked[0], "invalid", detail).await {
-            return then;
-        }
-        if self.invalid_streak > DEAD_LETTER_STREAK_MAX {
-            // Not the records, it seems, but the stream or our settings: lose them slowly, and aloud.
-            return Then::Wait(self.link.down(Failure::Refused, detail));
-        }
-        Then::GoOn
+    async fn land(&mut self, flown: Result<Flown, JoinError>) -> TaskResult {
+        self.take(flown?).await;
+        self.note_skew();
+        Ok(())
     }
 
-    /// Moves a record to the dead letters; if they cannot be written, it stays where it is.
-    async fn set_aside(
-        &mut self,
-        at: usize,
-        reason: &'static str,
-        detail: &str,
-    ) -> Result<(), Then> {
-        let record = self.window.record(at).clone();
-        match self.dead_letters.put(record, reason, detail).await {
-            Ok(()) => {
-                self.window.accept(at);
-                Ok(())
+    /// Moves the cursors over what is done with.
+    async fn settle(&mut self) {
+        for (strand, (lane, part)) in STRANDS.into_iter().enumerate() {
+            if let Some((upto_place, tally)) = self.window.take_prefix(strand) {
+                self.source.settle(lane, part, upto_place, tally).await;
+                // The backlog may wait behind a live part.
+                self.is_dry[strand | 1] = false;
             }
-            Err(error) => Err(Then::Wait(
-                self.link.down(Failure::Disk, &error.to_string()),
-            )),
+        }
+    }
+
+    /// Asks for the shards, if they were not asked for a moment ago.
+    fn look(&mut self, depth: Depth) {
+        let now = clock::ticks();
+        let was_asked = now < self.looked_at + millis(SHARDS_INTERVAL_MIN);
+        if !self.looks.is_empty() || (was_asked && depth == Depth::Shards) {
+            return;
+        }
+        self.looked_at = now;
+        let (client, config) = (self.client.clone(), self.config.clone());
+        let sink = self.metrics.sink().to_owned();
+        self.looks.spawn(check::look(client, config, sink, depth));
+    }
+
+    fn learn(&mut self, shards: Option<Vec<Shard>>) {
+        if let Some(shards) = shards {
+            let count = u32::try_from(shards.len()).unwrap_or(u32::MAX);
+            self.metrics.shards.set(f64::from(count));
+            self.pacer.learn(shards, now());
         }
     }
 }
