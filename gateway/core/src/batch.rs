@@ -58,12 +58,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::Kind;
+    use crate::record::{Kind, SinkSet};
 
     fn record(key: usize, body: usize) -> Record {
         Record {
             seq: 1,
+            place: 1,
             kind: Kind::Event,
+            sinks: SinkSet::ALL,
+            at_millis: 0,
             partition_key: "k".repeat(key).into(),
             body: Bytes::from(vec![b'x'; body]),
         }

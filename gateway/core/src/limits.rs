@@ -340,6 +340,8 @@ pub const DETECT_DURATIONS_SECS: [u32; 5] = [300, 600, 900, 1800, 3600];
 
 // Buffer (evidence.md, "sled as a store-and-forward queue").
 
+/// Sinks of one gateway: the bits of a set of them.
+pub const SINKS_MAX: usize = 32;
 /// A value in sled; larger ones go to blob files that nobody syncs.
 pub const CHUNK_BYTES_MAX: usize = 7_400;
 /// The share of the buffer's disk bound that is kept for what is on its way to it: one part of these.

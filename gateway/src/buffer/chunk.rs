@@ -147,7 +147,7 @@ fn decode_run(mut input: Bytes, seq: u64, mut each: impl FnMut(Record)) {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_core::record::Kind;
+    use portcullis_core::record::{Kind, SinkSet};
     use proptest::prelude::*;
 
     use super::*;
@@ -157,7 +157,10 @@ mod tests {
             .zip(sizes)
             .map(|(seq, bytes)| Record {
                 seq,
+                place: seq,
                 kind: Kind::Event,
+                sinks: SinkSet::ALL,
+                at_millis: 0,
                 partition_key: "thing".into(),
                 body: vec![b'x'; *bytes].into(),
             })

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf, thread::JoinHandle, time::Duration};
 
 use bytes::Bytes;
-use portcullis_core::record::{Draft, Kind, Record};
+use portcullis_core::record::{Draft, Kind, Record, SinkSet};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -91,6 +91,7 @@ fn draft(text: &str) -> Draft {
         kind: Kind::Event,
         partition_key: "thing".into(),
         members: Bytes::from(format!("\"text\":\"{text}\"")),
+        sinks: SinkSet::ALL,
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::chain::chain;
+use crate::{chain::chain, clock::now};
 
 use super::{
     Ack, Metrics,
@@ -154,7 +154,8 @@ impl Writer {
     fn commit(&self, group: Vec<Append>) -> Result<(), AppendError> {
         let started = Instant::now();
         let drafts = group.iter().flat_map(|append| &append.drafts);
-        let records = self.envelope.close(drafts, self.store.end());
+        let end = self.store.end();
+        let records = self.envelope.close(drafts, end, end, now().as_millis());
         if !records.is_empty() {
             if !self.append(&records)? {
                 return Ok(());

@@ -15,7 +15,7 @@ use portcullis::{
     buffer::{ReadError, Reader},
     uplink::{RecordSource, SourceError},
 };
-use portcullis_core::record::{Draft, Kind, Record};
+use portcullis_core::record::{Draft, Kind, Record, SinkSet};
 use tokio::sync::Notify;
 
 /// A bound for things that take milliseconds on an idle machine.
@@ -80,6 +80,7 @@ pub(crate) fn draft(key: &str, members: String) -> Draft {
         kind: Kind::Event,
         partition_key: key.into(),
         members: members.into(),
+        sinks: SinkSet::ALL,
     }
 }
 
@@ -98,7 +99,10 @@ impl Feed {
         for (seq, (key, body)) in (1..).zip(records) {
             feed.records.lock().unwrap().push_back(Record {
                 seq,
+                place: seq,
                 kind: Kind::Event,
+                sinks: SinkSet::ALL,
+                at_millis: 0,
                 partition_key: key.into(),
                 body: body.into(),
             });

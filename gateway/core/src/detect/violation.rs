@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::profile::Behavior;
 use crate::{
     limits::{NAME_BYTES_MAX, VIOLATION_MESSAGE_BYTES_MAX},
-    record::{Draft, Kind},
+    record::{Draft, Kind, SinkSet},
     timestamp::Timestamp,
 };
 
@@ -175,6 +175,7 @@ impl Violation {
             kind: Kind::Violation,
             partition_key: self.device.clone(),
             members,
+            sinks: SinkSet::ALL,
         }
     }
 

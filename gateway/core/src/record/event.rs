@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::{Draft, Kind, json};
+use super::{Draft, Kind, SinkSet, json};
 use crate::{event::Event, topic::TopicName};
 
 /// Whether the gateway's clock could be trusted when the event came.
@@ -87,6 +87,7 @@ pub fn event_draft(event: &Event, shaped: &Shaped<'_>, event_id: &str, clock: Cl
         kind: Kind::Event,
         partition_key: event.device().into(),
         members: out.into(),
+        sinks: SinkSet::ALL,
     }
 }
 

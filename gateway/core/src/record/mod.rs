@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::limits::SINKS_MAX;
+
 mod codec;
 mod event;
 mod json;
@@ -16,26 +18,134 @@ mod json;
 pub use codec::DecodeError;
 pub use event::{Clock, Shaped, event_draft};
 
-/// Which contract a record follows; also its lane of the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A part of the buffer with bounds and a policy of its own, in order of priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// What must not be missed: violations, findings, mitigations, the ledger.
+    Critical,
+    /// What devices publish.
+    Events,
+    /// What is nice to have: metrics and logs.
+    Bulk,
+}
+
+impl Lane {
+    /// Highest priority first.
+    pub const ALL: [Self; 3] = [Self::Critical, Self::Events, Self::Bulk];
+
+    /// Its name in settings, metrics and on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::Events => "events",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
+/// Which contract a record follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `portcullis.event/1`.
     Event,
     /// `portcullis.violation/1`.
     Violation,
+    /// `portcullis.finding/1`.
+    Finding,
+    /// `portcullis.mitigation/1`.
+    Mitigation,
+    /// `portcullis.ledger/1`.
+    Ledger,
+    /// `portcullis.metric/1`.
+    Metric,
+    /// `portcullis.log/1`.
+    Log,
 }
 
 impl Kind {
+    /// In the order of their numbers on disk.
+    pub const ALL: [Self; 7] = [
+        Self::Event,
+        Self::Violation,
+        Self::Finding,
+        Self::Mitigation,
+        Self::Ledger,
+        Self::Metric,
+        Self::Log,
+    ];
+
     /// The `schema` member.
     pub const fn schema(self) -> &'static str {
         match self {
             Self::Event => "portcullis.event/1",
             Self::Violation => "portcullis.violation/1",
+            Self::Finding => "portcullis.finding/1",
+            Self::Mitigation => "portcullis.mitigation/1",
+            Self::Ledger => "portcullis.ledger/1",
+            Self::Metric => "portcullis.metric/1",
+            Self::Log => "portcullis.log/1",
+        }
+    }
+
+    /// Where the buffer keeps it.
+    pub const fn lane(self) -> Lane {
+        match self {
+            Self::Violation | Self::Finding | Self::Mitigation | Self::Ledger => Lane::Critical,
+            Self::Event => Lane::Events,
+            Self::Metric | Self::Log => Lane::Bulk,
         }
     }
 }
 
-/// What is to be appended: everything but the sequence number, which the buffer gives.
+/// For which sinks: bit n is the nth sink of the table that the buffer was opened with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SinkSet(u32);
+
+impl SinkSet {
+    /// For nobody.
+    pub const EMPTY: Self = Self(0);
+    /// For everybody, whoever there is.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// For one. Panics from `SINKS_MAX` on, which settings exclude.
+    pub const fn single(index: usize) -> Self {
+        assert!(index < SINKS_MAX, "there are no more sinks than bits");
+        Self(1 << index)
+    }
+
+    /// Whether it is for this one.
+    pub const fn contains(self, index: usize) -> bool {
+        index < SINKS_MAX && self.0 & (1 << index) != 0
+    }
+
+    /// For this one too. Panics as [`SinkSet::single`] does.
+    pub const fn insert(&mut self, index: usize) {
+        self.0 |= Self::single(index).0;
+    }
+
+    /// For all of either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether it is for nobody.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// As it is stored.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From what was stored.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+/// What is to be appended: everything but the numbers, which the buffer gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// Which contract it follows.
@@ -45,15 +155,23 @@ pub struct Draft {
     /// The members of the JSON object **after** `schema`, `gateway_id`, `boot_id` and `seq`,
     /// without braces, never empty: `"event_id":"…","received_at":"…",…`.
     pub members: Bytes,
+    /// Who is to have it.
+    pub sinks: SinkSet,
 }
 
 /// A draft with its place in the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Grows by one per gateway and stream, across restarts, from 1.
+    /// What goes upstream: grows by one per gateway over all lanes, across restarts, from 1.
     pub seq: u64,
+    /// Its place in its lane: grows by one in the lane. What cursors count.
+    pub place: u64,
     /// See [`Draft::kind`].
     pub kind: Kind,
+    /// See [`Draft::sinks`].
+    pub sinks: SinkSet,
+    /// When it was committed, in milliseconds of Unix time; for age bounds. 0: unknown.
+    pub at_millis: u64,
     /// See [`Draft::partition_key`].
     pub partition_key: Arc<str>,
     /// The whole JSON object as it goes upstream.
@@ -64,8 +182,8 @@ pub struct Record {
 /// `boot_id`.
 #[derive(Clone, Debug)]
 pub struct Envelope {
-    event: Box<[u8]>,
-    violation: Box<[u8]>,
+    /// In the order of [`Kind::ALL`].
+    prefixes: [Box<[u8]>; Kind::ALL.len()],
 }
 
 impl Envelope {
@@ -82,17 +200,18 @@ impl Envelope {
             out.into()
         };
         Self {
-            event: of(Kind::Event),
-            violation: of(Kind::Violation),
+            prefixes: Kind::ALL.map(of),
         }
     }
 
-    /// Closes the JSON objects of drafts, numbered from `first_seq` on. Their bodies stand in one
-    /// buffer, which is there until the last of them is dropped.
+    /// Closes the JSON objects of drafts of one lane, numbered from `first_seq` and `first_place` on.
+    /// Their bodies stand in one buffer, which is there until the last of them is dropped.
     pub fn close<'a>(
         &self,
         drafts: impl Iterator<Item = &'a Draft> + Clone,
         first_seq: u64,
+        first_place: u64,
+        at_millis: u64,
     ) -> Vec<Record> {
         let (mut count, mut bytes) = (0, 0);
         for draft in drafts.clone() {
@@ -112,10 +231,14 @@ impl Envelope {
         let mut bodies = Bytes::from(bodies);
         let mut start = 0;
         (first_seq..)
+            .zip(first_place..)
             .zip(drafts.zip(ends))
-            .map(|(seq, (draft, end))| Record {
+            .map(|((seq, place), (draft, end))| Record {
                 seq,
+                place,
                 kind: draft.kind,
+                sinks: draft.sinks,
+                at_millis,
                 partition_key: draft.partition_key.clone(),
                 body: bodies.split_to(end - std::mem::replace(&mut start, end)),
             })
@@ -123,10 +246,7 @@ impl Envelope {
     }
 
     fn prefix(&self, kind: Kind) -> &[u8] {
-        match kind {
-            Kind::Event => &self.event,
-            Kind::Violation => &self.violation,
-        }
+        &self.prefixes[codec::number(kind)]
     }
 }
 
@@ -148,9 +268,10 @@ fn push_number(out: &mut Vec<u8>, number: u64) {
 }
 
 impl Record {
-    /// Closes the JSON object of one draft; see [`Envelope`].
+    /// Closes the JSON object of one draft, as if its lane were the only one; see [`Envelope`].
     pub fn new(draft: &Draft, seq: u64, gateway_id: &str, boot_id: &str) -> Self {
-        let mut records = Envelope::new(gateway_id, boot_id).close([draft].into_iter(), seq);
+        let envelope = Envelope::new(gateway_id, boot_id);
+        let mut records = envelope.close([draft].into_iter(), seq, seq, 0);
         records.pop().expect("a draft makes a record")
     }
 
@@ -170,6 +291,7 @@ mod tests {
             kind: Kind::Violation,
             partition_key: "sensor-7".into(),
             members: Bytes::from_static(b"\"event_id\":\"e\",\"n\":1"),
+            sinks: SinkSet::ALL,
         };
         let record = Record::new(&draft, 4711, "gw \"1\"", "b-1");
         assert_eq!(
@@ -185,6 +307,7 @@ mod tests {
             kind,
             partition_key: "d".into(),
             members: Bytes::from_static(members.as_bytes()),
+            sinks: SinkSet::single(3),
         };
         let drafts = [
             draft(Kind::Event, "\"a\":1"),
@@ -192,12 +315,62 @@ mod tests {
             draft(Kind::Event, "\"c\":\"\""),
         ];
         for first_seq in [1, 8, 99, u64::MAX - 9] {
-            let together = Envelope::new("g", "b").close(drafts.iter(), first_seq);
+            let together = Envelope::new("g", "b").close(drafts.iter(), first_seq, first_seq, 0);
             let alone: Vec<_> = (first_seq..=u64::MAX)
                 .zip(&drafts)
                 .map(|(seq, draft)| Record::new(draft, seq, "g", "b"))
                 .collect();
             assert_eq!(together, alone);
         }
+    }
+
+    #[test]
+    fn places_count_in_the_lane_and_the_commit_gives_the_time() {
+        let draft = Draft {
+            kind: Kind::Metric,
+            partition_key: "gw".into(),
+            members: Bytes::from_static(b"\"n\":1"),
+            sinks: SinkSet::single(2),
+        };
+        let records = Envelope::new("g", "b").close([&draft, &draft].into_iter(), 70, 5, 1234);
+        let seen: Vec<_> = records
+            .iter()
+            .map(|r| (r.seq, r.place, r.at_millis, r.sinks))
+            .collect();
+        let sinks = SinkSet::single(2);
+        assert_eq!(seen, [(70, 5, 1234, sinks), (71, 6, 1234, sinks)]);
+    }
+
+    #[test]
+    fn a_set_holds_the_sinks_that_were_put_in() {
+        let mut set = SinkSet::EMPTY;
+        assert!(set.is_empty());
+        set.insert(0);
+        set.insert(31);
+        assert_eq!(set, SinkSet::single(0).union(SinkSet::single(31)));
+        assert_eq!(SinkSet::from_bits(set.bits()), set);
+        for index in 0..100 {
+            assert_eq!(set.contains(index), index == 0 || index == 31);
+            assert_eq!(SinkSet::ALL.contains(index), index < SINKS_MAX);
+        }
+    }
+
+    #[test]
+    fn every_kind_has_a_schema_and_a_lane_of_its_own_or_shared() {
+        let critical = [
+            Kind::Violation,
+            Kind::Finding,
+            Kind::Mitigation,
+            Kind::Ledger,
+        ];
+        for kind in Kind::ALL {
+            assert_eq!(kind.lane() == Lane::Critical, critical.contains(&kind));
+            let prefix = Envelope::new("g", "b").prefix(kind).to_vec();
+            let schema = format!("{{\"schema\":\"{}\"", kind.schema());
+            assert!(prefix.starts_with(schema.as_bytes()));
+        }
+        assert_eq!(Kind::Event.lane(), Lane::Events);
+        assert!(Lane::ALL.is_sorted());
+        assert_eq!(Lane::ALL.map(Lane::name), ["critical", "events", "bulk"]);
     }
 }

@@ -8,7 +8,7 @@ use portcullis_core::{
     detect::Profiles,
     identity::{ClientId, OnPublishDenied},
     limits::{APPEND_QUEUE_RECORDS_MAX, CONNECTING_PER_ADDRESS_MAX, PACKET_BYTES_MAX},
-    record::{Draft, Kind},
+    record::{Draft, Kind, SinkSet},
 };
 use prometheus::Registry;
 use tokio::{
@@ -144,6 +144,7 @@ impl Stuck {
             kind: Kind::Event,
             partition_key: "k".into(),
             members: "".into(),
+            sinks: SinkSet::ALL,
         };
         let all = vec![draft; APPEND_QUEUE_RECORDS_MAX - queued];
         self.buffer.append(all, None).await.unwrap();

@@ -121,7 +121,7 @@ pub(super) fn picked_bytes(batch: &[&Record]) -> usize {
 mod tests {
     use std::collections::BTreeMap;
 
-    use portcullis_core::record::Kind;
+    use portcullis_core::record::{Kind, SinkSet};
     use proptest::prelude::*;
 
     use super::*;
@@ -131,7 +131,10 @@ mod tests {
         for (seq, key) in (1..).zip(keys) {
             window.push(Record {
                 seq,
+                place: seq,
                 kind: Kind::Event,
+                sinks: SinkSet::ALL,
+                at_millis: 0,
                 partition_key: (*key).into(),
                 body: "{}".into(),
             });
