@@ -57,6 +57,9 @@ pub struct KinesisConfig {
 struct UplinkToml {
     outbox: Option<IgnoredAny>,
     kinesis: Option<IgnoredAny>,
+    /// See [`super::cloudwatch::Config`].
+    cloudwatch: Option<IgnoredAny>,
+    cloudwatch_logs: Option<IgnoredAny>,
 }
 
 /// `[uplink.outbox]` as it is written.
@@ -157,7 +160,7 @@ impl KinesisConfig {
     }
 }
 
-fn is_endpoint(text: &str) -> bool {
+pub(super) fn is_endpoint(text: &str) -> bool {
     text.parse::<Uri>().is_ok_and(|uri| {
         let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
         has_scheme
