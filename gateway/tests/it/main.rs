@@ -9,6 +9,7 @@
 
 mod attacks;
 mod buffer;
+mod bulk;
 mod certs;
 mod check;
 mod cloudwatch;
