@@ -5,23 +5,19 @@
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
-use portcullis_core::{limits, record::Draft, upstream::Routes};
+use portcullis_core::limits;
 use prometheus::Registry;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc},
     task::spawn_blocking,
 };
-use tracing::{error, info, warn};
-use uuid::Uuid;
+use tracing::{info, warn};
 
-mod source;
-
-use self::source::Source;
 use crate::{
     admin::{self, Admin},
     broker::{self, BoundListener, Broker},
-    buffer::{self, Buffer, Stamp},
+    buffer::{self, Buffer},
     config::{Config, Loaded},
     defend::{self, Defend},
     descriptors,
@@ -31,9 +27,11 @@ use crate::{
     supervisor::{Outcome, Stage, Supervisor, TaskResult},
     telemetry::{self, Readiness},
     traffic::{self, Traffic},
-    uplink::{self, Uplink},
-    wal,
+    uplink, wal,
 };
+
+mod source;
+mod upstream;
 
 /// Chains run on blocking threads for as long as the gateway does; the rest is for files.
 const BLOCKING_THREADS_MAX: usize =
@@ -150,22 +148,22 @@ impl App {
         let http = admin.address();
         supervisor.spawn(Stage::Admin, "admin", |stop| admin.run(stop));
 
-        let (buffer, writer) = open_buffer(&config, &registry).await?;
+        let (buffer, writer) = upstream::open_buffer(&config, &registry).await?;
         supervisor.spawn(Stage::Pipeline, "buffer", |stop| async move {
             spawn_blocking(move || writer.run(&stop)).await??;
             Ok(())
         });
         drop(buffer_ready);
 
-        ship(&config, &buffer, uplink_metrics, &mut supervisor);
+        upstream::ship(&config, &buffer, uplink_metrics, &registry, &mut supervisor);
 
         let (violations, drafts) = mpsc::channel(VIOLATION_QUEUE);
         let (defend, observer) = Defend::new(profiles, violations, &registry);
         let defend = defend.telling(alarms_of(fleet.clone()));
         supervisor.spawn(Stage::Pipeline, "defend", |stop| defend.run(stop));
-        let routing = Routing::new(&config, identity.clone());
+        let routing = upstream::Routing::new(&config, identity.clone());
         supervisor.spawn(Stage::Pipeline, "violations", |_| {
-            append_violations(drafts, buffer.clone(), routing)
+            upstream::append_violations(drafts, buffer.clone(), routing)
         });
 
         let recorder = record_traffic(&config, &registry, &mut supervisor);
@@ -299,45 +297,6 @@ fn for_operators(clients: &Arc<broker::Clients>) -> admin::Clients {
     )
 }
 
-async fn open_buffer(
-    config: &Config,
-    registry: &Registry,
-) -> Result<(Buffer, buffer::Writer), BuildError> {
-    let stamp = Stamp {
-        gateway_id: config.gateway_id.clone(),
-        boot_id: Uuid::new_v4().to_string(),
-    };
-    let metrics = buffer::Metrics::register(registry);
-    let settings = config.buffer.clone();
-    let sinks: Vec<_> = config
-        .uplink
-        .sinks()
-        .into_iter()
-        .map(|sink| buffer::Sink {
-            name: sink.name,
-            lanes: sink.lanes,
-        })
-        .collect();
-    spawn_blocking(move || Buffer::open(&settings, &sinks, stamp, metrics))
-        .await
-        .map_err(BuildError::Thread)?
-        .map_err(BuildError::Buffer)
-}
-
-/// Ships what the buffer has.
-fn ship(config: &Config, buffer: &Buffer, metrics: uplink::Metrics, supervisor: &mut Supervisor) {
-    let dead_letters = config.data_dir.join("dead-letter");
-    let sinks = config.uplink.sinks();
-    let sources = (0..sinks.len()).map(|sink| Source(buffer.reader(sink)));
-    let uplink = Uplink::new(
-        config.uplink.clone(),
-        dead_letters,
-        sources.collect(),
-        metrics,
-    );
-    supervisor.spawn(Stage::Uplink, "uplink", |stop| uplink.run(stop));
-}
-
 /// Runs every event through the chain of its device's groups.
 async fn process(
     config: &Config,
@@ -417,38 +376,4 @@ async fn build_chains(config: &Config, metrics: plugin::Metrics) -> Result<Vec<C
             .collect()
     };
     spawn_blocking(build).await.map_err(BuildError::Thread)?
-}
-
-/// Which sinks get what is found about a thing.
-struct Routing {
-    routes: Routes,
-    snapshots: SnapshotWatch,
-}
-
-impl Routing {
-    fn new(config: &Config, snapshots: SnapshotWatch) -> Self {
-        Self {
-            routes: config.uplink.routes(),
-            snapshots,
-        }
-    }
-}
-
-/// Ends when defend is gone and what it found is appended.
-async fn append_violations(
-    mut drafts: mpsc::Receiver<Draft>,
-    buffer: Buffer,
-    Routing { routes, snapshots }: Routing,
-) -> TaskResult {
-    while let Some(mut draft) = drafts.recv().await {
-        let thing = snapshots.borrow().thing(&draft.partition_key).cloned();
-        let groups = thing.map(|thing| thing.groups.clone());
-        let groups = groups.as_deref().unwrap_or_default();
-        draft.sinks = routes.select(draft.kind, groups, None);
-        if let Err(error) = buffer.append(vec![draft], None).await {
-            error!(%error, "A violation could not be kept.");
-            return Err(error.into());
-        }
-    }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod batch;
 pub mod certificate;
+pub mod cloudwatch;
 pub mod detect;
 pub mod document;
 pub mod event;

@@ -525,6 +525,60 @@ pub const DEAD_LETTER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// What the last attempt at stop may take of [`SHUTDOWN_GRACE`].
 pub const UPLINK_DRAIN_MAX: Duration = Duration::from_secs(10);
 
+// CloudWatch (specification E.1, E.3).
+
+/// A metric record is made so often; CloudWatch keeps nothing finer for a datum of this resolution.
+pub const METRIC_PERIOD: Duration = Duration::from_secs(60);
+/// Gauges are looked at so often between two metric records.
+pub const METRIC_SAMPLE: Duration = Duration::from_secs(10);
+/// Metrics (names with their dimensions) of one minute; further ones are left out, and counted. AWS
+/// charges for each.
+pub const METRIC_SERIES_MAX: usize = 500;
+/// Metric records waiting for the buffer; then the sampler waits.
+pub const METRIC_QUEUE_MAX: usize = 4;
+/// Data points in one PutMetricData call.
+pub const PUT_METRIC_DATA_MAX: usize = 1000;
+/// One PutMetricData call before compression: "1 MB", read in the careful way.
+pub const PUT_METRIC_DATA_BYTES_MAX: usize = 1_000_000;
+/// Different values of one data point.
+pub const METRIC_VALUES_MAX: usize = 150;
+/// Dimensions of one metric.
+pub const METRIC_DIMENSIONS_MAX: usize = 30;
+/// Those that the settings may add: the gateway's own need the rest.
+pub const CONFIGURED_DIMENSIONS_MAX: usize = 10;
+/// A namespace, a metric's name, a dimension's name.
+pub const METRIC_NAME_BYTES_MAX: usize = 255;
+/// A dimension's value.
+pub const DIMENSION_VALUE_BYTES_MAX: usize = 1024;
+/// What is older is of no use to CloudWatch, which takes two weeks: an hour is left for the way.
+pub const CLOUDWATCH_AGE_MAX: Duration = Duration::from_secs((14 * 24 - 1) * 3600);
+/// How far ahead of the clock CloudWatch takes something.
+pub const CLOUDWATCH_AHEAD_MAX: Duration = Duration::from_secs(2 * 3600);
+/// One call, connection included.
+pub const CLOUDWATCH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Records that a CloudWatch sink reads at once, and their bytes.
+pub const CLOUDWATCH_READ_RECORDS_MAX: usize = 1000;
+/// See [`CLOUDWATCH_READ_RECORDS_MAX`].
+pub const CLOUDWATCH_READ_BYTES_MAX: usize = 1024 * 1024;
+/// Events in one PutLogEvents call.
+pub const PUT_LOG_EVENTS_MAX: usize = 10_000;
+/// Messages in one PutLogEvents call, each with [`LOG_EVENT_OVERHEAD_BYTES`].
+pub const PUT_LOG_EVENTS_BYTES_MAX: usize = 1_048_576;
+/// What an event counts beside its message.
+pub const LOG_EVENT_OVERHEAD_BYTES: usize = 26;
+/// The time between the first and the last event of one call.
+pub const PUT_LOG_EVENTS_SPAN_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long log events wait for company while the link is up.
+pub const LOG_LINGER: Duration = Duration::from_secs(1);
+/// Log events waiting for the buffer; further ones are dropped, and counted: nobody who logs waits.
+pub const LOG_QUEUE_MAX: usize = 1024;
+/// Texts of one log event; the rest is cut off.
+pub const LOG_EVENT_BYTES_MAX: usize = 8 * 1024;
+/// Fields of one log event; further ones are left out.
+pub const LOG_EVENT_FIELDS_MAX: usize = 32;
+/// An answer of CloudWatch Logs; a longer one is not read further.
+pub const LOG_ANSWER_BYTES_MAX: usize = 64 * 1024;
+
 // Traffic, from which policies are learned.
 
 /// Different things done in the two seconds between two looks, of all things.
@@ -564,6 +618,8 @@ const _: () = assert!(PLUGIN_OUTPUT_BYTES_MAX >= 16 * PAYLOAD_BYTES_MAX);
 const _: () = assert!(CONNECTIONS_MAX <= DETECT_THINGS_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < PUT_RECORDS_BYTES_MAX);
 const _: () = assert!(UPLINK_CONNECT_TIMEOUT.as_millis() < PUT_RECORDS_TIMEOUT.as_millis());
+const _: () = assert!(UPLINK_CONNECT_TIMEOUT.as_millis() < CLOUDWATCH_TIMEOUT.as_millis());
+const _: () = assert!(METRIC_SERIES_MAX <= PUT_METRIC_DATA_MAX);
 const _: () = assert!(GENERATION_BYTES_MAX * 4 <= BUFFER_BYTES_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX <= APPEND_QUEUE_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < CHUNK_RAW_BYTES_MAX);

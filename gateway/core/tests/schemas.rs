@@ -6,10 +6,14 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use portcullis_core::{
+    cloudwatch::{
+        logs::Line,
+        metrics::{Datum, Point, Reading, Unit},
+    },
     detect::{self, Cause, EventType, Metric, RuleHit, Severity, Violation, ViolationIds},
     event::{Event, Qos},
     identity::{ClientId, GroupName, ThingName},
-    record::{Clock, Draft, Record, Shaped, event_draft},
+    record::{Clock, Draft, Kind, Record, Shaped, SinkSet, event_draft},
     timestamp::Timestamp,
     topic::TopicName,
 };
@@ -38,6 +42,61 @@ fn every_form_of_a_violation_follows_its_schema() {
     for violation in violations() {
         let body = body(&violation.draft());
         check(&schema, &body).unwrap_or_else(|fault| panic!("{fault}\n{body:#}"));
+    }
+}
+
+#[test]
+fn every_form_of_a_metric_follows_its_schema() {
+    let schema = schema("metric-1.json");
+    let statistics = Reading::Statistics {
+        count: 2.0,
+        sum: 3.0,
+        min: 1.0,
+        max: 2.0,
+    };
+    let values = Reading::Values(vec![(1.5, 2.0), (2.0, 1.0)]);
+    for reading in [Reading::one(1.0), values, statistics] {
+        for dimensions in [vec![], vec![("Reason".to_owned(), "r".to_owned())]] {
+            let datum = Datum {
+                name: "Publishes".to_owned(),
+                dimensions,
+                unit: Unit::COUNT,
+                reading: reading.clone(),
+            };
+            let point = Point {
+                namespace: "Portcullis".to_owned(),
+                at: Timestamp::from_millis(1_795_341_600_000),
+                data: vec![datum],
+            };
+            let common = BTreeMap::from([("GatewayId".to_owned(), "gw-1".to_owned())]);
+            let body = body(&own_draft(Kind::Metric, point.members(&common)));
+            check(&schema, &body).unwrap_or_else(|fault| panic!("{fault}\n{body:#}"));
+        }
+    }
+}
+
+#[test]
+fn every_form_of_a_log_event_follows_its_schema() {
+    let schema = schema("log-1.json");
+    for fields in [json!({}), json!({ "client": "a", "n": 1, "late": true })] {
+        let line = Line {
+            at: Timestamp::from_millis(1_795_341_600_000),
+            level: "warn",
+            target: "portcullis::broker".to_owned(),
+            message: "Handshake timed out.".to_owned(),
+            fields: fields.as_object().unwrap().clone(),
+        };
+        let body = body(&own_draft(Kind::Log, line.members()));
+        check(&schema, &body).unwrap_or_else(|fault| panic!("{fault}\n{body:#}"));
+    }
+}
+
+fn own_draft(kind: Kind, members: bytes::Bytes) -> Draft {
+    Draft {
+        kind,
+        partition_key: "gw-1".into(),
+        members,
+        sinks: SinkSet::single(0),
     }
 }
 

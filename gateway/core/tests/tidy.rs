@@ -37,7 +37,9 @@ const EXEMPT: &[&str] = &["app", "cli", "config", "demo", "lib", "main"];
 /// Who alone may name a library. The demo is a client of the gateway, and speaks MQTT as one.
 const OWNERS: &[(&str, &[&str])] = &[
     ("aws_config", &["uplink"]),
+    ("aws_credential_types", &["uplink"]),
     ("aws_sdk_", &["uplink"]),
+    ("aws_sigv4", &["uplink"]),
     ("aws_smithy_", &["uplink"]),
     ("rumqttc::", &["broker", "demo"]),
     ("rumqttd::", &["broker"]),

@@ -45,6 +45,8 @@ pub struct Config {
     pub buffer: buffer::Config,
     /// Where records go.
     pub uplink: uplink::Config,
+    /// What goes to CloudWatch.
+    pub cloudwatch: uplink::cloudwatch::Config,
     /// The components.
     pub plugins: Vec<plugin::PluginConfig>,
     /// Which group runs which.
@@ -289,6 +291,7 @@ fn read(
     }
     let buffer = buffer::Config::read(&mut document.section("buffer"), &data_dir);
     let uplink = uplink::Config::read(&mut document.section("uplink"), &data_dir, groups);
+    let cloudwatch = uplink::cloudwatch::Config::read(&mut document.section("uplink"));
     let plugins = plugin::PluginConfig::read_all(document, dir);
     let plugin_names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let chains = pipeline::ChainConfig::read_all(document, groups, &plugin_names);
@@ -302,6 +305,7 @@ fn read(
         admin: admin?,
         buffer,
         uplink: uplink?,
+        cloudwatch,
         plugins,
         chains,
     })

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use super::{Config, Format};
+use super::{Config, Format, tap};
 
 /// The bus logs an error for every publish without a subscriber, sled a line for every flush.
 const QUIET: &str =
@@ -19,10 +19,14 @@ pub fn init_logging(config: &Config) {
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    let registry = tracing_subscriber::registry().with(filter);
+    // The tap has a level of its own.
+    let registry = tracing_subscriber::registry().with(tap::layer());
     let started = match config.format {
-        Format::Text => registry.with(lines).try_init(),
-        Format::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+        Format::Text => registry.with(lines.with_filter(filter)).try_init(),
+        Format::Json => {
+            let lines = lines.json().flatten_event(true);
+            registry.with(lines.with_filter(filter)).try_init()
+        }
     };
     // Only tests start it twice, and there the first one serves.
     drop(started);

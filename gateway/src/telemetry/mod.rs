@@ -7,9 +7,11 @@ pub mod config;
 mod logging;
 mod readiness;
 mod registrar;
+mod tap;
 
 pub use config::{Config, Format};
 pub use logging::init_logging;
 
 pub use readiness::{Latch, Readiness};
 pub use registrar::Registrar;
+pub use tap::tap;

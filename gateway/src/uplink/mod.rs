@@ -12,6 +12,7 @@
 //! At least once: a crash between the sink's answer and the cursor sends records again. A sink that
 //! fails never ends the task: it waits with full jitter, tries again, and says so once in the log and
 //! always in the metrics. Records that the sink will never take are set aside in `data/dead-letter`.
+//! CloudWatch has sinks of its own: [`cloudwatch`].
 
 use std::{error::Error, future::Future, path::PathBuf};
 
@@ -21,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::supervisor::TaskResult;
 
+mod aws;
+pub mod cloudwatch;
 pub mod config;
 mod dead_letter;
 mod kinesis;

@@ -9,13 +9,16 @@
 
 mod attacks;
 mod buffer;
+mod bulk;
 mod certs;
 mod check;
+mod cloudwatch;
 mod crowd;
 mod demo;
 mod denials;
 mod device;
 mod emulators;
+mod fake_cloudwatch;
 mod fake_kinesis;
 mod full;
 mod hostile;

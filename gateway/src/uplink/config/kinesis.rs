@@ -332,7 +332,7 @@ fn parse_group(name: &str, groups: Option<&[&str]>) -> Result<GroupName, (String
     }
 }
 
-fn is_endpoint(text: &str) -> bool {
+pub(crate) fn is_endpoint(text: &str) -> bool {
     text.parse::<Uri>().is_ok_and(|uri| {
         let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
         has_scheme

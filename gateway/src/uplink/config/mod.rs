@@ -19,6 +19,8 @@ use crate::document::Section;
 
 mod kinesis;
 
+pub(super) use kinesis::is_endpoint;
+
 /// A file of the outbox.
 const OUTBOX_FILE_BYTES_MAX: u64 = 64 * MIB;
 /// All files of the outbox.
@@ -214,6 +216,9 @@ impl StreamConfig {
 struct UplinkToml {
     outbox: Option<IgnoredAny>,
     kinesis: Option<IgnoredAny>,
+    /// See [`super::cloudwatch::Config`].
+    cloudwatch: Option<IgnoredAny>,
+    cloudwatch_logs: Option<IgnoredAny>,
 }
 
 /// `[uplink.outbox]` as it is written.
