@@ -58,20 +58,20 @@ impl Refusal {
         Self::bad("ThrottlingException", "Rate exceeded")
     }
 
-    /// `InternalFailure`, 500.
+    /// `InternalFailureException`, 500.
     pub fn internal() -> Self {
         Self::new(
             500,
-            "InternalFailure",
+            "InternalFailureException",
             "The request processing has failed because of an unknown error, exception or failure.",
         )
     }
 
-    /// `ServiceUnavailable`, 503.
+    /// `ServiceUnavailableException`, 503.
     pub fn unavailable() -> Self {
         Self::new(
             503,
-            "ServiceUnavailable",
+            "ServiceUnavailableException",
             "Service is unable to handle request.",
         )
     }

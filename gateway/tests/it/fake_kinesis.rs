@@ -22,8 +22,6 @@ pub(crate) enum Step {
     Refuse(u16, &'static str),
     /// The connection is closed before anything is read from the request's body.
     CutBefore,
-    /// All records are taken, and the connection is closed instead of an answer.
-    CutAfter,
     /// Fails the whole request as invalid if a record's data contain this text, else takes it.
     RefuseIfContains(&'static str),
     /// A link that carries bodies up to this size in time: larger ones get no answer, ever.
@@ -169,7 +167,7 @@ fn answer(step: &Step, records: Vec<(String, Vec<u8>)>, state: &mut State) -> Op
         Some((status, error))
     };
     let failing = match step {
-        Step::Take | Step::CutAfter | Step::CutBefore | Step::StallAbove(_) => None,
+        Step::Take | Step::CutBefore | Step::StallAbove(_) => None,
         Step::FailRecords(places, code) => Some((places, *code)),
         Step::Refuse(status, code) => return refusal(*status, code),
         Step::RefuseIfContains(text) => {
@@ -192,9 +190,6 @@ fn answer(step: &Step, records: Vec<(String, Vec<u8>)>, state: &mut State) -> Op
                 outcomes.push(json!({ "ShardId": "shardId-0", "SequenceNumber": number }));
             }
         }
-    }
-    if matches!(step, Step::CutAfter) {
-        return None;
     }
     let failed = failing.map_or(0, |(places, _)| places.len());
     Some((

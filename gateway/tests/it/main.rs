@@ -11,6 +11,7 @@ mod attacks;
 mod buffer;
 mod certs;
 mod check;
+mod cloud;
 mod crowd;
 mod demo;
 mod denials;

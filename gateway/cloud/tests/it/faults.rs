@@ -76,7 +76,7 @@ fn a_call_is_refused_as_the_script_says() {
         put(b"1").error(),
         (400, "ProvisionedThroughputExceededException".into())
     );
-    assert_eq!(put(b"2").error(), (500, "InternalFailure".into()));
+    assert_eq!(put(b"2").error(), (500, "InternalFailureException".into()));
     assert_eq!(put(b"3").error(), (403, "AccessDeniedException".into()));
     let page = put(b"4");
     assert_eq!(
