@@ -164,6 +164,30 @@ fn an_error_in_cbor_names_its_shape() {
     assert!(cloud.datums().is_empty());
 }
 
+fn many(count: usize) -> Value {
+    let one = json!({ "MetricName": "m", "Value": 1 });
+    json!({ "Namespace": "Site", "MetricData": vec![one; count] })
+}
+
+fn space(namespace: &str) -> Value {
+    json!({ "Namespace": namespace, "MetricData": [{ "MetricName": "m", "Value": 1 }] })
+}
+
+fn dimensions(count: usize) -> Value {
+    let all: Vec<_> = (0..count)
+        .map(|n| json!({ "Name": format!("d{n}"), "Value": "v" }))
+        .collect();
+    datum("Dimensions", all.into())
+}
+
+fn dimension(name: &str, value: &str) -> Value {
+    datum("Dimensions", json!([{ "Name": name, "Value": value }]))
+}
+
+fn values(values: Value, counts: Value) -> Value {
+    json!({ "Namespace": "Site", "MetricData": [{ "MetricName": "m", "Values": values, "Counts": counts }] })
+}
+
 #[test]
 fn every_limit_of_a_datum_refuses_the_whole_call() {
     let (cloud, mut client) = cloud();
@@ -171,17 +195,6 @@ fn every_limit_of_a_datum_refuses_the_whole_call() {
     let missing = "com.amazonaws.cloudwatch#MissingRequiredParameterException";
     let combined = "com.amazonaws.cloudwatch#InvalidParameterCombinationException";
     let now = now_secs();
-    let many = |count: usize| json!({ "Namespace": "Site", "MetricData": vec![json!({ "MetricName": "m", "Value": 1 }); count] });
-    let space = |namespace: &str| json!({ "Namespace": namespace, "MetricData": [{ "MetricName": "m", "Value": 1 }] });
-    let dimensions = |count: usize| {
-        let all: Vec<_> = (0..count)
-            .map(|n| json!({ "Name": format!("d{n}"), "Value": "v" }))
-            .collect();
-        datum("Dimensions", all.into())
-    };
-    let dimension =
-        |name: &str, value: &str| datum("Dimensions", json!([{ "Name": name, "Value": value }]));
-    let values = |values: Value, counts: Value| json!({ "Namespace": "Site", "MetricData": [{ "MetricName": "m", "Values": values, "Counts": counts }] });
     let large = 2_f64.powi(360);
     let wrong = [
         ("1001 datums", many(1001), invalid),
@@ -249,6 +262,12 @@ fn every_limit_of_a_datum_refuses_the_whole_call() {
     let large_body = json!({ "Namespace": "Site", "MetricData": [], "x": "x".repeat(1 << 20) });
     assert_eq!(put(&mut client, &large_body).status, 413);
     assert_eq!(cloud.counters().datums, 0);
+}
+
+#[test]
+fn what_is_just_within_the_limits_of_a_datum_is_taken() {
+    let (cloud, mut client) = cloud();
+    let (now, large) = (now_secs(), 2_f64.powi(360));
     for (what, input) in [
         ("1000 datums", many(1000)),
         ("30 dimensions", dimensions(30)),
