@@ -9,6 +9,7 @@ mod cert;
 mod check;
 mod client;
 mod demo;
+mod dev;
 pub mod init;
 mod outcome;
 mod policy;
@@ -78,6 +79,9 @@ enum Command {
     /// Ask what a policy would decide.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Stand in for what a gateway talks to, for trials and tests.
+    #[command(subcommand)]
+    Dev(dev::DevCommand),
 }
 
 impl Cli {
@@ -97,6 +101,7 @@ impl Cli {
             Command::Cert(command) => cert::cert(&command, config, *json),
             Command::Client(command) => client::client(&command, config, *json),
             Command::Policy(command) => policy::policy(&command, config, *json),
+            Command::Dev(command) => dev::dev(command),
         };
         done.unwrap_or_else(|failure| failure.report(*json))
     }

@@ -13,6 +13,7 @@ use portcullis::{
         Waits,
     },
 };
+use portcullis_cloud::{Cloud, Fault};
 use portcullis_core::backoff::Backoff;
 use prometheus::{Registry, TextEncoder};
 use tokio_util::sync::CancellationToken;
@@ -278,9 +279,18 @@ fn a_lost_answer_costs_duplicates_and_nothing_else() {
         return;
     }
     let sent = records(40, 4);
-    let (fake, _) = run(ship(&sent, vec![Step::CutAfter]));
-    assert_eq!(fake.taken().len(), 80);
-    assert_eq!(without_duplicates(by_key(fake.taken())), by_key(sent));
+    let cloud = Cloud::with_stream(STREAM, 1).unwrap();
+    cloud.next_requests([Fault::DropReply]);
+    run(async {
+        let feed = Feed::new(sent.iter().cloned());
+        let mut shipping = Shipping::start(&cloud.endpoint(), feed.clone());
+        until("everything is accepted", || feed.accepted() == 40).await;
+        shipping.stop().await;
+    });
+    assert_eq!(cloud.counters().replies_lost, 1);
+    let taken = cloud.taken(STREAM);
+    assert_eq!(taken.len(), 80);
+    assert_eq!(without_duplicates(by_key(taken)), by_key(sent));
 }
 
 #[test]

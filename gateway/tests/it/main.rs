@@ -13,6 +13,7 @@ mod bulk;
 mod certs;
 mod check;
 mod cloudwatch;
+mod cloud;
 mod crowd;
 mod demo;
 mod denials;
