@@ -6,7 +6,7 @@ use portcullis_core::record::{Kind, Lane, Record, SinkSet};
 
 use super::{
     Account, AtBound, Part, Reader, Tally,
-    tests::{Bench, GENEROUS, draft, durable, sink},
+    tests::{Bench, GENEROUS, draft, durable, noise, sink},
 };
 use crate::buffer::Ack;
 
@@ -30,6 +30,11 @@ async fn append(bench: &Bench, kind: Kind, sinks: SinkSet, texts: &[&str]) {
     let drafts = texts.iter().map(of).collect();
     bench.buffer().append(drafts, Some(ack)).await.unwrap();
     durable(acked).await;
+}
+
+/// Ten texts that take on disk what they are long.
+fn incompressible() -> Vec<String> {
+    (0..10).map(|seed| noise(7000, seed)).collect()
 }
 
 fn delivered(delivered: u64) -> Tally {
@@ -185,9 +190,10 @@ async fn at_its_bound_a_lane_drops_its_oldest_and_counts_them() {
     let bench = bench(64 * 1024, |bench| {
         bench.config.lanes[Lane::Critical as usize].bytes_max = 2 << 20;
     });
-    let body = "x".repeat(7000);
+    let bodies = incompressible();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     for _ in 0..60 {
-        append(&bench, Kind::Violation, SinkSet::ALL, &[&*body; 10]).await;
+        append(&bench, Kind::Violation, SinkSet::ALL, &bodies).await;
     }
     let kept = account(&bench, 0);
     assert_eq!(kept.received, 600);
@@ -210,9 +216,10 @@ async fn at_its_bound_a_lane_may_take_no_more_and_the_count_survives() {
         let events = &mut bench.config.lanes[Lane::Events as usize];
         (events.bytes_max, events.at_bound) = (2 << 20, AtBound::DropNewest);
     });
-    let body = "x".repeat(7000);
+    let bodies = incompressible();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     for _ in 0..60 {
-        append(&bench, Kind::Event, SinkSet::ALL, &[&*body; 10]).await;
+        append(&bench, Kind::Event, SinkSet::ALL, &bodies).await;
     }
     let before = account(&bench, 0);
     assert_eq!(before.received, 600);
@@ -228,21 +235,22 @@ async fn the_bulk_lane_gives_way_and_the_critical_one_is_taken_at_the_bound() {
         bench.config = bench.config.clone().bounded(6 << 20);
         bench.config.lanes[Lane::Bulk as usize].bytes_max = 4 << 20;
     });
-    let body = "x".repeat(7000);
+    let bodies = incompressible();
+    let bodies: Vec<_> = bodies.iter().map(String::as_str).collect();
     for _ in 0..40 {
-        append(&bench, Kind::Metric, SinkSet::ALL, &[&*body; 10]).await;
+        append(&bench, Kind::Metric, SinkSet::ALL, &bodies).await;
     }
     let store = bench.store();
     while !store.shared.is_over_own(Lane::Events)
         && account(&bench, 0).dropped.get("gave-way").is_none()
     {
-        append(&bench, Kind::Event, SinkSet::ALL, &[&*body; 10]).await;
+        append(&bench, Kind::Event, SinkSet::ALL, &bodies).await;
     }
     assert!(account(&bench, 0).dropped["gave-way"] > 0);
     // Events fill what is left, then wait.
     let mut waiting = Vec::new();
     while bench.buffer().has_room() {
-        waiting.push(bench.append(&[&*body; 10]).await);
+        waiting.push(bench.append(&bodies).await);
         tokio::task::yield_now().await;
     }
     tokio::time::timeout(

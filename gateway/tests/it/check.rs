@@ -62,7 +62,7 @@ fn a_value_of_the_wrong_type_is_named() {
     broken(
         |site| site.replace(GATEWAY, "linger-ms = 5", "linger-ms = \"5 ms\""),
         GATEWAY,
-        "linger-ms",
+        "linger-ms = \"5 ms\"",
         "invalid type",
         "whole number",
     );
