@@ -27,6 +27,8 @@ fn policy(served: &Served, further: &str) {
     );
 }
 
+const FILLERS: usize = 24;
+
 /// A gateway with a small buffer and no cloud.
 fn site() -> Served {
     let served = Served::new();
@@ -43,35 +45,59 @@ fn site() -> Served {
     served
         .site
         .done(&["thing", "add", "filler", "--group", "cold-chain"]);
+    // Without rules an event waits for the buffer where its publisher feels it.
+    served
+        .site
+        .done(&["thing", "add", "elsewhere", "--group", "apps"]);
+    served.site.replace(
+        "gateway.toml",
+        "[[chain]]\ngroup = \"cold-chain\"",
+        "[[chain]]\ngroup = \"apps\"",
+    );
+    served.site.replace(
+        "gateway.toml",
+        "kind = \"plain\"",
+        "kind = \"plain\"\nplain-thing = \"filler\"",
+    );
     served
 }
 
 /// Publishes until nothing more is taken.
-fn fill(served: &Served) -> TcpStream {
-    let mut filler = TcpStream::connect(served.plain).unwrap();
-    let mut hello = text("MQTT");
-    hello.extend([4, 2, 0, 0]);
-    hello.extend(text("filler"));
-    filler.write_all(&framed(0x10, &hello)).unwrap();
-    filler.read_exact(&mut [0; 4]).unwrap();
-    filler.set_nonblocking(true).unwrap();
+fn fill(served: &Served) -> Vec<TcpStream> {
+    // Together they have more shares of the way to the buffer than that is long.
+    let mut fillers: Vec<_> = (0..FILLERS).map(|n| filler(served, n)).collect();
     // QoS 0: nothing but the buffer slows it down. Remaining length in three bytes.
     let mut body = text("dt/filler/x");
     body.resize(120_000, b'x');
     let mut packet = vec![0x30, 0xc0, 0xa9, 0x07];
     packet.extend(body);
-    let (mut at, mut blocked) = (0, Instant::now());
+    let (mut sent, mut blocked) = ([0; FILLERS], Instant::now());
     eventually("the buffer is full", || {
-        loop {
-            match filler.write(&packet[at..]) {
-                Ok(written) => (at, blocked) = ((at + written) % packet.len(), Instant::now()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("{error}"),
+        for (filler, at) in fillers.iter_mut().zip(&mut sent) {
+            loop {
+                match filler.write(&packet[*at..]) {
+                    Ok(written) => {
+                        (*at, blocked) = ((*at + written) % packet.len(), Instant::now());
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
             }
         }
         blocked.elapsed() > Duration::from_secs(1)
             && served.metric("portcullis_buffer_backpressure_waits_total", &[]) > 0.0
     });
+    fillers
+}
+
+fn filler(served: &Served, number: usize) -> TcpStream {
+    let mut filler = TcpStream::connect(served.plain).unwrap();
+    let mut hello = text("MQTT");
+    hello.extend([4, 2, 0, 0]);
+    hello.extend(text(&format!("filler-{number}")));
+    filler.write_all(&framed(0x10, &hello)).unwrap();
+    filler.read_exact(&mut [0; 4]).unwrap();
+    filler.set_nonblocking(true).unwrap();
     filler
 }
 
