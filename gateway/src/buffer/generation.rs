@@ -27,9 +27,9 @@ use super::{
     engine::{Database, EngineError, directory_bytes, sync_directory},
 };
 
-const PREFIX: &str = "gen-";
+pub(super) const PREFIX: &str = "gen-";
 const NEW: &str = ".new";
-const DAMAGED: &str = ".damaged";
+pub(super) const DAMAGED: &str = ".damaged";
 
 /// See the module.
 pub(super) struct Generation {

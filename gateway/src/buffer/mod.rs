@@ -23,6 +23,7 @@ mod chunk;
 pub mod config;
 mod engine;
 mod generation;
+pub mod inspect;
 mod mark;
 mod metrics;
 mod reader;
