@@ -116,8 +116,8 @@ impl Arrived {
 fn peak_kib(served: &Served) -> u64 {
     let status = served.proc("status");
     let line = status.lines().find(|line| line.starts_with("VmHWM"));
-    let words = line.unwrap().split_whitespace();
-    words.skip(1).next().unwrap().parse().unwrap()
+    let mut words = line.unwrap().split_whitespace();
+    words.nth(1).unwrap().parse().unwrap()
 }
 
 #[test]
