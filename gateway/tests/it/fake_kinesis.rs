@@ -44,7 +44,9 @@ struct State {
 }
 
 /// Gets partition key and data of a record.
-struct Consumer(Box<dyn FnMut(&str, &[u8]) + Send>);
+struct Consumer(Box<Consume>);
+
+type Consume = dyn FnMut(&str, &[u8]) + Send;
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
