@@ -1,8 +1,10 @@
 //! The buffer is full: who waits for it is held to the rights of the moment.
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,9 +12,10 @@ use std::{
 use crate::{
     device::{Device, client_config},
     emulators::free_port,
+    fake_kinesis::{FakeKinesis, Step},
     served::{Served, eventually},
-    support::CREDENTIALS,
-    wire::{Hello, Wire, framed, text},
+    support::{CREDENTIALS, SmallDisk},
+    wire::{Hello, Wire, framed, packet, text},
 };
 
 const EVENTS: &str = "portcullis_pipeline_events_total";
@@ -177,4 +180,74 @@ fn a_client_of_mqtt_5_is_told_that_the_buffer_is_full() {
     assert!(reason < 0x80);
     let got = watcher.messages_until("$aws/things/marker/shadow/update");
     assert_eq!(got.len(), 1, "{got:?}");
+}
+
+/// Takes whatever is left of the disk.
+fn take_the_rest(ballast: &Path) {
+    let mut file = fs::File::create(ballast).unwrap();
+    while file.write(&[7; 4096]).is_ok_and(|written| written > 0) {}
+}
+
+#[test]
+fn on_a_full_disk_devices_are_held_back_and_all_goes_on_when_there_is_space() {
+    let stream = FakeKinesis::start([]);
+    stream.afterwards(Step::Refuse(503, "ServiceUnavailable"));
+    let mut served = Served::new();
+    served.ship_to(&stream.endpoint);
+    policy(&served, "");
+    let credentials = ["sensor-1", "sensor-2"].map(|thing| served.enrol(thing, "cold-chain"));
+    let data = served.site.path("data");
+    fs::create_dir_all(&data).unwrap();
+    let Some(_disk) = SmallDisk::mount(&data, 24) else {
+        return;
+    };
+    served.start_with(CREDENTIALS);
+    let [mut first, mut second] = [0, 1].map(|at: usize| {
+        let config = Arc::new(client_config(&credentials[at]));
+        Wire::open(served.mqtt, &config, "localhost")
+    });
+    assert_eq!(first.connect(&Hello::v5("sensor-1")), Some(0));
+    assert_eq!(second.connect(&Hello::v5("sensor-2")), Some(0));
+    let taken = answer_to(&mut first, QOS_1, 1, "dt/sensor-1/before");
+    assert!(taken.2 < 0x80, "{taken:?}");
+    let ballast = data.join("ballast");
+    take_the_rest(&ballast);
+    // More than what the file of the generation has room for already.
+    let mut body = text("dt/sensor-1/waits");
+    body.extend([0, 2, 0]);
+    body.resize(100_000, b'x');
+    let mut sent = 0;
+    eventually("the disk is found full", || {
+        if sent < 30 {
+            sent += 1;
+            body[20] = sent;
+            first.send(&packet(QOS_1, &body)).unwrap();
+        }
+        served.log().contains("The disk is full")
+    });
+    let refused = answer_to(&mut second, QOS_1, 3, "dt/sensor-2/refused");
+    assert_eq!(refused, (0x40, 3, 0x97));
+    assert!(served.proc("status").contains("VmHWM"), "it lives");
+    fs::remove_file(&ballast).unwrap();
+    eventually("there is room again", || {
+        answer_to(&mut second, QOS_1, 4, "dt/sensor-2/after").2 < 0x80
+    });
+    stream.afterwards(Step::Take);
+    let has = |topic: &str| {
+        let taken = stream.taken();
+        let bodies = taken.iter();
+        bodies
+            .filter_map(|(_, data)| serde_json::from_slice::<serde_json::Value>(data).ok())
+            .any(|body| body["topic"] == topic)
+    };
+    for topic in [
+        "dt/sensor-1/before",
+        "dt/sensor-1/waits",
+        "dt/sensor-2/after",
+    ] {
+        eventually(topic, || has(topic));
+    }
+    assert!(!has("dt/sensor-2/refused"), "what was refused went nowhere");
+    drop((first, second));
+    served.stop();
 }
