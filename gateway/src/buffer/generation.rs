@@ -34,7 +34,7 @@ use super::{
 pub(super) const PREFIX: &str = "gen-";
 const NEW: &str = ".new";
 pub(super) const DAMAGED: &str = ".damaged";
-const BASE: &str = "base";
+pub(super) const BASE: &str = "base";
 
 /// See the module.
 pub(super) struct Generation {

@@ -16,7 +16,10 @@ use super::{
     outcome::{say, say_document, say_error, say_json},
 };
 use crate::{
-    buffer::inspect::{Generation, Lane, Reading, is_in_use, lanes},
+    buffer::{
+        Account,
+        inspect::{Cursor, Generation, Lane, Reading, accounts, is_in_use, lanes},
+    },
     config,
 };
 
@@ -31,7 +34,7 @@ pub(super) enum BufferCommand {
         #[arg(long, value_name = "COUNT", default_value_t = 10)]
         limit: u64,
     },
-    /// Read everything and say which numbers are good and which are damaged; exit code 1 on damage.
+    /// Read everything and say which places are good and which are damaged; exit code 1 on damage.
     Verify,
     /// Get what can be had from the generations that were set aside as damaged, a line each.
     Salvage {
@@ -89,6 +92,7 @@ impl Site {
                 "directory": self.dir.to_string_lossy(),
                 "inUse": self.is_running,
                 "lanes": self.lanes.iter().map(lane_json).collect::<Vec<_>>(),
+                "sinks": accounts(&self.dir, &self.lanes).iter().map(account_json).collect::<Vec<_>>(),
             }));
             return Outcome::Done;
         }
@@ -102,8 +106,8 @@ impl Site {
             }
         ));
         for lane in &self.lanes {
-            let undelivered = undelivered(lane);
-            let records = undelivered.map_or("an unknown number of".to_owned(), |n| n.to_string());
+            let records = lane.undelivered();
+            let records = records.map_or("an unknown number of".to_owned(), |n| n.to_string());
             say(&format!(
                 "{}: {records} records not delivered, {} generations of {} bytes, {} set aside of {} bytes",
                 lane.name,
@@ -115,12 +119,21 @@ impl Site {
             for (name, value) in &lane.marks {
                 say(&format!("  {name} {value}"));
             }
+            for cursor in &lane.cursors {
+                let (sink, place, kept) = (&cursor.sink, cursor.place, cursor.account.kept);
+                say(&format!(
+                    "  cursor of {sink}: {place}, {kept} records before it"
+                ));
+            }
             for generation in &lane.generations {
                 say(&format!(
                     "  generation from {}: {} bytes",
                     generation.first, generation.bytes
                 ));
             }
+        }
+        for account in accounts(&self.dir, &self.lanes) {
+            say(&account_text(&account));
         }
         Outcome::Done
     }
@@ -265,12 +278,6 @@ impl Site {
     }
 }
 
-/// How many records a lane has behind its cursor, by its marks.
-fn undelivered(lane: &Lane) -> Option<u64> {
-    let end = lane.marks.get("end")?;
-    Some(end.saturating_sub(lane.cursor().max(1) + u64::from(lane.cursor() > 0)))
-}
-
 fn bytes(generations: &[Generation]) -> u64 {
     generations.iter().map(|generation| generation.bytes).sum()
 }
@@ -287,12 +294,44 @@ fn lane_json(lane: &Lane) -> Value {
     json!({
         "lane": lane.name,
         "cursor": lane.cursor(),
-        "undelivered": undelivered(lane),
+        "undelivered": lane.undelivered(),
+        "cursors": lane.cursors.iter().map(cursor_json).collect::<Vec<_>>(),
         "marks": lane.marks,
         "bytes": bytes(&lane.generations),
         "generations": lane.generations.iter().map(generation_json).collect::<Vec<_>>(),
         "setAside": lane.set_aside.iter().map(generation_json).collect::<Vec<_>>(),
     })
+}
+
+fn cursor_json(cursor: &Cursor) -> Value {
+    json!({
+        "sink": cursor.sink,
+        "place": cursor.place,
+        "live": cursor.live,
+        "account": account_json(&cursor.account),
+    })
+}
+
+fn account_json(account: &Account) -> Value {
+    json!({
+        "sink": account.name,
+        "received": account.received,
+        "delivered": account.delivered,
+        "filtered": account.filtered,
+        "kept": account.kept,
+        "dropped": account.dropped,
+    })
+}
+
+fn account_text(account: &Account) -> String {
+    let mut text = format!(
+        "sink {}: {} received = {} delivered + {} filtered + {} kept",
+        account.name, account.received, account.delivered, account.filtered, account.kept,
+    );
+    for (reason, count) in &account.dropped {
+        text += &format!(" + {count} dropped ({reason})");
+    }
+    text
 }
 
 fn show(record: &Record, lane: &Lane, as_json: bool) {
@@ -307,7 +346,7 @@ fn show(record: &Record, lane: &Lane, as_json: bool) {
     }
 }
 
-/// The numbers that should have a record and have none: between the good ones and up to `end`. What is
+/// The places that should have a record and have none: between the good ones and up to `end`. What is
 /// below the cursor, nobody waits for.
 fn damaged(first: u64, end: Option<u64>, lane: &Lane, reading: &Reading) -> Vec<(u64, u64)> {
     let mut damaged = Vec::new();
@@ -318,7 +357,7 @@ fn damaged(first: u64, end: Option<u64>, lane: &Lane, reading: &Reading) -> Vec<
         }
         expected = to + 1;
     }
-    // Numbers leap after a loss that was told; without a failure, a gap at the end may be one of them.
+    // Places leap after a loss that was told; without a failure, a gap at the end may be one of them.
     let is_told = lane
         .set_aside
         .iter()
