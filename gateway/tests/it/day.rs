@@ -130,7 +130,7 @@ fn a_days_outage_fits_the_bound_and_drains_in_order_and_the_disk_comes_back() {
     let consumer = arrived.clone();
     stream.consumed_by(move |device, data| consumer.lock().unwrap().take(device, data));
     let mut served = Served::new();
-    served.ship_to(&stream.endpoint);
+    served.ship_in_order_to(&stream.endpoint);
     served.site.write("policies/device.json", ANYTHING);
     for device in 0..DEVICES {
         let thing = format!("day-{device}");
@@ -142,7 +142,7 @@ fn a_days_outage_fits_the_bound_and_drains_in_order_and_the_disk_comes_back() {
         .site
         .replace("gateway.toml", "bytes-max = 2147483648", &small);
     let generation = format!("generation-bytes-max = {}", (bytes_max / 32).max(1 << 20));
-    let default = "generation-bytes-max = 67108864";
+    let default = "generation-bytes-max = 8388608";
     served.site.replace("gateway.toml", default, &generation);
     served.start_with(CREDENTIALS);
     let began = Instant::now();

@@ -69,7 +69,7 @@ fn a_flapping_stream_has_every_acknowledged_message_in_order_after_kills() {
     let mut random = fastrand::Rng::with_seed(seed);
     let stream = FakeKinesis::start([]);
     let mut gateway = Served::new();
-    gateway.ship_to(&stream.endpoint);
+    gateway.ship_in_order_to(&stream.endpoint);
     let each = ((kills + 1) * MESSAGES_PER_KILL).div_ceil(DEVICES);
     let messages = DEVICES * each;
     let things: Vec<_> = (0..DEVICES)
@@ -102,6 +102,7 @@ fn a_flapping_stream_has_every_acknowledged_message_in_order_after_kills() {
             })
             .await;
             gateway.kill();
+            gateway.accounts();
             gateway.start_with(CREDENTIALS);
         }
         work.join_all().await;
@@ -123,6 +124,11 @@ fn a_flapping_stream_has_every_acknowledged_message_in_order_after_kills() {
         thread::sleep(Duration::from_millis(100));
     };
     gateway.stop();
+    for account in gateway.accounts() {
+        let received = account["received"].as_u64().unwrap();
+        assert!(received >= messages as u64, "{account}");
+        assert_eq!(account["dropped"], serde_json::json!({}), "{account}");
+    }
     let in_order: Vec<u64> = (0..u64::try_from(each).unwrap()).collect();
     for (thing, order) in arrived(&records) {
         assert_eq!(order, in_order, "{thing}: all there, in order");

@@ -104,7 +104,7 @@ impl Course {
     fn new(sink: Sink, seed: u64) -> Self {
         let served = Served::new();
         if let Sink::Stream(stream) = &sink {
-            served.ship_to(&stream.endpoint);
+            served.ship_in_order_to(&stream.endpoint);
         }
         served.site.write("policies/device.json", ANYTHING);
         for thing in CLIENTS.iter().chain(&KEEPERS).chain(&["watcher"]) {
@@ -113,7 +113,7 @@ impl Course {
         }
         served.site.replace(
             "gateway.toml",
-            "generation-bytes-max = 67108864",
+            "generation-bytes-max = 8388608",
             "generation-bytes-max = 1048576",
         );
         Self {
@@ -279,6 +279,11 @@ impl Course {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.served.stop();
+        for account in self.served.accounts() {
+            let received = account["received"].as_u64().unwrap();
+            assert!(received >= promised.count() as u64, "{account}");
+            assert_eq!(account["dropped"], serde_json::json!({}), "{account}");
+        }
         let sink = &self.sink;
         let mut bodies = had.to_vec();
         bodies.extend(sink.bodies(&self.served).split_off(before));
