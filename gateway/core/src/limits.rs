@@ -381,6 +381,12 @@ pub const SEQUENCE_RESERVE: u64 = 65_536;
 pub const CURSOR_INTERVAL: Duration = Duration::from_millis(250);
 /// What a generation may keep in memory of its tree.
 pub const GENERATION_CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// How often a command that reads a damaged generation goes on behind a place where the engine fails.
+pub const SALVAGE_TRIES_MAX: usize = 40;
+/// How long a command waits for the engine's next record before it gives a generation up.
+pub const SCAN_PATIENCE: Duration = Duration::from_secs(30);
+/// Key and body of a record that is looked for by its checksum are each below this.
+pub const RECORD_CARVE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Damaged generations kept for salvage; then the oldest is removed.
 pub const DAMAGED_GENERATIONS_MAX: usize = 4;
 /// Nesting of a payload that is embedded as JSON; deeper ones travel as text.

@@ -35,15 +35,15 @@ use zstd::{
 const OLD_WHOLE: u8 = 0;
 const OLD_SHARE: u8 = 1;
 const WHOLE: u8 = 2;
-const COMPRESSED: u8 = 3;
-const SHARE: u8 = 4;
-const SHARE_COMPRESSED: u8 = 5;
+pub(super) const COMPRESSED: u8 = 3;
+pub(super) const SHARE: u8 = 4;
+pub(super) const SHARE_COMPRESSED: u8 = 5;
 
-const PLACE_BYTES: usize = 1 + 8;
-const CRC_BYTES: usize = 4;
+pub(super) const PLACE_BYTES: usize = 1 + 8;
+pub(super) const CRC_BYTES: usize = 4;
 /// What a chunk of whole records has besides them.
 const FRAME_BYTES: usize = PLACE_BYTES + CRC_BYTES;
-const RAW_LENGTH_BYTES: usize = 4;
+pub(super) const RAW_LENGTH_BYTES: usize = 4;
 const SHARE_BYTES_MAX: usize = CHUNK_BYTES_MAX - FRAME_BYTES - 2 * 4;
 
 /// Whether a value holds a share of a record and is worth nothing without the others.

@@ -107,6 +107,11 @@ impl Database {
         Ok(database)
     }
 
+    /// Opens a copy that nobody relies on: nothing of it is made durable.
+    pub(super) fn open_copy(dir: &Path) -> Result<Self, EngineError> {
+        guarded(|| Self::open_here(dir.to_owned()))
+    }
+
     fn open_here(path: PathBuf) -> Result<Self, EngineError> {
         let mut tries_left = LOCK_TRIES;
         let db = loop {

@@ -31,10 +31,10 @@ use super::{
     slots::{self, Slots},
 };
 
-const PREFIX: &str = "gen-";
+pub(super) const PREFIX: &str = "gen-";
 const NEW: &str = ".new";
-const DAMAGED: &str = ".damaged";
-const BASE: &str = "base";
+pub(super) const DAMAGED: &str = ".damaged";
+pub(super) const BASE: &str = "base";
 
 /// See the module.
 pub(super) struct Generation {

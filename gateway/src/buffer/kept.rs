@@ -76,6 +76,17 @@ impl Slots {
         Ok((this, payload, found))
     }
 
+    /// What a file holds that stays as it is; `None` if nothing or nothing good.
+    pub(super) fn peek(path: &Path) -> Option<Vec<u8>> {
+        let file = File::open(path).ok()?;
+        let slots = SLOT_OFFSETS.map(|offset| read_slot(&file, offset));
+        let newest = slots
+            .into_iter()
+            .flatten()
+            .max_by_key(|(serial, _)| *serial);
+        newest.map(|(_, payload)| payload)
+    }
+
     /// Exchanges the file: one that is open for reading only fails every write.
     #[cfg(test)]
     pub(super) fn exchange_file(&mut self, file: File) -> File {

@@ -324,7 +324,7 @@ pub(super) struct Filtered {
 impl Filtered {
     /// What `slots` hold of these sinks.
     pub(super) fn new(slots: Slots, payload: Option<&[u8]>, sinks: &[Sink]) -> Self {
-        let known = payload.and_then(decode).unwrap_or_default();
+        let known = payload.and_then(decode_filtered).unwrap_or_default();
         let names: Vec<_> = sinks.iter().map(|sink| sink.name.clone()).collect();
         let of = |name: &String| known.get(name).copied().unwrap_or(0);
         Self {
@@ -348,7 +348,8 @@ impl Filtered {
     }
 }
 
-fn decode(payload: &[u8]) -> Option<BTreeMap<String, u64>> {
+/// The events that were filtered, by the name of the sink.
+pub(super) fn decode_filtered(payload: &[u8]) -> Option<BTreeMap<String, u64>> {
     let mut input = Input(payload);
     let mut counts = BTreeMap::new();
     while !input.0.is_empty() {

@@ -81,6 +81,13 @@ impl Mark {
         Ok((mark, found))
     }
 
+    /// The number in a file that stays as it is; `None` if it is no mark, or a damaged one.
+    pub(super) fn peek(path: &Path) -> Option<u64> {
+        let file = File::open(path).ok()?;
+        let slots = SLOT_OFFSETS.map(|offset| read_slot(&file, offset));
+        slots[0].max(slots[1])
+    }
+
     /// The number.
     pub(super) fn value(&self) -> u64 {
         self.value

@@ -31,6 +31,7 @@ mod cursor;
 mod engine;
 mod generation;
 mod hold;
+pub mod inspect;
 mod kept;
 mod lanes;
 mod mark;

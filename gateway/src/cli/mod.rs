@@ -5,6 +5,7 @@
 //! `{"error", "exitCode"}`.
 
 mod ask;
+mod buffer;
 mod cert;
 mod check;
 mod client;
@@ -76,6 +77,9 @@ enum Command {
     /// List who is connected to the running gateway, and disconnect a client.
     #[command(subcommand)]
     Client(client::ClientCommand),
+    /// See what waits for the cloud, whether it can be read, and get it out; changes nothing.
+    #[command(subcommand)]
+    Buffer(buffer::BufferCommand),
     /// Ask what a policy would decide.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -100,6 +104,7 @@ impl Cli {
             Command::Thing(command) => thing::thing(&command, config, *json),
             Command::Cert(command) => cert::cert(&command, config, *json),
             Command::Client(command) => client::client(&command, config, *json),
+            Command::Buffer(command) => buffer::buffer(&command, config, *json),
             Command::Policy(command) => policy::policy(&command, config, *json),
             Command::Dev(command) => dev::dev(command),
         };

@@ -125,6 +125,14 @@ pub fn identity(file: &Path) -> identity::Config {
     identity::Config::read(&mut document.section("identity"), dir, &data_dir)
 }
 
+/// The buffer's directory by the settings in `file`, whatever is wrong with them.
+pub fn buffer_dir(file: &Path) -> PathBuf {
+    let text = read_text(file).unwrap_or_default();
+    let mut document = Document::parse(file, &text);
+    let (_, data_dir) = gateway(&mut document.section("gateway"), directory(file));
+    buffer::Config::read(&mut document.section("buffer"), &data_dir).dir
+}
+
 /// The mistakes for which a gateway that runs with the settings in `file` would refuse a change of
 /// registry, policies or certificates.
 pub fn inspect_change(file: &Path) -> Vec<Problem> {

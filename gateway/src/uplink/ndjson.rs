@@ -33,6 +33,10 @@ impl Files {
         bytes_max: u64,
     ) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        // Lines that are synced in a directory that is gone are gone as well.
+        if let Some(parent) = dir.parent() {
+            File::open(parent)?.sync_all()?;
+        }
         let mut files = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;

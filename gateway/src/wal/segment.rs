@@ -47,7 +47,7 @@ impl Segments {
         metrics: &Metrics,
         mut apply: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<Self, OpenError> {
-        fs::create_dir_all(dir).map_err(|source| failed("make", dir, source))?;
+        make(dir).map_err(|source| failed("make", dir, source))?;
         let numbers = numbers(dir).map_err(|source| failed("list", dir, source))?;
         let mut old = Vec::new();
         for &number in &numbers {
@@ -244,6 +244,15 @@ fn path(dir: &Path, number: u64) -> PathBuf {
 
 fn header_bytes() -> u64 {
     u64::try_from(MAGIC.len()).unwrap_or(u64::MAX)
+}
+
+/// Makes the directory, durably: what is synced in one that is gone is gone as well.
+fn make(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    match dir.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 fn failed(doing: &'static str, path: &Path, source: io::Error) -> OpenError {

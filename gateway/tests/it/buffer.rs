@@ -12,7 +12,7 @@ use portcullis::buffer::{Ack, Buffer, Config, InOrder, Metrics, Stamp, Writer};
 use prometheus::Registry;
 use tokio::task::JoinSet;
 
-use crate::support::{draft, one_sink, run, this_test};
+use crate::support::{SmallDisk, draft, one_sink, run, this_test};
 
 const CHILD: &str = "buffer::appends_until_it_is_killed";
 const DIR: &str = "PORTCULLIS_TEST_DIR";
@@ -156,38 +156,15 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
     assert!(acked > 0 && present >= acked);
 }
 
-/// A file system of a few megabytes; needs root.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]);
-        let mounted = mount.arg(dir.path()).stderr(Stdio::null()).status();
-        mounted
-            .is_ok_and(|status| status.success())
-            .then(|| Self(dir))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .args(["-l".as_ref(), self.0.path().as_os_str()])
-            .status();
-    }
-}
-
 #[test]
 fn on_a_full_disk_appenders_wait_and_go_on_when_there_is_space() {
-    let Some(disk) = SmallDisk::mount() else {
-        eprintln!("\n*** SKIPPED, NOTHING WAS TESTED: mounting a small file system needs root\n");
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_disk) = SmallDisk::mount(dir.path(), 8) else {
         return;
     };
-    let ballast = disk.0.path().join("ballast");
+    let ballast = dir.path().join("ballast");
     std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
-    let (buffer, writer) = open(&disk.0.path().join("buffer"));
+    let (buffer, writer) = open(&dir.path().join("buffer"));
     let writer =
         std::thread::spawn(move || writer.run(&tokio_util::sync::CancellationToken::new()));
     // The buffer would compress anything else to nothing.

@@ -41,6 +41,29 @@ struct State {
     /// 0: it does not say.
     shards: u32,
     date: Option<String>,
+    witness: Option<Witness>,
+    /// Who gets what is taken instead of `taken`.
+    consumer: Option<Consumer>,
+}
+
+/// Gets partition key and data of a record.
+struct Consumer(Box<Consume>);
+
+type Consume = dyn FnMut(&str, &[u8]) + Send;
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Consumer")
+    }
+}
+
+/// Who is told how many records were taken, before the gateway is.
+struct Witness(Box<dyn Fn(usize) + Send>);
+
+impl std::fmt::Debug for Witness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +110,16 @@ impl FakeKinesis {
     /// What a request meets when the script is over; without it, all is taken.
     pub(crate) fn afterwards(&self, step: Step) {
         self.state.lock().unwrap().afterwards = Some(step);
+    }
+
+    /// From now on this is told how many records were taken so far, before the gateway is.
+    pub(crate) fn witnessed_by(&self, witness: impl Fn(usize) + Send + 'static) {
+        self.state.lock().unwrap().witness = Some(Witness(Box::new(witness)));
+    }
+
+    /// From now on what is taken goes here and is not kept: for more than the memory holds.
+    pub(crate) fn consumed_by(&self, consumer: impl FnMut(&str, &[u8]) + Send + 'static) {
+        self.state.lock().unwrap().consumer = Some(Consumer(Box::new(consumer)));
     }
 
     /// Everything that was taken, in order, `(partition key, data)`.
@@ -222,7 +255,9 @@ fn records(request: &Value) -> Vec<(String, Vec<u8>)> {
 }
 
 fn answer(step: &Step, records: Vec<(String, Vec<u8>)>, state: &mut State) -> Option<(u16, Value)> {
-    state.requests.push(records.clone());
+    if state.consumer.is_none() {
+        state.requests.push(records.clone());
+    }
     let refusal = |status, code: &str| {
         let error = json!({ "__type": code, "message": "scripted" });
         Some((status, error))
@@ -246,11 +281,18 @@ fn answer(step: &Step, records: Vec<(String, Vec<u8>)>, state: &mut State) -> Op
                 outcomes.push(json!({ "ErrorCode": code, "ErrorMessage": "scripted" }));
             }
             None => {
-                state.taken.push(record);
-                let number = state.taken.len().to_string();
+                if let Some(Consumer(consumer)) = &mut state.consumer {
+                    consumer(&record.0, &record.1);
+                } else {
+                    state.taken.push(record);
+                }
+                let number = (state.taken.len() + at).to_string();
                 outcomes.push(json!({ "ShardId": "shardId-0", "SequenceNumber": number }));
             }
         }
+    }
+    if let Some(Witness(witness)) = &state.witness {
+        witness(state.taken.len());
     }
     if matches!(step, Step::CutAfter) {
         return None;

@@ -1,8 +1,10 @@
 //! The buffer is full: who waits for it is held to the rights of the moment.
 
 use std::{
+    fs,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,9 +12,10 @@ use std::{
 use crate::{
     device::{Device, client_config},
     emulators::free_port,
+    fake_kinesis::{FakeKinesis, Step},
     served::{Served, eventually},
-    support::CREDENTIALS,
-    wire::{Hello, Wire, framed, text},
+    support::{CREDENTIALS, SmallDisk},
+    wire::{Hello, Wire, framed, packet, text},
 };
 
 const EVENTS: &str = "portcullis_pipeline_events_total";
@@ -203,4 +206,153 @@ fn a_client_of_mqtt_5_is_told_that_the_buffer_is_full() {
     assert!(reason < 0x80);
     let got = watcher.messages_until("$aws/things/marker/shadow/update");
     assert_eq!(got.len(), 1, "{got:?}");
+}
+
+/// Takes whatever is left of the disk.
+fn take_the_rest(ballast: &Path) {
+    let mut file = fs::File::create(ballast).unwrap();
+    while file.write(&[7; 4096]).is_ok_and(|written| written > 0) {}
+}
+
+/// Takes the disk until the gateway finds it full; the file that has it.
+fn fill_the_disk(served: &Served, first: &mut Wire) -> PathBuf {
+    let ballast = served.site.path("data/ballast");
+    take_the_rest(&ballast);
+    // More than what the file of the generation has room for already.
+    let mut body = text("dt/sensor-1/waits");
+    body.extend([0, 2, 0]);
+    body.resize(100_000, b'x');
+    let mut random = fastrand::Rng::with_seed(7);
+    body[22..].fill_with(|| random.u8(b'a'..=b'z'));
+    let mut sent = 0;
+    eventually("the disk is found full", || {
+        if sent < 30 {
+            sent += 1;
+            body[20] = sent;
+            first.send(&packet(QOS_1, &body)).unwrap();
+        }
+        served.log().contains("The disk is full")
+    });
+    ballast
+}
+
+#[test]
+fn on_a_full_disk_devices_are_held_back_and_all_goes_on_when_there_is_space() {
+    let stream = FakeKinesis::start([]);
+    stream.afterwards(Step::Refuse(503, "ServiceUnavailable"));
+    let mut served = Served::new();
+    served.ship_to(&stream.endpoint);
+    policy(&served, "");
+    // A violation would be given the reserve, and what it leaves of that is room for events.
+    served.site.write("profiles/device.json", DENIED_PROFILE);
+    let credentials = ["sensor-1", "sensor-2"].map(|thing| served.enrol(thing, "cold-chain"));
+    let data = served.site.path("data");
+    fs::create_dir_all(&data).unwrap();
+    let Some(_disk) = SmallDisk::mount(&data, 24) else {
+        return;
+    };
+    served.start_with(CREDENTIALS);
+    let [mut first, mut second] = [0, 1].map(|at: usize| {
+        let config = Arc::new(client_config(&credentials[at]));
+        Wire::open(served.mqtt, &config, "localhost")
+    });
+    assert_eq!(first.connect(&Hello::v5("sensor-1")), Some(0));
+    assert_eq!(second.connect(&Hello::v5("sensor-2")), Some(0));
+    let taken = answer_to(&mut first, QOS_1, 1, "dt/sensor-1/before");
+    assert!(taken.2 < 0x80, "{taken:?}");
+    let ballast = fill_the_disk(&served, &mut first);
+    let refused = answer_to(&mut second, QOS_1, 3, "dt/sensor-2/refused");
+    assert_eq!(refused, (0x40, 3, 0x97));
+    assert!(served.proc("status").contains("VmHWM"), "it lives");
+    fs::remove_file(&ballast).unwrap();
+    eventually("there is room again", || {
+        answer_to(&mut second, QOS_1, 4, "dt/sensor-2/after").2 < 0x80
+    });
+    stream.afterwards(Step::Take);
+    let has = |topic: &str| {
+        let taken = stream.taken();
+        let bodies = taken.iter();
+        bodies
+            .filter_map(|(_, data)| serde_json::from_slice::<serde_json::Value>(data).ok())
+            .any(|body| body["topic"] == topic)
+    };
+    for topic in [
+        "dt/sensor-1/before",
+        "dt/sensor-1/waits",
+        "dt/sensor-2/after",
+    ] {
+        eventually(topic, || has(topic));
+    }
+    assert!(!has("dt/sensor-2/refused"), "what was refused went nowhere");
+    drop((first, second));
+    served.stop();
+}
+
+/// What goes wrong three times is a violation.
+const DENIED_PROFILE: &str = r#"{"securityProfileName":"full","targets":["all/things"],"behaviors":[
+    {"name":"denied","metric":"aws:num-authorization-failures","criteria":{
+     "comparisonOperator":"less-than","value":{"count":3},"durationSeconds":300}}]}"#;
+
+#[test]
+fn on_a_full_disk_a_violation_lands_while_events_are_refused() {
+    let stream = FakeKinesis::start([]);
+    stream.afterwards(Step::Refuse(503, "ServiceUnavailable"));
+    let mut served = Served::new();
+    served.ship_to(&stream.endpoint);
+    policy(
+        &served,
+        r#",{"Effect":"Deny","Action":"iot:Publish","Resource":"arn:aws:iot:*:*:topic/forbidden"}"#,
+    );
+    served.site.write("profiles/device.json", DENIED_PROFILE);
+    let credentials = ["sensor-1", "sensor-2"].map(|thing| served.enrol(thing, "cold-chain"));
+    let data = served.site.path("data");
+    fs::create_dir_all(&data).unwrap();
+    let Some(_disk) = SmallDisk::mount(&data, 24) else {
+        return;
+    };
+    served.start_with(CREDENTIALS);
+    let configs = credentials.map(|own| Arc::new(client_config(&own)));
+    let connect = |at: usize| {
+        let mut wire = Wire::open(served.mqtt, &configs[at], "localhost");
+        let hello = Hello::v5(["sensor-1", "sensor-2"][at]);
+        assert_eq!(wire.connect(&hello), Some(0));
+        wire
+    };
+    let mut first = connect(0);
+    let mut second = connect(1);
+    let ballast = fill_the_disk(&served, &mut first);
+    let refused = answer_to(&mut second, QOS_1, 3, "dt/sensor-2/refused");
+    assert_eq!(refused, (0x40, 3, 0x97));
+    let critical = || {
+        let stats = served.site.done(&["buffer", "stats", "--json"]);
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        let lanes = stats["lanes"].as_array().unwrap();
+        let lane = lanes
+            .iter()
+            .find(|lane| lane["lane"] == "critical")
+            .unwrap();
+        lane["undelivered"].as_u64().unwrap()
+    };
+    assert_eq!(critical(), 0);
+    let mut forbidden = text("forbidden");
+    forbidden.extend([0, 4, 0]);
+    for _ in 0..4 {
+        second = connect(1);
+        second.send(&packet(QOS_1, &forbidden)).unwrap();
+        assert!(second.closes(), "it is denied");
+    }
+    eventually("the violation is on the disk", || critical() > 0);
+    served.accounts();
+    fs::remove_file(&ballast).unwrap();
+    stream.afterwards(Step::Take);
+    eventually("the violation arrives", || {
+        let taken = stream.taken();
+        let mut bodies = taken.iter();
+        bodies.any(|(_, data)| {
+            let body: serde_json::Value = serde_json::from_slice(data).unwrap();
+            body["schema"] == "portcullis.violation/1" && body["thingName"] == "sensor-2"
+        })
+    });
+    drop((first, second));
+    served.stop();
 }

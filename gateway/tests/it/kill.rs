@@ -32,24 +32,24 @@ use crate::{
 /// Publishes that a client has under way at most.
 const WINDOW: usize = 10;
 
-fn size(variable: &str, default: usize) -> usize {
+pub(crate) fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |n| n.parse().unwrap())
 }
 
 /// One device: publishes messages 0 to `messages - 1` in order and, after every loss of the
 /// connection, goes on from the first that is not acknowledged.
-struct Device {
-    number: usize,
-    thing: String,
-    address: SocketAddr,
-    transport: Transport,
-    messages: usize,
-    acked: usize,
-    all_acked: Arc<AtomicUsize>,
+pub(crate) struct Device {
+    pub(crate) number: usize,
+    pub(crate) thing: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) transport: Transport,
+    pub(crate) messages: usize,
+    pub(crate) acked: usize,
+    pub(crate) all_acked: Arc<AtomicUsize>,
 }
 
 impl Device {
-    async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let started = Instant::now();
         while self.acked < self.messages {
             assert!(
@@ -114,7 +114,7 @@ impl Device {
 }
 
 /// The messages of each client in the order of their arrival, duplicates removed.
-fn arrived(records: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn arrived(records: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u64>> {
     let mut by_thing: BTreeMap<String, (BTreeSet<u64>, Vec<u64>)> = BTreeMap::new();
     for (key, data) in records {
         let body: serde_json::Value = serde_json::from_slice(data).unwrap();

@@ -62,6 +62,33 @@ impl Served {
         );
     }
 
+    /// As [`Self::ship_to`], in the order of each key whatever the stream refuses, and soon again.
+    pub(crate) fn ship_in_order_to(&self, endpoint: &str) {
+        self.ship_to(endpoint);
+        let patient = "retry-max-secs = 5\n";
+        let strict = "retry-max-secs = 1\nordering = \"strict\"\n";
+        self.site.replace_last("gateway.toml", patient, strict);
+    }
+
+    /// What became of everything that was for each sink, as `buffer stats` says: by sink, and each
+    /// balances.
+    pub(crate) fn accounts(&self) -> Vec<Value> {
+        let stats = self.site.done(&["buffer", "stats", "--json"]);
+        let stats: Value = serde_json::from_str(&stats).unwrap();
+        let accounts = stats["sinks"].as_array().unwrap().clone();
+        for account in &accounts {
+            let count = |name: &str| account[name].as_u64().unwrap();
+            let dropped = account["dropped"].as_object().unwrap().values();
+            let dropped: u64 = dropped.map(|count| count.as_u64().unwrap()).sum();
+            assert_eq!(
+                count("received"),
+                count("delivered") + count("filtered") + count("kept") + dropped,
+                "{stats}"
+            );
+        }
+        accounts
+    }
+
     /// `thing add` and `cert issue`.
     pub(crate) fn enrol(&self, thing: &str, group: &str) -> Credentials {
         self.site.done(&["thing", "add", thing, "--group", group]);

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -73,6 +74,31 @@ pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(work)
+}
+
+/// A file system of a few megabytes over a directory; gone when dropped.
+#[derive(Debug)]
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None`, and said so, where the test may not mount.
+    pub(crate) fn mount(dir: &Path, mebibytes: usize) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]);
+        let mounted = mount.arg(dir).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir.to_owned()));
+        }
+        eprintln!("\n*** SKIPPED, NOTHING WAS TESTED: mounting a small file system needs root\n");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let mut unmount = Command::new("umount");
+        let _ = unmount.args(["-l".as_ref(), self.0.as_os_str()]).status();
+    }
 }
 
 pub(crate) fn draft(key: &str, members: String) -> Draft {
