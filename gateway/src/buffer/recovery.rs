@@ -398,7 +398,8 @@ impl Recovered {
         if old_cursor.is_some() {
             fs::remove_file(store.dir.join(OLD_CURSOR)).map_err(at)?;
         }
-        store.drop_generations(&store.drained(&store.lock_state()).collect::<Vec<_>>());
+        let drained: Vec<_> = store.drained(&store.lock_state()).collect();
+        store.drop_generations(&drained);
         store.update_gauges(&store.lock_state());
         info!(
             lane = store.lane.name(),
