@@ -114,7 +114,7 @@ impl Device {
 }
 
 /// The messages of each client in the order of their arrival, duplicates removed.
-fn arrived(records: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn arrived(records: &[(String, Vec<u8>)]) -> BTreeMap<String, Vec<u64>> {
     let mut by_thing: BTreeMap<String, (BTreeSet<u64>, Vec<u64>)> = BTreeMap::new();
     for (key, data) in records {
         let body: serde_json::Value = serde_json::from_slice(data).unwrap();
