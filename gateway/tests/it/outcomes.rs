@@ -156,6 +156,36 @@ fn refused_credentials_pause_and_all_arrives_once_they_are_good() {
 }
 
 #[test]
+fn a_signature_refused_for_a_wrong_clock_is_told_as_that_and_passes_by_the_services_clock() {
+    let name = "outcomes::a_signature_refused_for_a_wrong_clock_is_told_as_that_and_passes_by_the_services_clock";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    run(async {
+        for (ahead_secs, way) in [(3600, "behind"), (-3600, "ahead")] {
+            let cloud = cloud();
+            cloud.set(|settings| settings.signatures.ahead_secs = ahead_secs);
+            // The first answer is that to the records.
+            for operation in ["DescribeStreamSummary", "ListShards"] {
+                cloud.meanwhile_of(operation, Fault::Stall);
+            }
+            let feed = Feed::new(records(50, 5));
+            let mut shipping = Shipping::start_with(stream(&cloud.endpoint()), feed.clone());
+            until("everything is accepted", || feed.accepted() == 50).await;
+            let status = shipping.status();
+            shipping.stop().await;
+            assert_eq!(shipping.failed("credentials"), 50.0);
+            assert!(status.contains("this machine's clock is"), "{status}");
+            assert!(status.contains(way), "{status}");
+            let skew = shipping.metric("portcullis_uplink_clock_skew_seconds");
+            assert!((skew - ahead_secs as f64).abs() < 60.0, "{skew}");
+            assert_eq!(cloud.taken(STREAM), records(50, 5));
+            assert_eq!(feed.dropped(), 0);
+        }
+    });
+}
+
+#[test]
 fn an_invalid_request_is_halved_until_the_culprit_alone_is_set_aside() {
     let name = "outcomes::an_invalid_request_is_halved_until_the_culprit_alone_is_set_aside";
     if !in_child(name, CREDENTIALS) {
