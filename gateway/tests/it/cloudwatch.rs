@@ -15,6 +15,7 @@ use portcullis::{
         Config, LogFeed, LogSink, LogsConfig, MetricSink, Metrics, MetricsConfig, start,
     },
 };
+use portcullis_cloud::{Cloud, Fault, Measured, Refusal, Settings};
 use portcullis_core::{
     cloudwatch::{
         logs::Line,
@@ -174,28 +175,41 @@ fn values(fake: &FakeCloudWatch) -> Vec<f64> {
 #[test]
 fn minutes_arrive_in_full_calls_and_in_order() {
     let name = "cloudwatch::minutes_arrive_in_full_calls_and_in_order";
-    if !in_child(name, METRIC_VARIABLES) {
+    // As a gateway has it: compressed.
+    if !in_child(name, CREDENTIALS) {
         return;
     }
     run(async {
+        let cloud = Cloud::start(Settings::default()).unwrap();
         let bulk = Bulk::default();
         let of_minute = |n: u32| (0..60).map(move |m| datum(&format!("m{m}"), f64::from(n)));
         bulk.append((0..40).map(|n| minute(HOUR, of_minute(n).collect())));
-        let fake = FakeCloudWatch::start([]);
-        let shipping = settle(Shipping::metrics(&fake.endpoint, &bulk), &bulk).await;
-        let expected = (0..40).flat_map(of_minute);
-        let expected: Vec<_> = expected.map(|d| (d.name, d.reading)).collect();
-        let taken: Vec<_> = taken(&fake)
+        // Refused for certain goes again; the data are compressed and in CBOR, and it reads both.
+        cloud.next_of("PutMetricData", [Fault::Refuse(Refusal::throttling())]);
+        let shipping = settle(Shipping::metrics(&cloud.endpoint(), &bulk), &bulk).await;
+        let taken: Vec<_> = cloud
+            .datums()
             .into_iter()
-            .map(|(name, value)| (name, Reading::one(value)))
+            .map(|datum| (datum.namespace, datum.name, datum.measured))
+            .collect();
+        let expected: Vec<_> = (0..40)
+            .flat_map(of_minute)
+            .zip((0..40).flat_map(|n| [f64::from(n); 60]))
+            .map(|(datum, value)| {
+                let measured = Measured::Values(vec![(value, 1.0)]);
+                ("Portcullis".to_owned(), datum.name, measured)
+            })
             .collect();
         assert_eq!(taken, expected);
-        let sizes = fake.metrics();
-        let sizes: Vec<_> = sizes
-            .iter()
-            .map(|call| call["MetricData"].as_array().unwrap().len())
-            .collect();
-        assert_eq!(sizes, [960, 960, 480], "whole minutes");
+        let first = cloud.datums().remove(0);
+        let dimension = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let dimensions = [dimension("GatewayId", "gw-1"), dimension("Reason", "r")];
+        assert_eq!(first.dimensions, dimensions);
+        assert_eq!(first.unit, "Count");
+        let requests = cloud.requests();
+        let plain = 960 * r#"{"MetricName":"m00","Value":0.0}"#.len();
+        assert!(requests[0].body_bytes < plain, "it is compressed");
+        assert_eq!(cloud.counters().operations["PutMetricData"], 4);
         assert_eq!(bulk.delivered(), 40);
         assert_eq!(shipping.calls("cloudwatch-metrics", "taken"), 3.0);
     });
@@ -731,3 +745,28 @@ const METRIC_VARIABLES: &[(&str, &str)] = &[
     CREDENTIALS[1],
     ("AWS_DISABLE_REQUEST_COMPRESSION", "true"),
 ];
+
+#[test]
+fn the_cloud_of_tests_takes_log_events_once_group_and_stream_are_made() {
+    let name = "cloudwatch::the_cloud_of_tests_takes_log_events_once_group_and_stream_are_made";
+    if !in_child(name, CREDENTIALS) {
+        return;
+    }
+    run(async {
+        let cloud = Cloud::start(Settings::default()).unwrap();
+        let bulk = Bulk::default();
+        bulk.append((0..20).map(|n| line(HOUR - u64::from(n), n)));
+        // Too old for CloudWatch: the call is taken without it.
+        bulk.append([line(20 * DAY, 20)]);
+        let shipping = settle(Shipping::logs(&cloud.endpoint(), &bulk), &bulk).await;
+        let events = cloud.log_events("/edge/portcullis", "gw-1");
+        let messages: Vec<_> = events.into_iter().map(|event| event.message).collect();
+        assert_eq!(numbers(&messages), (0..20).collect::<Vec<_>>());
+        let operations = cloud.counters().operations;
+        assert_eq!(operations["CreateLogGroup"], 1);
+        assert!(operations["CreateLogStream"] >= 1);
+        assert_eq!(bulk.delivered(), 20);
+        assert_eq!(bulk.dropped(), BTreeMap::from([("expired", 1)]));
+        drop(shipping);
+    });
+}

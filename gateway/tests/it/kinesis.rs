@@ -9,8 +9,8 @@ use std::{
 use portcullis::{
     buffer::{self, Ack, Buffer, Stamp},
     uplink::{
-        Config, KinesisConfig, Metrics, Ordering, RecordSource, RouteConfig, StreamConfig, Uplink,
-        Waits,
+        Board, Config, KinesisConfig, Metrics, Ordering, RecordSource, RouteConfig, StreamConfig,
+        Uplink, Waits,
     },
 };
 use portcullis_cloud::{Cloud, Fault};
@@ -28,7 +28,7 @@ use crate::{
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// The stream of the tests with one request under way, so that what happens is in order.
-fn stream(endpoint: &str) -> StreamConfig {
+pub(crate) fn stream(endpoint: &str) -> StreamConfig {
     let soon = Backoff {
         base: Duration::from_millis(50),
         cap: Duration::from_millis(500),
@@ -47,8 +47,9 @@ fn stream(endpoint: &str) -> StreamConfig {
 }
 
 /// An uplink at work.
-struct Shipping {
+pub(crate) struct Shipping {
     registry: Registry,
+    board: Board,
     stop: CancellationToken,
     task: tokio::task::JoinSet<portcullis::supervisor::TaskResult>,
     dead_letters: tempfile::TempDir,
@@ -59,7 +60,7 @@ impl Shipping {
         Self::start_with(stream(endpoint), source)
     }
 
-    fn start_with(stream: StreamConfig, source: impl RecordSource) -> Self {
+    pub(crate) fn start_with(stream: StreamConfig, source: impl RecordSource) -> Self {
         let config = KinesisConfig {
             default: stream,
             routes: Vec::new(),
@@ -72,25 +73,27 @@ impl Shipping {
         let dead_letters = tempfile::tempdir().unwrap();
         let config = Config::Kinesis(Box::new(config));
         let metrics = Metrics::register(&registry);
+        let board = metrics.board();
         let uplink = Uplink::new(config, dead_letters.path().into(), sources, metrics);
         let stop = CancellationToken::new();
         let mut task = tokio::task::JoinSet::new();
         task.spawn(uplink.run(stop.clone()));
         Self {
             registry,
+            board,
             stop,
             task,
             dead_letters,
         }
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
         let ended = tokio::time::timeout(GENEROUS, self.task.join_next()).await;
         ended.unwrap().unwrap().unwrap().unwrap();
     }
 
-    fn metric(&self, line: &str) -> f64 {
+    pub(crate) fn metric(&self, line: &str) -> f64 {
         let text = TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .unwrap();
@@ -100,13 +103,24 @@ impl Shipping {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    fn failed(&self, reason: &str) -> f64 {
+    pub(crate) fn failed(&self, reason: &str) -> f64 {
         self.metric(&format!(
             "portcullis_uplink_failed_records_total{{reason=\"{reason}\",sink=\"kinesis\"}}"
         ))
     }
 
-    fn dead_letters(&self) -> Vec<serde_json::Value> {
+    /// Whether the sink is in this state.
+    pub(crate) fn is(&self, state: &str) -> bool {
+        let line = format!("portcullis_uplink_state{{sink=\"kinesis\",state=\"{state}\"}}");
+        self.metric(&line) == 1.0
+    }
+
+    /// What the status says of the sinks.
+    pub(crate) fn status(&self) -> String {
+        self.board.document().to_string()
+    }
+
+    pub(crate) fn dead_letters(&self) -> Vec<serde_json::Value> {
         lines(self.dead_letters.path())
     }
 }
@@ -127,7 +141,7 @@ fn lines(dir: &Path) -> Vec<serde_json::Value> {
 }
 
 /// `n` records over `keys` keys, the bodies telling key and place.
-fn records(n: usize, keys: usize) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn records(n: usize, keys: usize) -> Vec<(String, Vec<u8>)> {
     (0..n)
         .map(|i| {
             let key = format!("thing-{}", i % keys);
@@ -137,9 +151,9 @@ fn records(n: usize, keys: usize) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-type ByKey = BTreeMap<String, Vec<Vec<u8>>>;
+pub(crate) type ByKey = BTreeMap<String, Vec<Vec<u8>>>;
 
-fn by_key(records: Vec<(String, Vec<u8>)>) -> ByKey {
+pub(crate) fn by_key(records: Vec<(String, Vec<u8>)>) -> ByKey {
     let mut all = ByKey::new();
     for (key, data) in records {
         all.entry(key).or_default().push(data);
@@ -148,7 +162,7 @@ fn by_key(records: Vec<(String, Vec<u8>)>) -> ByKey {
 }
 
 /// The first arrival of each record: what a consumer keeps.
-fn without_duplicates(mut all: ByKey) -> ByKey {
+pub(crate) fn without_duplicates(mut all: ByKey) -> ByKey {
     for data in all.values_mut() {
         let mut seen = std::collections::BTreeSet::new();
         data.retain(|data| seen.insert(data.clone()));
@@ -377,7 +391,7 @@ fn without_credentials_nothing_is_sent_and_the_reason_is_counted() {
     });
 }
 
-fn open_buffer(dir: &Path) -> (Buffer, std::thread::JoinHandle<()>) {
+pub(crate) fn open_buffer(dir: &Path) -> (Buffer, std::thread::JoinHandle<()>) {
     let config = buffer::Config {
         linger: std::time::Duration::from_millis(2),
         generation_bytes_max: 1 << 20,

@@ -201,6 +201,8 @@ impl<S: RecordSource> Shipper<S> {
             Failure::Throttled => {
                 self.batch_records_max = (self.batch_records_max / 2).max(1);
             }
+            // A client that knows by how much the clock is off signs by the service's next time.
+            Failure::Credentials if is_skewed(self.client.skew().secs()) => {}
             Failure::Credentials => {
                 // A new client asks for new ones.
                 let skew = self.client.skew().clone();
