@@ -43,13 +43,16 @@ struct Outcome {
     cloud_cpu: f64,
 }
 
+/// What a row has that is not the default.
+type Change = fn(&mut StreamConfig);
+
 /// Runs what was asked for and prints it.
 pub(super) fn run(asked: &Arguments) -> Result<()> {
     println!(
         "{:<16} {:>9} {:>9} {:>9} {:>12} {:>10} {:>8}",
         "row", "events", "events/s", "CPU s/M", "ev/CPU s", "cloud s/M", "of raw"
     );
-    let rows: [(&str, fn(&mut StreamConfig)); 4] = [
+    let rows: [(&str, Change); 4] = [
         ("relaxed", |_| {}),
         ("relaxed/1", |stream| stream.requests_in_flight = 1),
         ("strict", |stream| stream.ordering = Ordering::Strict),

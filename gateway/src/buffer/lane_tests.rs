@@ -242,7 +242,7 @@ async fn the_bulk_lane_gives_way_and_the_critical_one_is_taken_at_the_bound() {
     }
     let store = bench.store();
     while !store.shared.is_over_own(Lane::Events)
-        && account(&bench, 0).dropped.get("gave-way").is_none()
+        && !account(&bench, 0).dropped.contains_key("gave-way")
     {
         append(&bench, Kind::Event, SinkSet::ALL, &bodies).await;
     }
