@@ -1,5 +1,4 @@
-//! The SDK's client, its retries off (two nested back-offs would multiply), and what its errors mean
-//! (specification D.2).
+//! The SDK's client over what all clients of AWS share, and what its errors mean (specification D.2).
 
 use std::{
     error::Error,
@@ -9,27 +8,26 @@ use std::{
     },
 };
 
-use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_kinesis::{
     config::{
-        ConfigBag, Intercept, RuntimeComponents, StalledStreamProtectionConfig,
+        ConfigBag, Intercept, RuntimeComponents,
         interceptors::BeforeDeserializationInterceptorContextRef,
     },
     error::{BoxError, ProvideErrorMetadata, SdkError},
     primitives::{Blob, DateTime, DateTimeFormat},
     types::PutRecordsRequestEntry,
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
-use portcullis_core::{limits::UPLINK_CONNECT_TIMEOUT, upstream::shards::Shard};
+use portcullis_core::upstream::shards::Shard;
 
 use super::request::Body;
 use crate::{
     chain::chain,
     clock,
-    uplink::{StreamConfig, state::Failure},
+    uplink::{
+        StreamConfig,
+        aws::{self, Http},
+        state::Failure,
+    },
 };
 
 /// A handle; clones share connections.
@@ -93,26 +91,9 @@ impl Intercept for Skew {
 impl Client {
     /// A client with the default credentials chain. Opens no connection.
     pub(super) async fn new(config: &StreamConfig, skew: Skew) -> Self {
-        // The one TLS stack of the house: rustls on ring. It takes plain `http://` as well.
-        let http = Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http)
-            .region(Region::new(config.region.clone()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(
-                TimeoutConfig::builder()
-                    .connect_timeout(UPLINK_CONNECT_TIMEOUT)
-                    .operation_timeout(config.request_timeout)
-                    .build(),
-            )
-            // The operation's timeout covers it, and it would count a slow uplink as a fault.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-        if let Some(endpoint) = &config.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        let config_of_service = aws_sdk_kinesis::config::Builder::from(&loader.load().await)
+        let (region, endpoint) = (&config.region, config.endpoint.as_deref());
+        let shared = aws::load(&Http::new(), region, endpoint, config.request_timeout).await;
+        let config_of_service = aws_sdk_kinesis::config::Builder::from(&shared)
             .interceptor(skew.clone())
             .build();
         Self {
