@@ -265,17 +265,13 @@ impl RecordSource for Counting {
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, SourceError> {
-        let read = self.reader.read(lane, of(part), records_max, bytes_max);
+        let read = self.reader.read(lane, part, records_max, bytes_max);
         read.await.map_err(source_error)
     }
 
     async fn settle(&mut self, lane: Lane, part: Part, upto_place: u64, tally: Tally) {
         self.settled.records.fetch_add(tally.delivered, Relaxed);
-        let tally = buffer::Tally {
-            delivered: tally.delivered,
-            dropped: tally.dropped,
-        };
-        self.reader.settle(lane, of(part), upto_place, tally).await;
+        self.reader.settle(lane, part, upto_place, tally).await;
         self.settled.changed.notify_one();
     }
 
@@ -284,18 +280,11 @@ impl RecordSource for Counting {
     }
 
     fn unread(&self, lane: Lane, part: Part) -> u64 {
-        self.reader.unread(lane, of(part))
+        self.reader.unread(lane, part)
     }
 
     async fn split(&mut self, lane: Lane) {
         self.reader.split(lane).await;
-    }
-}
-
-fn of(part: Part) -> buffer::Part {
-    match part {
-        Part::Backlog => buffer::Part::Backlog,
-        Part::Live => buffer::Part::Live,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The buffer's reader as the uplink wants it: the two do not know each other.
 
-use portcullis_core::record::{Lane, Record};
+use portcullis_core::record::{Lane, Part, Record, Tally};
 
 use crate::{buffer, uplink};
 
@@ -12,48 +12,28 @@ impl uplink::RecordSource for Source {
     async fn read(
         &mut self,
         lane: Lane,
-        part: uplink::Part,
+        part: Part,
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, uplink::SourceError> {
-        let read = self
-            .0
-            .read(lane, part_of(part), records_max, bytes_max)
-            .await;
+        let read = self.0.read(lane, part, records_max, bytes_max).await;
         read.map_err(unread)
     }
 
-    async fn settle(
-        &mut self,
-        lane: Lane,
-        part: uplink::Part,
-        upto_place: u64,
-        tally: uplink::Tally,
-    ) {
-        let tally = buffer::Tally {
-            delivered: tally.delivered,
-            dropped: tally.dropped,
-        };
-        self.0.settle(lane, part_of(part), upto_place, tally).await;
+    async fn settle(&mut self, lane: Lane, part: Part, upto_place: u64, tally: Tally) {
+        self.0.settle(lane, part, upto_place, tally).await;
     }
 
     async fn changed(&mut self) -> Result<(), uplink::SourceError> {
         self.0.changed().await.map_err(unread)
     }
 
-    fn unread(&self, lane: Lane, part: uplink::Part) -> u64 {
-        self.0.unread(lane, part_of(part))
+    fn unread(&self, lane: Lane, part: Part) -> u64 {
+        self.0.unread(lane, part)
     }
 
     async fn split(&mut self, lane: Lane) {
         self.0.split(lane).await;
-    }
-}
-
-fn part_of(part: uplink::Part) -> buffer::Part {
-    match part {
-        uplink::Part::Backlog => buffer::Part::Backlog,
-        uplink::Part::Live => buffer::Part::Live,
     }
 }
 

@@ -10,25 +10,9 @@
 
 use std::collections::BTreeMap;
 
+pub(super) use portcullis_core::record::{Part, Tally};
+
 use super::counts::{Input, put_text, put_u64};
-
-/// Which part of what a sink has before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// From the oldest on.
-    Backlog,
-    /// From where [`Reader::split`](super::Reader::split) was called on.
-    Live,
-}
-
-/// What became of records; reasons are metric labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// The sink has them.
-    pub delivered: u64,
-    /// The sink will never have them, by reason.
-    pub dropped: Vec<(&'static str, u64)>,
-}
 
 /// The disk had something else in their place.
 pub(super) const LOST: &str = "lost";

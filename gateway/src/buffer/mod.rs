@@ -52,10 +52,10 @@ mod writer;
 
 pub use ack::{Ack, Acked};
 pub use config::{AtBound, Config, LaneConfig};
-pub use cursor::{Part, Tally};
 pub use lanes::Account;
 pub use metrics::Metrics;
 pub use ordered::InOrder;
+pub use portcullis_core::record::{Part, Tally};
 pub use reader::{ReadError, Reader};
 pub use sinks::Sink;
 pub use store::OpenError;

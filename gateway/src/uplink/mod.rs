@@ -38,6 +38,7 @@ pub use config::{
     StreamConfig, Waits,
 };
 pub use metrics::{Board, Metrics};
+pub use portcullis_core::record::{Part, Tally};
 
 /// Why a source gave nothing.
 #[derive(Debug)]
@@ -46,34 +47,6 @@ pub enum SourceError {
     Closed,
     /// Nothing can be read now; try later.
     Unavailable(Box<dyn Error + Send + Sync>),
-}
-
-/// What became of records; reasons are metric labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Records that the sink has.
-    pub delivered: u64,
-    /// Records that it will not get, by reason.
-    pub dropped: Vec<(&'static str, u64)>,
-}
-
-impl Tally {
-    /// So many more were dropped for this reason.
-    pub fn drop(&mut self, reason: &'static str, records: u64) {
-        match self.dropped.iter_mut().find(|(of, _)| *of == reason) {
-            Some((_, count)) => *count += records,
-            None => self.dropped.push((reason, records)),
-        }
-    }
-}
-
-/// A part of what waits in a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// From the oldest on.
-    Backlog,
-    /// From where [`RecordSource::split`] was called on.
-    Live,
 }
 
 /// What a sink reads from. The buffer's reader is one, by way of `app.rs`: siblings do not import each

@@ -13,7 +13,7 @@ use std::{
 };
 
 use portcullis::{
-    buffer::{self, ReadError, Reader},
+    buffer::{ReadError, Reader},
     uplink::{Part, RecordSource, SourceError, Tally},
 };
 use portcullis_core::record::{Draft, Kind, Lane, Record, SinkSet};
@@ -210,17 +210,12 @@ impl RecordSource for FromBuffer {
         records_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, SourceError> {
-        let part = part_of(part);
         let read = self.0.read(lane, part, records_max, bytes_max).await;
         read.map_err(source_error)
     }
 
     async fn settle(&mut self, lane: Lane, part: Part, upto_place: u64, tally: Tally) {
-        let tally = buffer::Tally {
-            delivered: tally.delivered,
-            dropped: tally.dropped,
-        };
-        self.0.settle(lane, part_of(part), upto_place, tally).await;
+        self.0.settle(lane, part, upto_place, tally).await;
     }
 
     async fn changed(&mut self) -> Result<(), SourceError> {
@@ -228,18 +223,11 @@ impl RecordSource for FromBuffer {
     }
 
     fn unread(&self, lane: Lane, part: Part) -> u64 {
-        self.0.unread(lane, part_of(part))
+        self.0.unread(lane, part)
     }
 
     async fn split(&mut self, lane: Lane) {
         self.0.split(lane).await;
-    }
-}
-
-fn part_of(part: Part) -> buffer::Part {
-    match part {
-        Part::Backlog => buffer::Part::Backlog,
-        Part::Live => buffer::Part::Live,
     }
 }
 

@@ -14,9 +14,11 @@ use crate::limits::SINKS_MAX;
 mod codec;
 mod event;
 mod json;
+mod settled;
 
 pub use codec::DecodeError;
 pub use event::{Clock, Shaped, event_draft};
+pub use settled::{Part, Tally};
 
 /// A part of the buffer with bounds and a policy of its own, in order of priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
